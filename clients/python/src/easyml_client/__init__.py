@@ -1,0 +1,3 @@
+"""Python client of EasyML."""
+
+__version__ = "0.1.0"

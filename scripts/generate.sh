@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Writes every stub under generated/ from protos/. With --check it fails when what is committed is stale.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+rm -rf generated/python/src
+mkdir -p generated/python/src
+for template in buf.gen.*.yaml; do
+  buf generate --template "$template"
+done
+touch generated/python/src/easyml/v1/py.typed generated/python/src/buf/validate/py.typed
+python scripts/contract_reference.py > docs/reference/contract.md
+if [ "${1:-}" = --check ]; then
+  stale=$(git status --porcelain -- generated docs/reference)
+  [ -z "$stale" ] || { echo "Generated files are stale; run 'make generate' and commit:"; echo "$stale"; exit 1; }
+fi
