@@ -23,9 +23,7 @@ from google.protobuf.descriptor_pb2 import (
 from easyml.v1 import permission_pb2
 
 PREFIX = ".easyml.v1."
-SCALARS = {
-    value: name.removeprefix("TYPE_").lower() for name, value in FieldDescriptorProto.Type.items()
-}
+SCALARS = {value: name.removeprefix("TYPE_").lower() for name, value in FieldDescriptorProto.Type.items()}
 MESSAGE, SERVICE, ENUM, FIELD, METHOD, VALUE, NESTED = 4, 6, 5, 2, 2, 2, 3
 
 
@@ -34,8 +32,7 @@ class Comments:
 
     def __init__(self, file: FileDescriptorProto) -> None:
         self._by_path = {
-            tuple(location.path): location.leading_comments.strip()
-            for location in file.source_code_info.location
+            tuple(location.path): location.leading_comments.strip() for location in file.source_code_info.location
         }
 
     def text(self, *path: int) -> str:

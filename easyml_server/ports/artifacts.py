@@ -1,0 +1,43 @@
+"""Files that belong to rows: tables and models. Paths are made of ids, never of user text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+
+class ArtifactStore(Protocol):
+    """Keeps files durable: written aside, flushed, renamed, their folder flushed."""
+
+    def upload_path(self, user_id: UUID, upload_id: UUID) -> Path:
+        """Where the bytes of an upload gather."""
+        ...
+
+    def dataset_path(self, project_id: UUID, version_id: UUID) -> Path:
+        """Folder of a dataset version: `table.parquet`, and `original` if it is kept."""
+        ...
+
+    def model_path(self, project_id: UUID, version_id: UUID) -> Path:
+        """Folder of a model version: `manifest.json` and the artefacts it names."""
+        ...
+
+    def new_work_path(self) -> Path:
+        """An empty folder aside, on the same disk; emptied at start."""
+        ...
+
+    async def publish(self, work_path: Path, final_path: Path) -> None:
+        """Flush a folder's files and move it into place; LimitReached (DISK_FULL) leaves nothing behind."""
+        ...
+
+    async def remove(self, path: Path) -> int:
+        """Remove a folder or file and say how many bytes that freed; nothing there is no error."""
+        ...
+
+    async def size(self, path: Path) -> int:
+        """Bytes of a folder or file."""
+        ...
+
+    def check_free(self, needed_bytes: int) -> None:
+        """Raise LimitReached (DISK_FULL) if writing this much would leave less free than is kept free."""
+        ...

@@ -1,0 +1,37 @@
+"""Processes that answer predictions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from easyml_server.domain.users import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model version to serve, by its folder; the model server checks the files against the manifest."""
+
+    version_id: UUID
+    path: Path
+
+
+class ModelServers(Protocol):
+    """Starts a model server on first use, keeps it warm, and forwards serialized messages to it."""
+
+    async def predict(self, model: ServedModel, caller: Caller, request: bytes, timeout: float | None) -> bytes:
+        """Forward a serialized PredictRequest and return the serialized answer."""
+        ...
+
+    def stream_predict(
+        self, model: ServedModel, caller: Caller, requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """Forward a stream of serialized messages and yield the serialized answers."""
+        ...
+
+    async def forget(self, version_id: UUID) -> None:
+        """Stop serving a version that is deleted."""
+        ...
