@@ -1,0 +1,1 @@
+"""Files of datasets and models: the adapter of `ports.artifacts`."""

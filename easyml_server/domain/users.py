@@ -85,10 +85,14 @@ class SessionTokens:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a call: the user, through a session or an API key, within a scope."""
+    """Who makes a call: the user, through a session or an API key, within a scope.
+
+    `needs` is what the called method asks for (its permission option); queries and use cases hold the role against it.
+    """
 
     user_id: UUID
     administrator: bool = False
     scope: Scope = Scope()
+    needs: Permission = Permission.SIGNED_IN
     session_id: UUID | None = None
     api_key_id: UUID | None = None

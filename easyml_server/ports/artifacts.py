@@ -22,6 +22,10 @@ class ArtifactStore(Protocol):
         """Folder of a model version: `manifest.json` and the artefacts it names."""
         ...
 
+    def project_path(self, project_id: UUID) -> Path:
+        """Folder of all files of a project."""
+        ...
+
     def new_work_path(self) -> Path:
         """An empty folder aside, on the same disk; emptied at start."""
         ...
@@ -36,6 +40,10 @@ class ArtifactStore(Protocol):
 
     async def size(self, path: Path) -> int:
         """Bytes of a folder or file."""
+        ...
+
+    async def sha256(self, path: Path) -> str:
+        """SHA-256 of a file, in lower-case hex."""
         ...
 
     def check_free(self, needed_bytes: int) -> None:

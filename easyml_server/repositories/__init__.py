@@ -1,0 +1,1 @@
+"""Rows and documents: the adapters of `ports.store`."""

@@ -1,0 +1,1 @@
+"""Tokens, keys and passwords: the adapters of `ports.security`."""

@@ -1,0 +1,1 @@
+"""Use cases: check the rule, change the state, save."""

@@ -1,0 +1,1 @@
+"""The model server: a model behind Predict, in a process of its own."""

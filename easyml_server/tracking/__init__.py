@@ -1,0 +1,1 @@
+"""MLflow: the adapter of `ports.tracker`."""

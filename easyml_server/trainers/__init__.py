@@ -1,0 +1,1 @@
+"""Where trainings and converters run: the local worker pool and the workers' entry points."""

@@ -1,0 +1,1 @@
+"""What the server has, as frozen dataclasses of plain Python values."""

@@ -1,0 +1,92 @@
+"""Why a training ends without a model, and how the libraries' exceptions become such reasons.
+
+Messages name columns, settings and counts, never values of cells: they are stored and shown to everyone in the project.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from easyml_server.domain.experiments import Failure, FailureKind, FailureReason
+
+_SYSTEM: Final = frozenset({FailureReason.OUT_OF_MEMORY, FailureReason.DISK_FULL, FailureReason.INTERNAL})
+# EFBIG is what a limit on file sizes answers.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]")
+_LONGEST: Final = 500
+
+
+class Refused(Exception):
+    """The training cannot go on, for a reason that its owner can act on."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def failure_of(error: BaseException, experiment_id: UUID, settings: Mapping[str, Any]) -> Failure:
+    """The stored form of what was raised; the stage is added by whoever knows it."""
+    if isinstance(error, Refused):
+        return _failure(error.reason, error.message)
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error) or "bad allocation" in str(error):
+        return _failure(
+            FailureReason.OUT_OF_MEMORY,
+            "The training needed more memory than there is; use fewer rows or columns, or a smaller model.",
+        )
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _failure(FailureReason.DISK_FULL, "The disk is full; free some space and train again.")
+    if isinstance(error, LibraryRefusal):
+        return _failure(FailureReason.FIT_REFUSED, refusal_sentence(error.cause, settings))
+    return _failure(
+        FailureReason.INTERNAL,
+        f"Something went wrong inside EasyML; report it with the id of the experiment, {experiment_id}.",
+    )
+
+
+class LibraryRefusal(Exception):
+    """A library said no to the settings or the data while it fitted or predicted."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an exception out of `fit` or `predict` is the library's word about settings or data."""
+    return isinstance(error, ValueError) or type(error).__name__ in ("XGBoostError", "LightGBMError")
+
+
+def refusal_sentence(error: Exception, settings: Mapping[str, Any]) -> str:
+    """What a library said, without the values of cells it may have quoted.
+
+    Quoted or listed words stay only where they are names or values of settings, which the caller sent.
+    """
+    said = _first_sentence(str(error))
+    known = set(_words(settings))
+    kept = _QUOTED.sub(lambda match: match[0] if _words_in(match[0]) <= known else "…", said)
+    return f"The library refused these settings on this data: {kept[:_LONGEST].rstrip('. ')}."
+
+
+def _first_sentence(text: str) -> str:
+    """The first line that says something; XGBoost puts a time and a place in front, and a stack below."""
+    text = re.sub(r"^\[[\d:]+\]\s*\S+?:\d+:\s*", "", text.strip())
+    return next((line.strip() for line in text.splitlines() if line.strip()), "it gave no reason")
+
+
+def _words(settings: Mapping[str, Any]) -> Iterable[str]:
+    for name, value in settings.items():
+        yield name
+        yield from (str(part) for part in (value if isinstance(value, list) else [value]))
+
+
+def _words_in(quoted: str) -> set[str]:
+    return {word for word in re.split(r"[\s,'\"\[\]]+", quoted) if word}
+
+
+def _failure(reason: FailureReason, message: str) -> Failure:
+    return Failure(FailureKind.SYSTEM if reason in _SYSTEM else FailureKind.USER, reason, message)

@@ -1,0 +1,246 @@
+"""What a table holds: counts, kinds and roles of its columns, and what to warn of.
+
+It is found in one pass over our Parquet, some columns at a time, so that wide and long tables need little memory.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from easyml_server.domain.datasets import (
+    ColumnKind,
+    ColumnRole,
+    ColumnSchema,
+    DatasetWarning,
+    DatasetWarningKind,
+    StorageType,
+    TableSchema,
+)
+from easyml_server.ml.column_types import storage_of
+from easyml_server.ml.parquet_writer import column_groups
+
+DISTINCT_LIMIT = 10_000
+_GROUP_COLUMNS = 64
+_BATCH_ROWS = 1 << 16
+_SAMPLE = 1_000
+_UNIQUE_SHARE = 0.98
+_FEWEST_IDENTIFIERS = 20
+_FEW_CATEGORIES = 20
+_CATEGORIES_SHARE = 0.5
+_TEXT_BYTES = 100
+_DIGESTED_BYTES = 256
+_MIXED_SHARE = 0.05
+_DENSE = 1.5
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+_FORMULA = r"^(=|@|[+-][A-Za-z(])"
+_IDENTIFIER_NAME = re.compile(r"(^|[^a-z])(id|uuid|guid|key|index|idx|unnamed: 0)$|[a-z](Id|ID|Key)$", re.IGNORECASE)
+
+
+def describe(path: Path) -> tuple[TableSchema, list[DatasetWarning]]:
+    """The schema of our Parquet, and the warnings in the order of the columns."""
+    with pq.ParquetFile(path) as file:
+        rows = file.metadata.num_rows
+        found = [
+            column
+            for group in column_groups(file.schema_arrow.names, _GROUP_COLUMNS)
+            for column in _read_columns(file, group)
+        ]
+    schema = TableSchema(tuple(column.schema(rows) for column in found), rows)
+    return schema, [warning for column in found for warning in column.warnings(rows)]
+
+
+def _read_columns(file: Any, names: list[str]) -> list[ColumnSummary]:
+    summaries = [ColumnSummary(name, storage_of(file.schema_arrow.field(name).type)) for name in names]
+    for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+        for summary in summaries:
+            summary.add(batch.column(summary.name))
+    return summaries
+
+
+class ColumnSummary:
+    """What is known of one column after the rows so far."""
+
+    def __init__(self, name: str, storage: StorageType) -> None:
+        self.name = name
+        self._storage = storage
+        self._values = 0
+        self._nulls = 0
+        self._distinct = _DistinctValues()
+        self._unique = _Uniqueness() if storage in (StorageType.INT64, StorageType.STRING) else None
+        self._bytes = 0
+        self._infinite = False
+        self._formula = False
+        self._mixed = False
+
+    def add(self, column: Any) -> None:
+        """Take in the next rows."""
+        self._nulls += column.null_count
+        column = column.drop_null() if column.null_count else column
+        if not len(column):
+            return
+        self._values += len(column)
+        if self._storage is StorageType.DOUBLE and not self._infinite:
+            self._infinite = pc.any(pc.is_inf(column)).as_py()
+        if self._storage is StorageType.STRING:
+            self._add_text(column)
+        values = self._distinct.add(column)
+        if self._unique:
+            self._unique.add(column, values)
+
+    def _add_text(self, column: Any) -> None:
+        self._bytes += pc.sum(pc.binary_length(column)).as_py()
+        if not self._formula:
+            self._formula = any(pc.any(pc.starts_with(column, sign)).as_py() for sign in "=@")
+
+    def schema(self, rows: int) -> ColumnSchema:
+        """What a caller sees of it."""
+        role = ColumnRole.IDENTIFIER if self._is_identifier(rows) else ColumnRole.FEATURE
+        return ColumnSchema(self.name, self._storage, self._kind(), role, self._nulls, self._distinct.count)
+
+    def warnings(self, rows: int) -> list[DatasetWarning]:
+        """What to tell people of it, without values of cells."""
+        found = {
+            DatasetWarningKind.ALL_NULL: not self._values and "holds no value at all",
+            DatasetWarningKind.CONSTANT: self._distinct.count == 1 and not self._nulls and "holds one value only",
+            DatasetWarningKind.IDENTIFIER_LIKE: self._is_identifier(rows)
+            and "is different in (nearly) every row, so it was given the role of an identifier",
+            DatasetWarningKind.INFINITE_VALUES: self._infinite
+            and "holds infinite numbers, which models treat as missing",
+            DatasetWarningKind.MIXED_TYPES: self._is_mixed() and "mixes numbers and text and is stored as text",
+            DatasetWarningKind.FORMULA: self._holds_formula()
+            and "holds texts that begin like formulas of a spreadsheet; they are kept as text",
+        }
+        return [
+            DatasetWarning(kind, self.name, f"Column {self.name!r} {what}.") for kind, what in found.items() if what
+        ]
+
+    def _kind(self) -> ColumnKind:
+        match self._storage:
+            case StorageType.BOOL:
+                return ColumnKind.BOOLEAN
+            case StorageType.TIMESTAMP:
+                return ColumnKind.DATETIME
+            case StorageType.STRING:
+                return ColumnKind.CATEGORICAL if self._repeats() else ColumnKind.TEXT
+            case _:
+                return ColumnKind.NUMERIC
+
+    def _repeats(self) -> bool:
+        distinct = self._distinct.count
+        if self._bytes > _TEXT_BYTES * max(self._values, 1):
+            return False
+        return distinct <= _FEW_CATEGORIES or distinct <= min(DISTINCT_LIMIT, _CATEGORIES_SHARE * self._values)
+
+    def _is_identifier(self, rows: int) -> bool:
+        if rows < _FEWEST_IDENTIFIERS or self._unique is None or self._values < _UNIQUE_SHARE * rows:
+            return False
+        if self._distinct.exact and self._distinct.count < _UNIQUE_SHARE * self._values:
+            return False
+        if self._storage is StorageType.STRING:
+            return self._unique.holds and self._bytes <= _TEXT_BYTES * self._values
+        # Amounts are often unique too: whole numbers are names only if they count rows or are called so.
+        counting = self._unique.ordered or self._unique.span <= _DENSE * rows
+        return self._unique.holds and (counting or bool(_IDENTIFIER_NAME.search(self.name)))
+
+    def _is_mixed(self) -> bool:
+        if self._storage is not StorageType.STRING or not self._values:
+            return False
+        numbers, others = self._distinct.matches(_NUMBER)
+        return others > 0 and numbers >= max(1, _MIXED_SHARE * (numbers + others))
+
+    def _holds_formula(self) -> bool:
+        return self._formula or (self._storage is StorageType.STRING and self._distinct.matches(_FORMULA)[0] > 0)
+
+
+class _DistinctValues:
+    """The different values, up to a limit; long texts as digests, so that they need little memory."""
+
+    def __init__(self) -> None:
+        self._seen: Any = None
+        self._digested = False
+        self.exact = True
+        self.count = 0
+
+    def add(self, column: Any) -> int | None:
+        """Take in values, and say how many different ones there were among them, if they were counted."""
+        if not self.exact:
+            return None
+        values = pc.unique(column)
+        count = len(values)
+        if pa.types.is_string(values.type) and pc.max(pc.binary_length(values)).as_py() > _DIGESTED_BYTES:
+            self._digested = True
+        if self._digested:
+            values = _digests(values)
+            self._seen = _digests(self._seen)
+        self._seen = values if self._seen is None else pc.unique(pa.concat_arrays([self._seen, values]))
+        self.count = len(self._seen)
+        if self.count > DISTINCT_LIMIT:
+            self.exact = False
+            self.count = DISTINCT_LIMIT + 1
+        return count
+
+    def matches(self, pattern: str) -> tuple[int, int]:
+        """How many of the different texts match and do not; those seen until the limit."""
+        if self._seen is None or self._digested:
+            return 0, 0
+        found = pc.sum(pc.match_substring_regex(self._seen, pattern)).as_py()
+        return found, len(self._seen) - found
+
+
+def _digests(values: Any) -> Any:
+    if values is None or not pa.types.is_string(values.type):
+        return values
+    return pa.array([blake2b(value.encode(), digest_size=16).digest() for value in values.to_pylist()], pa.binary(16))
+
+
+class _Uniqueness:
+    """Whether values (nearly) never repeat: counted within each batch, and a sample sought in the later ones."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._different = 0
+        self._sample: Any = None
+        self._met_again = 0
+        self._last: int | None = None
+        self._bounds: tuple[int, int] | None = None
+        self.ordered = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether it may still be so."""
+        few_again = self._met_again <= (1 - _UNIQUE_SHARE) * _SAMPLE
+        return few_again and self._different >= _UNIQUE_SHARE * self._rows
+
+    @property
+    def span(self) -> int:
+        """How many whole numbers lie from the smallest to the largest."""
+        return self._bounds[1] - self._bounds[0] + 1 if self._bounds else 0
+
+    def add(self, column: Any, different: int | None) -> None:
+        """Take in values, of which so many are different if that is known already."""
+        if not self.holds:
+            return
+        self._rows += len(column)
+        self._different += pc.count_distinct(column).as_py() if different is None else different
+        if self._sample is None:
+            self._sample = column.slice(0, _SAMPLE)
+        else:
+            self._met_again += pc.sum(pc.is_in(column, value_set=self._sample)).as_py()
+        if pa.types.is_integer(column.type):
+            self._add_numbers(column)
+
+    def _add_numbers(self, column: Any) -> None:
+        least, most = pc.min_max(column).as_py().values()
+        self._bounds = (min(least, self._bounds[0]), max(most, self._bounds[1])) if self._bounds else (least, most)
+        if self.ordered:
+            numbers = column.to_numpy()
+            rising = bool((numbers[1:] > numbers[:-1]).all()) and (self._last is None or numbers[0] > self._last)
+            self.ordered = rising
+            self._last = int(numbers[-1])

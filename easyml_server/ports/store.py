@@ -1,0 +1,332 @@
+"""Rows and documents, inside units of work.
+
+`get` raises NotFound, `find` may return None. Wherever a `Caller` is asked for, the query itself holds the membership
+and the scope: what the caller cannot see is not there, and a role below `caller.needs` is NotAllowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from easyml_server.domain.datasets import Dataset, DatasetVersion, Upload
+from easyml_server.domain.events import TrainingEvent
+from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion
+from easyml_server.domain.pages import Page, PageRequest
+from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
+from easyml_server.domain.requests import RequestKey
+from easyml_server.domain.sessions import MlflowRun, TrainingSession
+from easyml_server.domain.users import ApiKey, Caller, Session, User
+
+
+class UserRepository(Protocol):
+    """Accounts, sessions and API keys."""
+
+    async def add(self, user: User) -> None:
+        """Raises AlreadyExists when the e-mail address is taken."""
+        ...
+
+    async def get(self, user_id: UUID) -> User: ...
+
+    async def find_by_email(self, email: str) -> User | None: ...
+
+    async def add_session(self, session: Session) -> None: ...
+
+    async def find_session(self, session_id: UUID) -> Session | None: ...
+
+    async def find_session_by_refresh(self, refresh_sha256: str) -> tuple[Session, bool] | None:
+        """The session that a refresh token belongs or belonged to, and whether the token is the one valid now."""
+        ...
+
+    async def rotate(self, session: Session, used_sha256: str) -> bool:
+        """Store the session's new refresh token and remember the used one; False when somebody else was faster."""
+        ...
+
+    async def end_sessions(self, user_id: UUID, time: datetime, session_id: UUID | None = None) -> int:
+        """End one session, or all of the user's; returns how many were open."""
+        ...
+
+    async def trim_sessions(self, user_id: UUID, keep: int, time: datetime) -> None:
+        """End the oldest open sessions beyond `keep`."""
+        ...
+
+    async def add_api_key(self, key: ApiKey) -> None: ...
+
+    async def get_api_key(self, key_id: UUID, user_id: UUID) -> ApiKey: ...
+
+    async def find_api_key(self, secret_sha256: str) -> ApiKey | None: ...
+
+    async def list_api_keys(self, user_id: UUID, page: PageRequest) -> Page[ApiKey]: ...
+
+    async def revoke_api_key(self, key_id: UUID, time: datetime) -> None: ...
+
+
+class ProjectRepository(Protocol):
+    """Projects, members and configuration."""
+
+    async def add(self, project: Project, config: ProjectConfig) -> None:
+        """Store a project, its creator as owner, and its configuration. Raises AlreadyExists."""
+        ...
+
+    async def get(self, project_id: UUID, caller: Caller) -> Project: ...
+
+    async def load(self, project_id: UUID) -> Project:
+        """Without a caller: for the server's own work."""
+        ...
+
+    async def list(self, caller: Caller, page: PageRequest) -> Page[Project]: ...
+
+    async def save(self, project: Project, etag: str) -> None:
+        """Store a changed project, whose etag is new. `etag` is the one read before, or empty; raises Stale."""
+        ...
+
+    async def delete(self, project_id: UUID, etag: str) -> None:
+        """Delete a project and all rows and documents in it."""
+        ...
+
+    async def get_config(self, project_id: UUID) -> ProjectConfig: ...
+
+    async def save_config(self, config: ProjectConfig, etag: str) -> None: ...
+
+    async def list_members(self, project_id: UUID, page: PageRequest) -> Page[Member]: ...
+
+    async def find_member(self, project_id: UUID, user_id: UUID) -> Member | None: ...
+
+    async def set_member(self, project_id: UUID, user_id: UUID, role: Role, time: datetime) -> None: ...
+
+    async def remove_member(self, project_id: UUID, user_id: UUID) -> None: ...
+
+    async def count_owners(self, project_id: UUID) -> int: ...
+
+
+class DatasetRepository(Protocol):
+    """Datasets, their versions, and uploads."""
+
+    async def add(self, dataset: Dataset) -> None:
+        """Store a dataset with its current version. Raises AlreadyExists."""
+        ...
+
+    async def get(self, dataset_id: UUID, caller: Caller) -> Dataset: ...
+
+    async def get_version(self, version_id: UUID) -> DatasetVersion: ...
+
+    async def find_by_name(self, project_id: UUID, name: str) -> Dataset | None: ...
+
+    async def list(self, project_id: UUID, page: PageRequest) -> Page[Dataset]: ...
+
+    async def list_versions(self, project_id: UUID) -> Sequence[DatasetVersion]: ...
+
+    async def save(self, dataset: Dataset, etag: str) -> None: ...
+
+    async def delete(self, dataset_id: UUID, etag: str) -> None: ...
+
+    async def stored_bytes(self, project_id: UUID) -> int:
+        """Bytes that the datasets and models of a project keep on disk."""
+        ...
+
+    async def put_upload(self, upload: Upload) -> None: ...
+
+    async def find_upload(self, upload_id: UUID, user_id: UUID) -> Upload | None: ...
+
+    async def count_uploads(self, user_id: UUID | None) -> int:
+        """Unfinished uploads of a user, or of all."""
+        ...
+
+    async def expire_uploads(self, time: datetime) -> Sequence[Upload]:
+        """Forget unfinished uploads that expired, and return them for their files."""
+        ...
+
+    async def unfinished_uploads(self) -> Sequence[Upload]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentFilter:
+    """What a list of experiments is narrowed to."""
+
+    states: tuple[TrainingState, ...] = ()
+    dataset_id: UUID | None = None
+    algorithm: str = ""
+
+
+class ExperimentRepository(Protocol):
+    """Experiments, their events and live sessions."""
+
+    async def add(self, experiment: Experiment) -> None: ...
+
+    async def get(self, experiment_id: UUID, caller: Caller) -> Experiment: ...
+
+    async def load(self, experiment_id: UUID) -> Experiment:
+        """Without a caller: for the server's own work."""
+        ...
+
+    async def list(self, project_id: UUID, page: PageRequest, only: ExperimentFilter) -> Page[Experiment]: ...
+
+    async def save(self, experiment: Experiment) -> None:
+        """Store a changed experiment; Stale when its fencing number is no longer the stored one."""
+        ...
+
+    async def claim(self, time: datetime, running: Sequence[UUID], per_project: int) -> Experiment | None:
+        """Take the next queued experiment, fair between projects, as RUNNING with a new fencing number.
+
+        `running` are the projects of trainings that run now, once per training; a project with `per_project` of them
+        waits. The project with the fewest goes first, then the oldest request.
+        """
+        ...
+
+    async def unfinished(self) -> Sequence[Experiment]:
+        """RUNNING and CANCELLING ones, for recovery after a crash."""
+        ...
+
+    async def count_active(self, project_id: UUID | None) -> int:
+        """Experiments of a project, or all, that have not ended."""
+        ...
+
+    async def count_of_project(self, project_id: UUID) -> int: ...
+
+    async def count_of_dataset(self, dataset_id: UUID, *, active: bool) -> int: ...
+
+    async def durations(self, algorithm: str, project_id: UUID) -> Sequence[tuple[int, float]]:
+        """(rows, seconds) of the latest trainings of an algorithm, for estimates."""
+        ...
+
+    async def add_events(self, events: Sequence[TrainingEvent], session: TrainingSession, fencing: int) -> None:
+        """Store a group of events of one experiment with the session they lead to.
+
+        Raises Stale when the fencing number is no longer the stored one.
+        """
+        ...
+
+    async def list_events(self, experiment_id: UUID, after: int, limit: int) -> Sequence[TrainingEvent]: ...
+
+    async def put_session(self, session: TrainingSession) -> None: ...
+
+    async def find_session(self, experiment_id: UUID) -> TrainingSession | None: ...
+
+    async def put_mlflow_run(self, run: MlflowRun) -> None: ...
+
+    async def find_mlflow_run(self, experiment_id: UUID) -> MlflowRun | None: ...
+
+    async def delete(self, experiment_id: UUID, etag: str) -> None: ...
+
+
+class ModelRepository(Protocol):
+    """Models, their versions and aliases."""
+
+    async def add_version(self, version: ModelVersion) -> ModelVersion:
+        """Store a version as the next of the model of its name, which is made if it is new.
+
+        `model_id` and `version` of the argument are ignored; the result holds the stored ones.
+        """
+        ...
+
+    async def get_version(self, version_id: UUID, caller: Caller) -> ModelVersion: ...
+
+    async def find_version(
+        self, project_id: UUID, model_name: str, *, version: int = 0, alias: str = ""
+    ) -> ModelVersion | None:
+        """By number or alias; the newest if neither is given."""
+        ...
+
+    async def get_model(self, project_id: UUID, name: str) -> Model: ...
+
+    async def list(self, project_id: UUID, page: PageRequest) -> Page[Model]: ...
+
+    async def list_versions(
+        self, project_id: UUID, page: PageRequest, model_name: str = "", alias: str = ""
+    ) -> Page[ModelVersion]: ...
+
+    async def count_of_project(self, project_id: UUID) -> tuple[int, int]:
+        """(models, versions)."""
+        ...
+
+    async def save_version(self, version: ModelVersion, etag: str) -> None: ...
+
+    async def delete_version(self, version: ModelVersion, etag: str, time: datetime) -> bool:
+        """Delete a version, its aliases (whose history ends now), and a model left empty; True if that was so."""
+        ...
+
+    async def set_alias(self, version: ModelVersion, alias: str, user_id: UUID, time: datetime) -> None: ...
+
+    async def delete_alias(self, model_id: UUID, alias: str, time: datetime) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def list_alias_history(
+        self, model_id: UUID, page: PageRequest, alias: str = "", at: datetime | None = None
+    ) -> Page[AliasHistoryEntry]: ...
+
+
+class RequestRepository(Protocol):
+    """Requests that may be repeated."""
+
+    async def find(self, caller: Caller, key: RequestKey, since: datetime) -> UUID | None:
+        """The resource that this request made; AlreadyExists (REQUEST_ID_REUSED) if it was another request."""
+        ...
+
+    async def add(self, caller: Caller, key: RequestKey, resource_id: UUID, time: datetime) -> None: ...
+
+    async def forget(self, before: datetime) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Something to be done outside after the commit, such as recording a run; done at least once."""
+
+    id: int
+    kind: str
+    subject_id: UUID
+    attempts: int = 0
+
+
+class Outbox(Protocol):
+    """Intents that commit together with the rows they belong to."""
+
+    async def add(self, kind: str, subject_id: UUID, time: datetime) -> None: ...
+
+    async def due(self, time: datetime, limit: int) -> Sequence[Intent]: ...
+
+    async def done(self, intent: Intent) -> None: ...
+
+    async def retry(self, intent: Intent, time: datetime) -> None:
+        """Try again at this time."""
+        ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction. Leaving it without commit rolls back."""
+
+    @property
+    def users(self) -> UserRepository: ...
+    @property
+    def projects(self) -> ProjectRepository: ...
+    @property
+    def datasets(self) -> DatasetRepository: ...
+    @property
+    def experiments(self) -> ExperimentRepository: ...
+    @property
+    def models(self) -> ModelRepository: ...
+    @property
+    def requests(self) -> RequestRepository: ...
+    @property
+    def outbox(self) -> Outbox: ...
+
+    async def commit(self) -> None:
+        """Make everything durable."""
+        ...
+
+
+class Store(Protocol):
+    """Opens units of work."""
+
+    def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """One that writes; in embedded mode writers wait for each other."""
+        ...
+
+    def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """One that only reads."""
+        ...

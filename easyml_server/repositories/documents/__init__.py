@@ -1,0 +1,1 @@
+"""Documents: what belongs to a row and has a shape of its own."""

@@ -1,0 +1,144 @@
+"""The documents, validated on the way in and out. `schema_version` says which shape a stored one has."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from easyml_server.domain.experiments import TrainingStage, TrainingState
+from easyml_server.domain.projects import ProjectConfig
+from easyml_server.domain.sessions import MlflowRun, TrainingSession
+
+
+class Document(BaseModel):
+    """Base of all documents; `id` is the id of the row it belongs to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collection: ClassVar[str]
+
+    id: UUID
+    schema_version: int = 1
+
+
+class ProjectConfigDocument(Document):
+    """What trainings and storage of a project start from."""
+
+    collection = "project_configs"
+
+    default_hyperparameters: dict[str, dict[str, Any]]
+    mlflow_experiment: str
+    storage_max_bytes: int
+    keep_original_files: bool
+    update_time: datetime | None
+    etag: str
+
+    @classmethod
+    def of(cls, config: ProjectConfig) -> Self:
+        """The document of a configuration."""
+        return cls(
+            id=config.project_id,
+            default_hyperparameters={name: dict(values) for name, values in config.default_hyperparameters.items()},
+            mlflow_experiment=config.mlflow_experiment,
+            storage_max_bytes=config.storage_max_bytes,
+            keep_original_files=config.keep_original_files,
+            update_time=config.update_time,
+            etag=config.etag,
+        )
+
+    def to_domain(self) -> ProjectConfig:
+        """The configuration; its visibility is in the project's row."""
+        return ProjectConfig(
+            project_id=self.id,
+            default_hyperparameters=self.default_hyperparameters,
+            mlflow_experiment=self.mlflow_experiment,
+            storage_max_bytes=self.storage_max_bytes,
+            keep_original_files=self.keep_original_files,
+            update_time=self.update_time,
+            etag=self.etag,
+        )
+
+
+class ModelSessionDocument(Document):
+    """The live session of a training."""
+
+    collection = "model_sessions"
+
+    state: TrainingState
+    stage: TrainingStage | None
+    fold: int
+    folds: int
+    iteration: int
+    iterations: int
+    values: dict[str, float]
+    update_time: datetime | None
+
+    @classmethod
+    def of(cls, session: TrainingSession) -> Self:
+        """The document of a session."""
+        return cls(
+            id=session.experiment_id,
+            state=session.state,
+            stage=session.stage,
+            fold=session.fold,
+            folds=session.folds,
+            iteration=session.iteration,
+            iterations=session.iterations,
+            values=dict(session.values),
+            update_time=session.update_time,
+        )
+
+    def to_domain(self) -> TrainingSession:
+        """The session."""
+        return TrainingSession(
+            experiment_id=self.id,
+            state=self.state,
+            stage=self.stage,
+            fold=self.fold,
+            folds=self.folds,
+            iteration=self.iteration,
+            iterations=self.iterations,
+            values=self.values,
+            update_time=self.update_time,
+        )
+
+
+class MLflowMetadataDocument(Document):
+    """Where an experiment was recorded for MLflow."""
+
+    collection = "mlflow_metadata"
+
+    tracking_uri: str
+    mlflow_experiment_id: str
+    run_id: str
+    artifact_uri: str
+    model_uri: str
+    create_time: datetime
+
+    @classmethod
+    def of(cls, run: MlflowRun) -> Self:
+        """The document of a recorded run."""
+        return cls(
+            id=run.experiment_id,
+            tracking_uri=run.tracking_uri,
+            mlflow_experiment_id=run.mlflow_experiment_id,
+            run_id=run.run_id,
+            artifact_uri=run.artifact_uri,
+            model_uri=run.model_uri,
+            create_time=run.create_time,
+        )
+
+    def to_domain(self) -> MlflowRun:
+        """The recorded run."""
+        return MlflowRun(
+            experiment_id=self.id,
+            tracking_uri=self.tracking_uri,
+            mlflow_experiment_id=self.mlflow_experiment_id,
+            run_id=self.run_id,
+            artifact_uri=self.artifact_uri,
+            model_uri=self.model_uri,
+            create_time=self.create_time,
+        )

@@ -1,0 +1,58 @@
+"""Documents as JSON in the relational database: embedded mode needs no other server; they commit with their rows."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, String, delete
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from easyml_server.repositories.documents.models import Document
+from easyml_server.repositories.sql.base import Base, JsonType
+
+Kind = TypeVar("Kind", bound=Document)
+
+
+class StoredDocument(Base):
+    """One document of a collection."""
+
+    __tablename__ = "documents"
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    body: Mapped[Any] = mapped_column(JsonType)
+
+
+class SqlDocuments:
+    """Reads and writes documents inside the unit of work of their rows."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def put(self, document: Document, project_id: UUID) -> None:
+        """Insert or replace."""
+        await self._session.merge(
+            StoredDocument(
+                collection=document.collection,
+                id=document.id,
+                project_id=project_id,
+                body=document.model_dump(mode="json"),
+            )
+        )
+        await self._session.flush()
+
+    async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:
+        """The document of that id."""
+        row = await self._session.get(StoredDocument, (kind.collection, document_id))
+        return None if row is None else kind.model_validate(row.body)
+
+    async def delete(self, document_id: UUID) -> None:
+        """All documents of one row."""
+        await self._session.execute(delete(StoredDocument).where(StoredDocument.id == document_id))
+
+    async def delete_of_project(self, project_id: UUID) -> None:
+        """All documents of a project."""
+        await self._session.execute(delete(StoredDocument).where(StoredDocument.project_id == project_id))

@@ -1,0 +1,123 @@
+"""What all models share: types that mean the same on both engines, paging, and the query that holds the membership."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+from sqlalchemy import JSON, DateTime, Dialect, MetaData, TypeDecorator, and_, func, or_
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+
+from easyml_server.domain.errors import NotAllowed, Reason
+from easyml_server.domain.pages import Order, Page, PageRequest
+from easyml_server.domain.projects import Role
+from easyml_server.domain.users import Caller
+
+Row = TypeVar("Row")
+Item = TypeVar("Item")
+
+JsonType = JSON().with_variant(JSONB(), "postgresql")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, always aware and UTC in Python; microseconds."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """SQLite has no time zones: store UTC without one, which sorts as text."""
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
+        """Give the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Names of constraints are fixed, so that migrations can refer to them on both engines."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def to_json(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """A domain value as what a JSON column takes."""
+    return adapter.dump_python(value, mode="json")
+
+
+def one_of(column: str, values: Sequence[str]) -> str:
+    """SQL of a check constraint that holds a column to the values of an enum."""
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def authorize(role: Role, caller: Caller) -> None:
+    """Hold the caller's role in the project against what the method needs."""
+    if role.permission < caller.needs:
+        needed = caller.needs.name.lower()
+        raise NotAllowed(
+            f"This needs the role {needed} in the project, and you are {role.value}; ask an owner for it.",
+            Reason.ROLE_TOO_LOW,
+            metadata={"required": needed},
+        )
+
+
+def with_labels(statement: Any, column: InstrumentedAttribute[Any], page: PageRequest) -> Any:
+    """Only rows that carry all labels of the page request."""
+    for name, value in page.labels.items():
+        statement = statement.where(column[name].as_string() == value)
+    return statement
+
+
+def with_prefix(statement: Any, column: InstrumentedAttribute[str], page: PageRequest) -> Any:
+    """Only rows whose name begins as the page request says."""
+    if page.name_prefix:
+        statement = statement.where(func.substr(column, 1, len(page.name_prefix)) == page.name_prefix)
+    return statement
+
+
+def ordered(
+    statement: Any,
+    page: PageRequest,
+    time: InstrumentedAttribute[datetime],
+    identity: InstrumentedAttribute[Any],
+    name: InstrumentedAttribute[str] | None = None,
+) -> Any:
+    """The rows after the page request's position, in its order, one more than a page to see whether there is more."""
+    key: InstrumentedAttribute[Any] = time
+    if page.order is Order.BY_NAME and name is not None:
+        key = name
+    descending = page.order is Order.NEWEST_FIRST
+    if page.after is not None:
+        raw, raw_id = page.after
+        position: Any = raw if key is not time else datetime.fromisoformat(raw)
+        identity_value = identity.type.python_type(raw_id)
+        beyond = key < position if descending else key > position
+        beyond_id = identity < identity_value if descending else identity > identity_value
+        statement = statement.where(or_(beyond, and_(key == position, beyond_id)))
+    order = (key.desc(), identity.desc()) if descending else (key.asc(), identity.asc())
+    return statement.order_by(*order).limit(page.size + 1)
+
+
+def paged(
+    rows: Sequence[Row], page: PageRequest, item: Callable[[Row], Item], position: Callable[[Row], tuple[str, str]]
+) -> Page[Item]:
+    """A page of the rows that `ordered` selected."""
+    kept = rows[: page.size]
+    following = position(kept[-1]) if len(rows) > page.size else None
+    return Page(tuple(item(row) for row in kept), following)

@@ -1,0 +1,377 @@
+"""Experiments and their events as rows; the live session and the MLflow record as documents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, cast
+from uuid import UUID, uuid4
+
+from pydantic import Field, TypeAdapter
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from easyml_server.domain import experiments as domain
+from easyml_server.domain.errors import NotFound, Stale
+from easyml_server.domain.events import EventBody, TrainingEvent
+from easyml_server.domain.experiments import TrainingState
+from easyml_server.domain.pages import Page, PageRequest
+from easyml_server.domain.projects import Role
+from easyml_server.domain.sessions import MlflowRun, TrainingSession
+from easyml_server.domain.users import Caller
+from easyml_server.ports.store import ExperimentFilter
+from easyml_server.repositories.documents.models import MLflowMetadataDocument, ModelSessionDocument
+from easyml_server.repositories.documents.sql import SqlDocuments
+from easyml_server.repositories.sql.base import (
+    Base,
+    JsonType,
+    UtcDateTime,
+    authorize,
+    one_of,
+    ordered,
+    paged,
+    to_json,
+    with_labels,
+)
+from easyml_server.repositories.sql.projects import Project, visible_to
+
+_SPEC = TypeAdapter(domain.TrainingSpec)
+_METRICS = TypeAdapter(tuple[domain.MetricValue, ...])
+_CONFUSION = TypeAdapter(tuple[domain.ConfusionMatrix, ...])
+_WARNINGS = TypeAdapter(tuple[domain.TrainingWarning, ...])
+_FAILURE = TypeAdapter(domain.Failure)
+_EVENT: TypeAdapter[EventBody] = TypeAdapter(Annotated[EventBody, Field(discriminator="type")])
+_ACTIVE = tuple(state.value for state in TrainingState if not state.terminal)
+_DURATIONS = 20
+
+
+class MLExperiment(Base):
+    """One training request and its outcome. `fencing` counts claims: a write with an older number is refused."""
+
+    __tablename__ = "ml_experiments"
+    __table_args__ = (
+        Index("ix_ml_experiments_project_id_create_time", "project_id", "create_time", "id"),
+        Index("ix_ml_experiments_state_create_time", "state", "create_time"),
+        CheckConstraint(one_of("state", list(TrainingState)), name="state"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    labels: Mapped[Mapping[str, str]] = mapped_column(JsonType)
+    state: Mapped[str] = mapped_column(String(16))
+    algorithm: Mapped[str] = mapped_column(String(64), index=True)
+    spec: Mapped[Any] = mapped_column(JsonType)
+    dataset_name: Mapped[str] = mapped_column(String(255))
+    dataset_sha256: Mapped[str] = mapped_column(String(64))
+    metrics: Mapped[Any] = mapped_column(JsonType)
+    confusion_matrices: Mapped[Any] = mapped_column(JsonType)
+    train_rows: Mapped[int] = mapped_column(BigInteger)
+    test_rows: Mapped[int] = mapped_column(BigInteger)
+    split_sha256: Mapped[str] = mapped_column(String(64))
+    model_version_id: Mapped[UUID | None]
+    failure: Mapped[Any | None] = mapped_column(JsonType)
+    warnings: Mapped[Any] = mapped_column(JsonType)
+    last_sequence: Mapped[int] = mapped_column(BigInteger)
+    mlflow_run_id: Mapped[str] = mapped_column(String(64))
+    creator_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="RESTRICT"))
+    create_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    update_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    start_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    end_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    etag: Mapped[str] = mapped_column(String(64))
+    fencing: Mapped[int] = mapped_column(Integer)
+
+
+class TrainingEventRow(Base):
+    """One event of a training; the primary key forbids repeats."""
+
+    __tablename__ = "training_events"
+
+    experiment_id: Mapped[UUID] = mapped_column(ForeignKey("ml_experiments.id", ondelete="CASCADE"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    event_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    body: Mapped[str] = mapped_column(Text)
+
+
+def _experiment(row: MLExperiment, queue_position: int = 0) -> domain.Experiment:
+    return domain.Experiment(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        labels=dict(row.labels),
+        state=TrainingState(row.state),
+        spec=_SPEC.validate_python(row.spec),
+        dataset_name=row.dataset_name,
+        dataset_sha256=row.dataset_sha256,
+        creator_id=row.creator_id,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        etag=row.etag,
+        metrics=_METRICS.validate_python(row.metrics),
+        confusion_matrices=_CONFUSION.validate_python(row.confusion_matrices),
+        train_rows=row.train_rows,
+        test_rows=row.test_rows,
+        split_sha256=row.split_sha256,
+        model_version_id=row.model_version_id,
+        failure=None if row.failure is None else _FAILURE.validate_python(row.failure),
+        warnings=_WARNINGS.validate_python(row.warnings),
+        last_sequence=row.last_sequence,
+        queue_position=queue_position,
+        mlflow_run_id=row.mlflow_run_id,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        fencing=row.fencing,
+    )
+
+
+def _fill(row: MLExperiment, experiment: domain.Experiment) -> None:
+    """Copy what changes in the life of an experiment."""
+    row.name = experiment.name
+    row.labels = dict(experiment.labels)
+    row.state = experiment.state.value
+    row.metrics = to_json(_METRICS, experiment.metrics)
+    row.confusion_matrices = to_json(_CONFUSION, experiment.confusion_matrices)
+    row.train_rows = experiment.train_rows
+    row.test_rows = experiment.test_rows
+    row.split_sha256 = experiment.split_sha256
+    row.model_version_id = experiment.model_version_id
+    row.failure = None if experiment.failure is None else to_json(_FAILURE, experiment.failure)
+    row.warnings = to_json(_WARNINGS, experiment.warnings)
+    row.mlflow_run_id = experiment.mlflow_run_id
+    row.start_time = experiment.start_time
+    row.end_time = experiment.end_time
+    row.update_time = experiment.update_time
+    row.etag = experiment.etag
+
+
+class SqlExperimentRepository:
+    """Fulfils `ports.store.ExperimentRepository`."""
+
+    def __init__(self, session: AsyncSession, documents: SqlDocuments) -> None:
+        self._session = session
+        self._documents = documents
+
+    async def add(self, experiment: domain.Experiment) -> None:
+        """Store a new experiment."""
+        row = MLExperiment(
+            id=experiment.id,
+            project_id=experiment.project_id,
+            dataset_id=experiment.spec.dataset_id,
+            algorithm=experiment.spec.algorithm,
+            spec=to_json(_SPEC, experiment.spec),
+            dataset_name=experiment.dataset_name,
+            dataset_sha256=experiment.dataset_sha256,
+            creator_id=experiment.creator_id,
+            create_time=experiment.create_time,
+            fencing=experiment.fencing,
+            last_sequence=experiment.last_sequence,
+        )
+        _fill(row, experiment)
+        self._session.add(row)
+        await self._session.flush()
+
+    async def get(self, experiment_id: UUID, caller: Caller) -> domain.Experiment:
+        """Only what the caller can see; the role is held against what the method needs."""
+        statement = (
+            select(MLExperiment)
+            .join(Project, Project.id == MLExperiment.project_id)
+            .where(MLExperiment.id == experiment_id)
+        )
+        found = (await self._session.execute(visible_to(caller, statement))).one_or_none()
+        if found is None:
+            raise NotFound.of("experiment", experiment_id)
+        authorize(Role(found.caller_role), caller)
+        return _experiment(found[0], await self._queue_position(found[0]))
+
+    async def load(self, experiment_id: UUID) -> domain.Experiment:
+        """Without a caller."""
+        row = await self._session.get(MLExperiment, experiment_id)
+        if row is None:
+            raise NotFound.of("experiment", experiment_id)
+        return _experiment(row, await self._queue_position(row))
+
+    async def list(self, project_id: UUID, page: PageRequest, only: ExperimentFilter) -> Page[domain.Experiment]:
+        """The experiments of a project."""
+        statement = select(MLExperiment).where(MLExperiment.project_id == project_id)
+        if only.states:
+            statement = statement.where(MLExperiment.state.in_([state.value for state in only.states]))
+        if only.dataset_id is not None:
+            statement = statement.where(MLExperiment.dataset_id == only.dataset_id)
+        if only.algorithm:
+            statement = statement.where(MLExperiment.algorithm == only.algorithm)
+        statement = with_labels(statement, MLExperiment.labels, page)
+        statement = ordered(statement, page, MLExperiment.create_time, MLExperiment.id)
+        rows = (await self._session.scalars(statement)).all()
+        return paged(rows, page, _experiment, lambda row: (row.create_time.isoformat(), str(row.id)))
+
+    async def save(self, experiment: domain.Experiment) -> None:
+        """Compare the fencing number in the same transaction that writes."""
+        row = await self._session.get(MLExperiment, experiment.id)
+        if row is None:
+            raise NotFound.of("experiment", experiment.id)
+        if row.fencing != experiment.fencing:
+            raise Stale("Another server has taken this training over.")
+        _fill(row, experiment)
+        await self._session.flush()
+
+    async def claim(self, time: datetime, running: Sequence[UUID], per_project: int) -> domain.Experiment | None:
+        """The queue is short, so fairness is decided here: first by trainings that run, then by age."""
+        statement = (
+            select(MLExperiment.id, MLExperiment.project_id)
+            .where(MLExperiment.state == TrainingState.QUEUED.value)
+            .order_by(MLExperiment.create_time, MLExperiment.id)
+        )
+        busy = Counter(running)
+        queued = (await self._session.execute(statement)).all()
+        ready = [row for row in queued if busy[row.project_id] < per_project]
+        if not ready:
+            return None
+        chosen = min(ready, key=lambda row: busy[row.project_id])
+        row = await self._session.get_one(MLExperiment, chosen.id, with_for_update={"skip_locked": True})
+        row.state = TrainingState.RUNNING.value
+        row.start_time = row.start_time or time
+        row.update_time = time
+        row.etag = uuid4().hex
+        row.fencing += 1
+        await self._session.flush()
+        return _experiment(row)
+
+    async def unfinished(self) -> Sequence[domain.Experiment]:
+        """RUNNING and CANCELLING ones."""
+        states = (TrainingState.RUNNING.value, TrainingState.CANCELLING.value)
+        rows = await self._session.scalars(select(MLExperiment).where(MLExperiment.state.in_(states)))
+        return [_experiment(row) for row in rows]
+
+    async def count_active(self, project_id: UUID | None) -> int:
+        """Those that have not ended."""
+        statement = select(func.count()).select_from(MLExperiment).where(MLExperiment.state.in_(_ACTIVE))
+        if project_id is not None:
+            statement = statement.where(MLExperiment.project_id == project_id)
+        return await self._session.scalar(statement) or 0
+
+    async def count_of_project(self, project_id: UUID) -> int:
+        """All experiments of a project."""
+        statement = select(func.count()).select_from(MLExperiment).where(MLExperiment.project_id == project_id)
+        return await self._session.scalar(statement) or 0
+
+    async def count_of_dataset(self, dataset_id: UUID, *, active: bool) -> int:
+        """Experiments that refer to a dataset."""
+        statement = select(func.count()).select_from(MLExperiment).where(MLExperiment.dataset_id == dataset_id)
+        if active:
+            statement = statement.where(MLExperiment.state.in_(_ACTIVE))
+        return await self._session.scalar(statement) or 0
+
+    async def durations(self, algorithm: str, project_id: UUID) -> Sequence[tuple[int, float]]:
+        """Of the project only: how long others train is theirs to know."""
+        statement = (
+            select(MLExperiment)
+            .where(
+                MLExperiment.algorithm == algorithm,
+                MLExperiment.project_id == project_id,
+                MLExperiment.state == TrainingState.SUCCEEDED.value,
+            )
+            .order_by(MLExperiment.create_time.desc())
+            .limit(_DURATIONS)
+        )
+        rows = (await self._session.scalars(statement)).all()
+        return [
+            (row.train_rows + row.test_rows, (row.end_time - row.start_time).total_seconds())
+            for row in rows
+            if row.start_time and row.end_time
+        ]
+
+    async def add_events(self, events: Sequence[TrainingEvent], session: TrainingSession, fencing: int) -> None:
+        """The fencing number is compared by the statement that moves the sequence on."""
+        moved = await self._session.execute(
+            update(MLExperiment)
+            .where(MLExperiment.id == session.experiment_id, MLExperiment.fencing == fencing)
+            .values(last_sequence=events[-1].sequence)
+            .returning(MLExperiment.project_id)
+        )
+        project_id = moved.scalar_one_or_none()
+        if project_id is None:
+            raise Stale("Another server has taken this training over.")
+        await self._documents.put(ModelSessionDocument.of(session), project_id)
+        values = [
+            {
+                "experiment_id": event.experiment_id,
+                "sequence": event.sequence,
+                "event_time": event.event_time,
+                "body": _EVENT.dump_json(event.body).decode(),
+            }
+            for event in events
+        ]
+        await self._session.execute(insert(cast(Table, TrainingEventRow.__table__)), values)
+
+    async def list_events(self, experiment_id: UUID, after: int, limit: int) -> Sequence[TrainingEvent]:
+        """Oldest first."""
+        statement = (
+            select(TrainingEventRow)
+            .where(TrainingEventRow.experiment_id == experiment_id, TrainingEventRow.sequence > after)
+            .order_by(TrainingEventRow.sequence)
+            .limit(limit)
+        )
+        rows = await self._session.scalars(statement)
+        return [
+            TrainingEvent(row.experiment_id, row.sequence, row.event_time, _EVENT.validate_json(row.body))
+            for row in rows
+        ]
+
+    async def put_session(self, session: TrainingSession) -> None:
+        """Insert or replace the live session."""
+        row = await self._session.get_one(MLExperiment, session.experiment_id)
+        await self._documents.put(ModelSessionDocument.of(session), row.project_id)
+
+    async def find_session(self, experiment_id: UUID) -> TrainingSession | None:
+        """The live session."""
+        document = await self._documents.find(ModelSessionDocument, experiment_id)
+        return None if document is None else document.to_domain()
+
+    async def put_mlflow_run(self, run: MlflowRun) -> None:
+        """The document, and the run's id in the row."""
+        row = await self._session.get_one(MLExperiment, run.experiment_id)
+        row.mlflow_run_id = run.run_id
+        await self._documents.put(MLflowMetadataDocument.of(run), row.project_id)
+
+    async def find_mlflow_run(self, experiment_id: UUID) -> MlflowRun | None:
+        """Where the experiment was recorded."""
+        document = await self._documents.find(MLflowMetadataDocument, experiment_id)
+        return None if document is None else document.to_domain()
+
+    async def delete(self, experiment_id: UUID, etag: str) -> None:
+        """Its events go by foreign key."""
+        row = await self._session.get(MLExperiment, experiment_id)
+        if row is None:
+            raise NotFound.of("experiment", experiment_id)
+        if etag and etag != row.etag:
+            raise Stale("The experiment was changed by somebody else; read it again, then repeat your change.")
+        await self._documents.delete(experiment_id)
+        await self._session.delete(row)
+        await self._session.flush()
+
+    async def _queue_position(self, row: MLExperiment) -> int:
+        if row.state != TrainingState.QUEUED.value:
+            return 0
+        statement = (
+            select(func.count())
+            .select_from(MLExperiment)
+            .where(MLExperiment.state == TrainingState.QUEUED.value, MLExperiment.create_time < row.create_time)
+        )
+        return (await self._session.scalar(statement) or 0) + 1

@@ -1,0 +1,14 @@
+"""Alembic's entry: runs the migrations on the connection that `migrate` hands over."""
+
+from alembic import context
+
+from easyml_server.repositories.sql.models import AliasHistory
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=AliasHistory.metadata,
+    render_as_batch=True,
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

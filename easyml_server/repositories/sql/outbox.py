@@ -1,0 +1,56 @@
+"""Intents as rows: what is to be done outside commits together with what it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import String, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from easyml_server.ports.store import Intent
+from easyml_server.repositories.sql.base import Base, UtcDateTime
+
+
+class OutboxIntent(Base):
+    """Something to be done at least once, in order of its id."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    subject_id: Mapped[UUID]
+    attempts: Mapped[int]
+    due_time: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class SqlOutbox:
+    """Fulfils `ports.store.Outbox`."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def add(self, kind: str, subject_id: UUID, time: datetime) -> None:
+        """Due at once."""
+        self._session.add(OutboxIntent(kind=kind, subject_id=subject_id, attempts=0, due_time=time))
+        await self._session.flush()
+
+    async def due(self, time: datetime, limit: int) -> Sequence[Intent]:
+        """The oldest that are due."""
+        statement = select(OutboxIntent).where(OutboxIntent.due_time <= time).order_by(OutboxIntent.id).limit(limit)
+        rows = await self._session.scalars(statement)
+        return [Intent(row.id, row.kind, row.subject_id, row.attempts) for row in rows]
+
+    async def done(self, intent: Intent) -> None:
+        """It need not be done again."""
+        await self._session.execute(delete(OutboxIntent).where(OutboxIntent.id == intent.id))
+
+    async def retry(self, intent: Intent, time: datetime) -> None:
+        """It is done again at this time."""
+        await self._session.execute(
+            update(OutboxIntent)
+            .where(OutboxIntent.id == intent.id)
+            .values(attempts=OutboxIntent.attempts + 1, due_time=time)
+        )

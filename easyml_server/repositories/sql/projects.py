@@ -1,0 +1,255 @@
+"""Projects and members as rows; the configuration as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, delete, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from easyml_server.domain import projects as domain
+from easyml_server.domain.errors import AlreadyExists, NotFound, Stale
+from easyml_server.domain.pages import Order, Page, PageRequest
+from easyml_server.domain.users import Caller
+from easyml_server.repositories.documents.models import ProjectConfigDocument
+from easyml_server.repositories.documents.sql import SqlDocuments
+from easyml_server.repositories.sql.base import (
+    Base,
+    JsonType,
+    UtcDateTime,
+    authorize,
+    one_of,
+    ordered,
+    paged,
+    with_labels,
+    with_prefix,
+)
+from easyml_server.repositories.sql.users import User
+
+
+class Project(Base):
+    """A project."""
+
+    __tablename__ = "projects"
+    __table_args__ = (
+        UniqueConstraint("creator_id", "name"),
+        Index("ix_projects_create_time", "create_time", "id"),
+        CheckConstraint(one_of("visibility", list(domain.Visibility)), name="visibility"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(255))
+    description: Mapped[str] = mapped_column(String(4000))
+    labels: Mapped[Mapping[str, str]] = mapped_column(JsonType)
+    visibility: Mapped[str] = mapped_column(String(16))
+    creator_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="RESTRICT"))
+    create_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    update_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    etag: Mapped[str] = mapped_column(String(64))
+
+
+class ProjectMember(Base):
+    """A user's role in a project."""
+
+    __tablename__ = "project_members"
+    __table_args__ = (CheckConstraint(one_of("role", list(domain.Role)), name="role"),)
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(16))
+    create_time: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+def visible_to(caller: Caller, statement: Any) -> Any:
+    """A statement that selects from `projects`, narrowed to those the caller sees, with the caller's role added."""
+    role = func.coalesce(ProjectMember.role, domain.Role.VIEWER.value).label("caller_role")
+    statement = statement.add_columns(role).outerjoin(
+        ProjectMember, (ProjectMember.project_id == Project.id) & (ProjectMember.user_id == caller.user_id)
+    )
+    statement = statement.where(
+        or_(ProjectMember.role.is_not(None), Project.visibility == domain.Visibility.INTERNAL.value)
+    )
+    if caller.scope.project_id is not None:
+        statement = statement.where(Project.id == caller.scope.project_id)
+    return statement
+
+
+def _project(row: Project, role: str | None) -> domain.Project:
+    return domain.Project(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        labels=dict(row.labels),
+        creator_id=row.creator_id,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        etag=row.etag,
+        visibility=domain.Visibility(row.visibility),
+        role=domain.Role(role) if role else None,
+    )
+
+
+def _member(row: ProjectMember, user: User) -> domain.Member:
+    return domain.Member(
+        row.project_id, row.user_id, user.email, user.display_name, domain.Role(row.role), row.create_time
+    )
+
+
+class SqlProjectRepository:
+    """Fulfils `ports.store.ProjectRepository`."""
+
+    def __init__(self, session: AsyncSession, documents: SqlDocuments) -> None:
+        self._session = session
+        self._documents = documents
+
+    async def add(self, project: domain.Project, config: domain.ProjectConfig) -> None:
+        """The creator becomes the owner."""
+        self._session.add(
+            Project(
+                id=project.id,
+                name=project.name,
+                description=project.description,
+                labels=dict(project.labels),
+                visibility=project.visibility.value,
+                creator_id=project.creator_id,
+                create_time=project.create_time,
+                update_time=project.update_time,
+                etag=project.etag,
+            )
+        )
+        try:
+            await self._session.flush()
+        except IntegrityError as error:
+            raise AlreadyExists.of("project", project.name) from error
+        await self.set_member(project.id, project.creator_id, domain.Role.OWNER, project.create_time)
+        await self._documents.put(ProjectConfigDocument.of(config), project.id)
+
+    async def get(self, project_id: UUID, caller: Caller) -> domain.Project:
+        """Only what the caller can see; the role is held against what the method needs."""
+        found = (
+            await self._session.execute(visible_to(caller, select(Project).where(Project.id == project_id)))
+        ).one_or_none()
+        if found is None:
+            raise NotFound.of("project", project_id)
+        project = _project(found[0], found.caller_role)
+        authorize(domain.Role(found.caller_role), caller)
+        return project
+
+    async def load(self, project_id: UUID) -> domain.Project:
+        """Without a caller."""
+        return _project(await self._current(project_id, ""), None)
+
+    async def list(self, caller: Caller, page: PageRequest) -> Page[domain.Project]:
+        """All that the caller can see."""
+        statement = visible_to(
+            caller, with_prefix(with_labels(select(Project), Project.labels, page), Project.name, page)
+        )
+        statement = ordered(statement, page, Project.create_time, Project.id, Project.name)
+        rows = (await self._session.execute(statement)).all()
+
+        def position(row: Any) -> tuple[str, str]:
+            key = row[0].name if page.order is Order.BY_NAME else row[0].create_time.isoformat()
+            return key, str(row[0].id)
+
+        return paged(rows, page, lambda row: _project(row[0], row.caller_role), position)
+
+    async def save(self, project: domain.Project, etag: str) -> None:
+        """Compare the etag in the same transaction that writes."""
+        row = await self._current(project.id, etag)
+        row.name = project.name
+        row.description = project.description
+        row.labels = dict(project.labels)
+        row.visibility = project.visibility.value
+        row.update_time = project.update_time
+        row.etag = project.etag
+        try:
+            await self._session.flush()
+        except IntegrityError as error:
+            raise AlreadyExists.of("project", project.name) from error
+
+    async def delete(self, project_id: UUID, etag: str) -> None:
+        """Rows below go by foreign key, documents by their project."""
+        row = await self._current(project_id, etag)
+        await self._documents.delete_of_project(project_id)
+        await self._session.delete(row)
+        await self._session.flush()
+
+    async def get_config(self, project_id: UUID) -> domain.ProjectConfig:
+        """The configuration document; the visibility is the row's."""
+        row = await self._session.get(Project, project_id)
+        document = await self._documents.find(ProjectConfigDocument, project_id)
+        if row is None or document is None:
+            raise NotFound.of("project", project_id)
+        return replace(document.to_domain(), visibility=domain.Visibility(row.visibility))
+
+    async def save_config(self, config: domain.ProjectConfig, etag: str) -> None:
+        """The visibility goes to the row, since queries need it there."""
+        current = await self.get_config(config.project_id)
+        if etag and etag != current.etag:
+            raise Stale("The configuration was changed by somebody else; read it again, then repeat your change.")
+        row = await self._session.get_one(Project, config.project_id)
+        row.visibility = config.visibility.value
+        await self._documents.put(ProjectConfigDocument.of(config), config.project_id)
+        await self._session.flush()
+
+    async def list_members(self, project_id: UUID, page: PageRequest) -> Page[domain.Member]:
+        """The members of a project."""
+        statement = (
+            select(ProjectMember, User)
+            .join(User, User.id == ProjectMember.user_id)
+            .where(ProjectMember.project_id == project_id)
+        )
+        statement = ordered(statement, page, ProjectMember.create_time, ProjectMember.user_id)
+        rows = (await self._session.execute(statement)).all()
+        return paged(
+            rows,
+            page,
+            lambda row: _member(row[0], row[1]),
+            lambda row: (row[0].create_time.isoformat(), str(row[0].user_id)),
+        )
+
+    async def find_member(self, project_id: UUID, user_id: UUID) -> domain.Member | None:
+        """The member of that id."""
+        statement = (
+            select(ProjectMember, User)
+            .join(User, User.id == ProjectMember.user_id)
+            .where(ProjectMember.project_id == project_id, ProjectMember.user_id == user_id)
+        )
+        row = (await self._session.execute(statement)).one_or_none()
+        return None if row is None else _member(row[0], row[1])
+
+    async def set_member(self, project_id: UUID, user_id: UUID, role: domain.Role, time: datetime) -> None:
+        """A new member, or a new role."""
+        row = await self._session.get(ProjectMember, (project_id, user_id))
+        if row is None:
+            self._session.add(ProjectMember(project_id=project_id, user_id=user_id, role=role.value, create_time=time))
+        else:
+            row.role = role.value
+        await self._session.flush()
+
+    async def remove_member(self, project_id: UUID, user_id: UUID) -> None:
+        """Nothing happens if the user is none."""
+        await self._session.execute(
+            delete(ProjectMember).where(ProjectMember.project_id == project_id, ProjectMember.user_id == user_id)
+        )
+
+    async def count_owners(self, project_id: UUID) -> int:
+        """Owners of a project."""
+        statement = select(func.count()).where(
+            ProjectMember.project_id == project_id, ProjectMember.role == domain.Role.OWNER.value
+        )
+        return await self._session.scalar(statement) or 0
+
+    async def _current(self, project_id: UUID, etag: str) -> Project:
+        row = await self._session.get(Project, project_id)
+        if row is None:
+            raise NotFound.of("project", project_id)
+        if etag and etag != row.etag:
+            raise Stale("The project was changed by somebody else; read it again, then repeat your change.")
+        return row

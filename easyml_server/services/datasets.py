@@ -1,0 +1,229 @@
+"""Use cases of datasets that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from uuid import UUID, uuid4
+
+from easyml_server.domain.datasets import (
+    ColumnKind,
+    ColumnRole,
+    ColumnSchema,
+    Dataset,
+    FileFormat,
+    Preview,
+    StorageType,
+    TableSchema,
+)
+from easyml_server.domain.errors import InvalidInput, Reason, WrongState
+from easyml_server.domain.limits import Limits
+from easyml_server.domain.pages import Page, PageRequest
+from easyml_server.domain.projects import Deleted
+from easyml_server.domain.users import Caller
+from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.store import Store
+from easyml_server.ports.tables import TableReader
+from easyml_server.services.masks import check_mask
+from easyml_server.services.projects import checked_name
+from easyml_server.services.uploads import ORIGINAL_FILE, TABLE_FILE
+
+FIELDS = ("name", "description", "labels", "columns")
+DEFAULT_PREVIEW_ROWS = 20
+KINDS_OF = {
+    StorageType.INT64: {ColumnKind.NUMERIC, ColumnKind.CATEGORICAL, ColumnKind.ORDINAL},
+    StorageType.DOUBLE: {ColumnKind.NUMERIC, ColumnKind.CATEGORICAL, ColumnKind.ORDINAL},
+    StorageType.STRING: {ColumnKind.CATEGORICAL, ColumnKind.TEXT},
+    StorageType.BOOL: {ColumnKind.BOOLEAN, ColumnKind.CATEGORICAL},
+    StorageType.TIMESTAMP: {ColumnKind.DATETIME},
+}
+SINGLE_ROLES = (ColumnRole.TARGET, ColumnRole.WEIGHT, ColumnRole.GROUP, ColumnRole.TIME)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSetting:
+    """A column's new role or kind; None leaves it."""
+
+    name: str
+    role: ColumnRole | None
+    kind: ColumnKind | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetChange:
+    """New values; the mask says which of them count."""
+
+    dataset_id: UUID
+    name: str
+    description: str
+    labels: Mapping[str, str]
+    columns: Sequence[ColumnSetting]
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that is ready to be sent; `temporary` is removed afterwards."""
+
+    path: Path
+    filename: str
+    format: FileFormat
+    size_bytes: int
+    temporary: Path | None
+
+
+class DatasetService:
+    """Use cases of DatasetService but uploads."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        tables: TableReader,
+        limits: Limits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._tables = tables
+        self._limits = limits
+        self._clock = clock
+
+    async def get(self, caller: Caller, dataset_id: UUID) -> Dataset:
+        """One dataset."""
+        async with self._store.read() as work:
+            return await work.datasets.get(dataset_id, caller)
+
+    async def list(self, caller: Caller, project_id: UUID, page: PageRequest) -> Page[Dataset]:
+        """The datasets of a project."""
+        async with self._store.read() as work:
+            await work.projects.get(project_id, caller)
+            return await work.datasets.list(project_id, page)
+
+    async def update(self, caller: Caller, change: DatasetChange, mask: Sequence[str]) -> Dataset:
+        """Change the fields of the mask."""
+        fields = check_mask(mask, FIELDS)
+        async with self._store.begin() as work:
+            dataset = await work.datasets.get(change.dataset_id, caller)
+            changed = replace(
+                dataset,
+                name=checked_name(change.name) if "name" in fields else dataset.name,
+                description=change.description if "description" in fields else dataset.description,
+                labels=change.labels if "labels" in fields else dataset.labels,
+                update_time=self._clock(),
+                etag=uuid4().hex,
+            )
+            if "columns" in fields:
+                schema = changed_schema(dataset.current.schema, change.columns)
+                changed = replace(changed, current=replace(dataset.current, schema=schema))
+            await work.datasets.save(changed, change.etag)
+            await work.commit()
+        return changed
+
+    async def delete(self, caller: Caller, dataset_id: UUID, etag: str, *, force: bool, validate_only: bool) -> Deleted:
+        """Delete a dataset and its files."""
+        async with self._store.begin() as work:
+            dataset = await work.datasets.get(dataset_id, caller)
+            active = await work.experiments.count_of_dataset(dataset_id, active=True)
+            if active:
+                raise WrongState(
+                    f"{active} trainings on this dataset have not ended; cancel them first.",
+                    Reason.IN_USE,
+                    metadata={"active_trainings": str(active)},
+                )
+            used = await work.experiments.count_of_dataset(dataset_id, active=False)
+            if used and not force:
+                raise WrongState(
+                    f"{used} experiments refer to this dataset; use force to delete it all the same.",
+                    Reason.IN_USE,
+                    metadata={"experiments": str(used)},
+                )
+            path = self._artifacts.dataset_path(dataset.project_id, dataset.current.id)
+            deleted = Deleted(datasets=1, bytes_freed=await self._artifacts.size(path))
+            if validate_only:
+                return deleted
+            await work.datasets.delete(dataset_id, etag)
+            await work.commit()
+        await self._artifacts.remove(path)
+        return deleted
+
+    async def preview(
+        self, caller: Caller, dataset_id: UUID, columns: Sequence[str], rows: int
+    ) -> tuple[Preview, TableSchema]:
+        """The first rows, and the schema of the columns in them."""
+        dataset = await self.get(caller, dataset_id)
+        schema = dataset.current.schema
+        names = list(columns) or [column.name for column in schema.columns]
+        chosen = tuple(_known(schema, name, f"columns[{index}]") for index, name in enumerate(names))
+        preview = await self._tables.preview(
+            str(self._table_path(dataset)),
+            schema,
+            names,
+            rows or DEFAULT_PREVIEW_ROWS,
+            self._limits.max_preview_bytes,
+        )
+        return preview, TableSchema(chosen, schema.row_count)
+
+    async def download(self, caller: Caller, dataset_id: UUID, format: FileFormat | None) -> Download:
+        """The file to send: the original, or the table written in another format."""
+        dataset = await self.get(caller, dataset_id)
+        version = dataset.current
+        stem = PurePosixPath(version.filename).stem or dataset.name
+        folder = self._artifacts.dataset_path(dataset.project_id, version.id)
+        if format is None and version.keeps_original:
+            path = folder / ORIGINAL_FILE
+            return Download(path, version.filename, version.format, version.size_bytes, None)
+        wanted = format or version.format
+        name = f"{stem}.{wanted.value}"
+        if wanted is FileFormat.PARQUET:
+            return Download(folder / TABLE_FILE, name, wanted, version.stored_bytes, None)
+        self._artifacts.check_free(4 * version.stored_bytes)
+        work_path = self._artifacts.new_work_path()
+        target = work_path / "export"
+        try:
+            await self._tables.export(str(folder / TABLE_FILE), wanted, str(target))
+        except BaseException:
+            await self._artifacts.remove(work_path)
+            raise
+        return Download(target, name, wanted, await self._artifacts.size(target), work_path)
+
+    async def discard(self, download: Download) -> None:
+        """Remove what was written for a download."""
+        if download.temporary is not None:
+            await self._artifacts.remove(download.temporary)
+
+    def _table_path(self, dataset: Dataset) -> Path:
+        return self._artifacts.dataset_path(dataset.project_id, dataset.current.id) / TABLE_FILE
+
+
+def changed_schema(schema: TableSchema, settings: Sequence[ColumnSetting]) -> TableSchema:
+    """The schema with new roles and kinds; a role that only one column can have leaves its former holder."""
+    columns = {column.name: column for column in schema.columns}
+    for index, setting in enumerate(settings):
+        column = _known(schema, setting.name, f"columns[{index}].name")
+        if setting.kind is not None and setting.kind not in KINDS_OF[column.storage_type]:
+            possible = ", ".join(sorted(kind.value for kind in KINDS_OF[column.storage_type]))
+            raise InvalidInput.at(
+                f"columns[{index}].kind",
+                f"Column {column.name!r} is stored as {column.storage_type.value}, so its kind can be {possible}.",
+            )
+        if setting.role in SINGLE_ROLES:
+            _take_away(columns, setting.role)
+        current = columns[column.name]
+        columns[column.name] = replace(current, role=setting.role or current.role, kind=setting.kind or current.kind)
+    return replace(schema, columns=tuple(columns.values()))
+
+
+def _take_away(columns: dict[str, ColumnSchema], role: ColumnRole) -> None:
+    for name, column in columns.items():
+        if column.role is role:
+            columns[name] = replace(column, role=ColumnRole.FEATURE)
+
+
+def _known(schema: TableSchema, name: str, field: str) -> ColumnSchema:
+    column = schema.find(name)
+    if column is None:
+        raise InvalidInput.at(field, f"The dataset has no column {name!r}.", Reason.UNKNOWN_COLUMN, {"column": name})
+    return column

@@ -1,0 +1,225 @@
+"""Event logs of running trainings: stored in groups, then shown to the watchers.
+
+Every event is stored before anybody sees it. A watcher at the head is served from memory; one that lags reads the log
+and slows nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from easyml_server.domain.errors import Reason, Unavailable
+from easyml_server.domain.events import EventBody, Finished, TrainingEvent
+from easyml_server.domain.experiments import Experiment
+from easyml_server.domain.sessions import TrainingSession
+from easyml_server.ports.store import Store, UnitOfWork
+
+GROUP_SECONDS = 0.02
+"""How long events wait for company; a commit that runs makes the next group longer."""
+REMEMBERED_EVENTS = 1_000
+LOG_PAGE = 500
+HEARTBEAT_SECONDS = 10.0
+DRAIN_RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class StoredEvent:
+    """An event that is in the log; `wire` is its serialized form once somebody needed it."""
+
+    event: TrainingEvent
+    wire: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life of a quiet stream."""
+
+    time: datetime
+    session: TrainingSession
+    queue_position: int
+    estimated_remaining: float | None
+
+
+@dataclass(slots=True)
+class Feed:
+    """The newest events of one training, for the watchers at its head."""
+
+    recent: deque[StoredEvent] = field(default_factory=lambda: deque(maxlen=REMEMBERED_EVENTS))
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    users: int = 0
+
+    def publish(self, events: Sequence[TrainingEvent]) -> None:
+        """Show stored events to the watchers."""
+        self.recent.extend(StoredEvent(event) for event in events)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake everybody who waits now; who comes later waits for the next time."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def since(self, sequence: int) -> list[StoredEvent] | None:
+        """Events after `sequence`; None when memory does not reach back that far."""
+        if not self.recent or self.recent[0].event.sequence > sequence + 1:
+            return None
+        first = self.recent[0].event.sequence
+        return [self.recent[index] for index in range(max(0, sequence + 1 - first), len(self.recent))]
+
+
+class EventHub:
+    """The feeds of all trainings that run or are watched here."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[UUID, Feed] = {}
+        self.draining = False
+
+    @contextmanager
+    def use(self, experiment_id: UUID) -> Iterator[Feed]:
+        """The feed of a training, kept while somebody uses it."""
+        feed = self._feeds.setdefault(experiment_id, Feed())
+        feed.users += 1
+        try:
+            yield feed
+        finally:
+            feed.users -= 1
+            if not feed.users:
+                self._feeds.pop(experiment_id, None)
+
+    def find(self, experiment_id: UUID) -> Feed | None:
+        """The feed of a training, if somebody uses it."""
+        return self._feeds.get(experiment_id)
+
+    def drain(self) -> None:
+        """End all watches; clients come back to the next server."""
+        self.draining = True
+        for feed in self._feeds.values():
+            feed.wake()
+
+
+class TrainingLog:
+    """The log of one training that runs here: gives sequences, stores groups, publishes them."""
+
+    def __init__(
+        self,
+        store: Store,
+        feed: Feed,
+        experiment: Experiment,
+        session: TrainingSession,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._experiment = experiment
+        self._clock = clock
+        self._sequence = experiment.last_sequence
+        self._pending: list[TrainingEvent] = []
+        self._wanted = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self.session = session
+
+    def add(self, body: EventBody) -> None:
+        """Queue an event for the next group."""
+        now = self._clock()
+        self._sequence += 1
+        self._pending.append(TrainingEvent(self._experiment.id, self._sequence, now, body))
+        self.session = self.session.after(body, now)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Store groups as they come, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(GROUP_SECONDS)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Store what is queued now."""
+        async with self._writing, self._store.begin() as work:
+            stored = await self.store_pending(work)
+            if not stored:
+                return
+            await work.commit()
+            self._feed.publish(stored)
+
+    async def finish(self, work: UnitOfWork, *bodies: EventBody) -> Sequence[TrainingEvent]:
+        """Queue the last events and store all in a unit of work of the caller, who commits and then publishes."""
+        for body in bodies:
+            self.add(body)
+        return await self.store_pending(work)
+
+    async def store_pending(self, work: UnitOfWork) -> Sequence[TrainingEvent]:
+        """Store what is queued in a unit of work; the caller commits and then publishes."""
+        events, self._pending = self._pending, []
+        self._wanted.clear()
+        if events:
+            await work.experiments.add_events(events, self.session, self._experiment.fencing)
+        return events
+
+    def publish(self, events: Sequence[TrainingEvent]) -> None:
+        """Show stored events to the watchers."""
+        self._feed.publish(events)
+
+
+class Watcher:
+    """Follows one training from a sequence on."""
+
+    def __init__(self, store: Store, hub: EventHub, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+
+    async def watch(
+        self, experiment: Experiment, after: int, heartbeat_seconds: float = HEARTBEAT_SECONDS
+    ) -> AsyncIterator[StoredEvent | Heartbeat]:
+        """Every event after `after`, oldest first, to the last; heartbeats while it is quiet."""
+        last = after
+        if experiment.state.terminal and last >= experiment.last_sequence:
+            return
+        with self._hub.use(experiment.id) as feed:
+            while True:
+                # Taken before looking, so that what is published in between is not missed.
+                changed = feed.changed
+                events = await self._next(feed, experiment.id, last)
+                for stored in events:
+                    yield stored
+                    last = stored.event.sequence
+                    if isinstance(stored.event.body, Finished):
+                        return
+                if events:
+                    continue
+                if self._hub.draining:
+                    raise Unavailable(
+                        "The server is shutting down; watch again in a moment, from the last sequence you saw.",
+                        Reason.SERVER_DRAINING,
+                        retry_after=DRAIN_RETRY_SECONDS,
+                    )
+                try:
+                    async with asyncio.timeout(heartbeat_seconds):
+                        await changed.wait()
+                except TimeoutError:
+                    yield await self._heartbeat(experiment.id)
+
+    async def _next(self, feed: Feed, experiment_id: UUID, last: int) -> Sequence[StoredEvent]:
+        recent = feed.since(last)
+        if recent is not None:
+            return recent
+        async with self._store.read() as work:
+            return [StoredEvent(event) for event in await work.experiments.list_events(experiment_id, last, LOG_PAGE)]
+
+    async def _heartbeat(self, experiment_id: UUID) -> Heartbeat:
+        now = self._clock()
+        async with self._store.read() as work:
+            experiment = await work.experiments.load(experiment_id)
+            session = await work.experiments.find_session(experiment_id)
+        session = session or TrainingSession(experiment_id, experiment.state)
+        remaining = None
+        if session.progress and experiment.start_time is not None:
+            elapsed = (now - experiment.start_time).total_seconds()
+            remaining = elapsed * (1 - session.progress) / session.progress
+        return Heartbeat(now, session, experiment.queue_position, remaining)

@@ -1,0 +1,460 @@
+"""Files on their way in: received in pieces, safe across breaks and crashes, then converted once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO, Protocol
+from uuid import UUID, uuid4
+
+from easyml_server.domain.datasets import (
+    Conversion,
+    ConvertedTable,
+    Dataset,
+    DatasetVersion,
+    FileFormat,
+    Upload,
+    UploadState,
+)
+from easyml_server.domain.errors import (
+    AlreadyExists,
+    EasyMLError,
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    Reason,
+    Unavailable,
+    WrongState,
+)
+from easyml_server.domain.limits import Limits
+from easyml_server.domain.users import Caller
+from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.store import Store, UnitOfWork
+from easyml_server.ports.tables import TableReader
+from easyml_server.services.projects import checked_name
+
+SYNC_BYTES = 8 << 20
+BATCH_BYTES = 2 << 20
+TABLE_FILE = "table.parquet"
+ORIGINAL_FILE = "original"
+ENDINGS = {
+    ".csv": FileFormat.CSV,
+    ".tsv": FileFormat.CSV,
+    ".txt": FileFormat.CSV,
+    ".xlsx": FileFormat.XLSX,
+    ".json": FileFormat.JSON,
+    ".jsonl": FileFormat.JSON,
+    ".ndjson": FileFormat.JSON,
+    ".parquet": FileFormat.PARQUET,
+    ".pq": FileFormat.PARQUET,
+}
+
+
+class Chunks(Protocol):
+    """The bytes of one call, in order."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over the chunks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the header of a call states; `upload` is what would be stored if it is the first."""
+
+    upload: Upload
+    offset: int
+
+
+def told_format(filename: str, stated: FileFormat | None) -> FileFormat:
+    """The format of a file: what is stated, else what its name ends in."""
+    if stated is not None:
+        return stated
+    ending = PurePosixPath(filename.lower()).suffix
+    if ending in ENDINGS:
+        return ENDINGS[ending]
+    raise InvalidInput.at(
+        "header.format",
+        f"The format cannot be told from the name {filename!r}; say csv, xlsx, json or parquet.",
+    )
+
+
+def told_name(filename: str) -> str:
+    """A dataset's name from a file's name: without folders and ending."""
+    return PurePosixPath(PureWindowsPath(filename).name).stem or filename
+
+
+class UploadService:
+    """Receives uploads and makes datasets of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        tables: TableReader,
+        limits: Limits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._tables = tables
+        self._limits = limits
+        self._clock = clock
+        self._receiving: dict[tuple[UUID, UUID], int] = {}
+        self._draining = False
+
+    def drain(self) -> None:
+        """Uploads that run now flush what they have and end with UNAVAILABLE; they can be continued."""
+        self._draining = True
+
+    async def upload(self, caller: Caller, stated: Stated, chunks: Chunks) -> Dataset:
+        """Receive the chunks of one call; once all bytes are there, convert them and store the dataset."""
+        upload = await self._open(caller, stated)
+        if upload.state is UploadState.COMPLETED and upload.dataset_id is not None:
+            async with self._store.read() as work:
+                return await work.datasets.get(upload.dataset_id, caller)
+        key = (upload.user_id, upload.id)
+        if key in self._receiving:
+            raise Unavailable(
+                "Another call is sending this upload; wait for it, or try again when it has ended.",
+                retry_after=1.0,
+                metadata={"part": "upload"},
+            )
+        self._receiving[key] = upload.received_bytes
+        try:
+            return await self._receive_and_finish(caller, upload, chunks)
+        finally:
+            del self._receiving[key]
+
+    async def get(self, caller: Caller, upload_id: UUID) -> Upload:
+        """How far an upload is; bytes that are not yet flushed do not count."""
+        async with self._store.read() as work:
+            upload = await work.datasets.find_upload(upload_id, caller.user_id)
+            if upload is None:
+                raise NotFound.of("upload", upload_id)
+            await work.projects.get(upload.project_id, caller)
+        return upload
+
+    async def forget_expired(self) -> None:
+        """Remove unfinished uploads that nobody continued, with their bytes."""
+        async with self._store.begin() as work:
+            expired = await work.datasets.expire_uploads(self._clock())
+            await work.commit()
+        for upload in expired:
+            await self._artifacts.remove(self._path(upload))
+
+    async def _open(self, caller: Caller, stated: Stated) -> Upload:
+        new = stated.upload
+        async with self._store.begin() as work:
+            await work.projects.get(new.project_id, caller)
+            found = await work.datasets.find_upload(new.id, caller.user_id)
+            if found is None:
+                await self._check_new(work, new, stated.offset)
+                await work.datasets.put_upload(new)
+                await work.commit()
+                return new
+        _check_same(found, new)
+        if found.state is UploadState.FAILED and found.failure is not None:
+            raise InvalidInput(found.failure[1], Reason(found.failure[0]))
+        if found.state is UploadState.COMPLETED:
+            return found
+        if stated.offset != found.received_bytes:
+            raise WrongState(
+                f"{found.received_bytes} bytes of this upload are safe; continue at that offset.",
+                Reason.OFFSET_MISMATCH,
+                metadata={"received_bytes": str(found.received_bytes)},
+            )
+        return found
+
+    async def _check_new(self, work: UnitOfWork, new: Upload, offset: int) -> None:
+        if offset:
+            raise NotFound.of("upload", new.id)
+        if new.size_bytes > self._limits.max_upload_bytes:
+            raise InvalidInput.at(
+                "header.size_bytes",
+                f"The file has {new.size_bytes} bytes; this server takes at most {self._limits.max_upload_bytes} "
+                "(EASYML_MAX_UPLOAD_BYTES).",
+                Reason.TOO_LARGE,
+                {"limit": "EASYML_MAX_UPLOAD_BYTES", "maximum": str(self._limits.max_upload_bytes)},
+            )
+        if await work.datasets.find_by_name(new.project_id, new.name) is not None:
+            raise AlreadyExists.of("dataset", new.name)
+        await self._check_counts(work, new.user_id)
+        config = await work.projects.get_config(new.project_id)
+        allowed = config.storage_max_bytes or self._limits.project_storage_bytes
+        if await work.datasets.stored_bytes(new.project_id) + new.size_bytes > allowed:
+            raise LimitReached(
+                f"The project stores at most {allowed} bytes, and this file would exceed that; delete something first.",
+                metadata={"limit": "EASYML_PROJECT_STORAGE_BYTES", "maximum": str(allowed)},
+            )
+        # The file and the table made of it lie side by side for a while.
+        self._artifacts.check_free(2 * new.size_bytes)
+
+    async def _check_counts(self, work: UnitOfWork, user_id: UUID) -> None:
+        for whose, maximum, setting in (
+            (user_id, self._limits.max_uploads_per_user, "EASYML_MAX_UPLOADS_PER_USER"),
+            (None, self._limits.max_uploads, "EASYML_MAX_UPLOADS"),
+        ):
+            if await work.datasets.count_uploads(whose) >= maximum:
+                raise LimitReached(
+                    f"{maximum} uploads are unfinished ({setting}); finish one, or let it expire.",
+                    retry_after=5.0,
+                    metadata={"limit": setting, "maximum": str(maximum)},
+                )
+
+    async def _receive_and_finish(self, caller: Caller, upload: Upload, chunks: Chunks) -> Dataset:
+        try:
+            received = await self._receive(upload, chunks)
+            if received.received_bytes < received.size_bytes:
+                raise InvalidInput.at(
+                    "chunk",
+                    f"The file has {upload.size_bytes} bytes by the header, and {received.received_bytes} came; send the "
+                    "rest with the same upload_id.",
+                    Reason.CHECKSUM_MISMATCH,
+                    {"received_bytes": str(received.received_bytes)},
+                )
+            return await self._finish(caller, received)
+        except InvalidInput as error:
+            if error.reason is not Reason.CHECKSUM_MISMATCH or "received_bytes" not in error.metadata:
+                await self._fail(upload, error)
+            raise
+        except AlreadyExists as error:
+            await self._fail(upload, error)
+            raise
+
+    async def _receive(self, upload: Upload, chunks: Chunks) -> Upload:
+        path = self._path(upload)
+        with await asyncio.to_thread(_open_at, path, upload.received_bytes) as file:
+            receiver = _Receiver(file, upload.received_bytes)
+            try:
+                async for chunk in self._timed(chunks):
+                    self._check_chunk(upload, receiver.received + len(chunk), chunk)
+                    await receiver.take(chunk)
+                    if receiver.unsynced >= SYNC_BYTES:
+                        upload = await self._save_progress(upload, await receiver.sync())
+            finally:
+                # Shielded: what came in before the caller went away must be safe to continue from.
+                upload = await asyncio.shield(self._flush(upload, receiver))
+        return upload
+
+    async def _flush(self, upload: Upload, receiver: _Receiver) -> Upload:
+        synced = await receiver.sync()
+        return await self._save_progress(upload, synced) if synced != upload.received_bytes else upload
+
+    async def _timed(self, chunks: Chunks) -> AsyncIterator[bytes]:
+        iterator = chunks.__aiter__()
+        while True:
+            if self._draining:
+                raise Unavailable(
+                    "The server is shutting down; continue the upload in a moment.",
+                    Reason.SERVER_DRAINING,
+                    retry_after=2.0,
+                )
+            try:
+                async with asyncio.timeout(self._limits.upload_idle_seconds):
+                    chunk = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise Unavailable(
+                    f"Nothing came for {self._limits.upload_idle_seconds:.0f} s; continue the upload where it stopped.",
+                    retry_after=1.0,
+                    metadata={"part": "upload"},
+                ) from error
+            yield chunk
+
+    def _check_chunk(self, upload: Upload, total: int, chunk: bytes) -> None:
+        if len(chunk) > self._limits.max_chunk_bytes:
+            raise InvalidInput.at(
+                "chunk",
+                f"A chunk has at most {self._limits.max_chunk_bytes} bytes (EASYML_MAX_CHUNK_BYTES).",
+                Reason.TOO_LARGE,
+                {"limit": "EASYML_MAX_CHUNK_BYTES", "maximum": str(self._limits.max_chunk_bytes)},
+            )
+        if total > upload.size_bytes:
+            raise InvalidInput.at(
+                "chunk",
+                f"The file has {upload.size_bytes} bytes by the header, and more came; upload it again.",
+                Reason.CHECKSUM_MISMATCH,
+            )
+
+    async def _save_progress(self, upload: Upload, received: int) -> Upload:
+        upload = replace(upload, received_bytes=received, expire_time=self._expire_time())
+        await self._put(upload)
+        return upload
+
+    async def _finish(self, caller: Caller, upload: Upload) -> Dataset:
+        upload = replace(await self._check_sha256(upload), state=UploadState.CONVERTING)
+        await self._put(upload)
+        async with self._store.read() as work:
+            config = await work.projects.get_config(upload.project_id)
+        work_path = self._artifacts.new_work_path()
+        try:
+            table = await self._tables.convert(
+                Conversion(
+                    source=str(self._path(upload)),
+                    format=upload.format,
+                    options=upload.read_options,
+                    target=str(work_path / TABLE_FILE),
+                    limits=self._limits.table,
+                )
+            )
+            return await self._publish(caller, upload, table, work_path, keep_original=config.keep_original_files)
+        finally:
+            await self._artifacts.remove(work_path)
+
+    async def _publish(
+        self, caller: Caller, upload: Upload, table: ConvertedTable, work_path: Path, *, keep_original: bool
+    ) -> Dataset:
+        dataset = self._dataset(upload, table, keep_original=keep_original)
+        if keep_original:
+            # A link, not a move: until the row commits, a crash must find the upload's bytes where they were.
+            await asyncio.to_thread((work_path / ORIGINAL_FILE).hardlink_to, self._path(upload))
+        final_path = self._artifacts.dataset_path(upload.project_id, dataset.current.id)
+        await self._artifacts.publish(work_path, final_path)
+        try:
+            async with self._store.begin() as work:
+                await work.projects.get(upload.project_id, caller)
+                await work.datasets.add(dataset)
+                await work.datasets.put_upload(replace(upload, state=UploadState.COMPLETED, dataset_id=dataset.id))
+                await work.commit()
+        except EasyMLError:
+            await self._artifacts.remove(final_path)
+            raise
+        await self._artifacts.remove(self._path(upload))
+        return dataset
+
+    def _dataset(self, upload: Upload, table: ConvertedTable, *, keep_original: bool) -> Dataset:
+        now = self._clock()
+        dataset_id = uuid4()
+        version = DatasetVersion(
+            id=uuid4(),
+            dataset_id=dataset_id,
+            project_id=upload.project_id,
+            version=1,
+            filename=upload.filename,
+            format=upload.format,
+            size_bytes=upload.size_bytes,
+            sha256=upload.sha256,
+            stored_bytes=table.stored_bytes,
+            stored_sha256=table.stored_sha256,
+            schema=table.schema,
+            warnings=table.warnings,
+            keeps_original=keep_original,
+            create_time=now,
+        )
+        return Dataset(
+            id=dataset_id,
+            project_id=upload.project_id,
+            name=upload.name,
+            description=upload.description,
+            labels=upload.labels,
+            creator_id=upload.user_id,
+            create_time=now,
+            update_time=now,
+            etag=uuid4().hex,
+            current=version,
+        )
+
+    async def _check_sha256(self, upload: Upload) -> Upload:
+        found = await self._artifacts.sha256(self._path(upload))
+        if upload.sha256 and found != upload.sha256:
+            raise InvalidInput.at(
+                "header.sha256",
+                "The bytes that came do not have the SHA-256 of the header; upload the file again.",
+                Reason.CHECKSUM_MISMATCH,
+            )
+        return replace(upload, sha256=found)
+
+    async def _fail(self, upload: Upload, error: EasyMLError) -> None:
+        await self._put(replace(upload, state=UploadState.FAILED, failure=(error.reason.value, error.message)))
+        await self._artifacts.remove(self._path(upload))
+
+    async def _put(self, upload: Upload) -> None:
+        async with self._store.begin() as work:
+            await work.datasets.put_upload(upload)
+            await work.commit()
+
+    def _path(self, upload: Upload) -> Path:
+        return self._artifacts.upload_path(upload.user_id, upload.id)
+
+    def _expire_time(self) -> datetime:
+        return self._clock() + timedelta(hours=self._limits.upload_expiry_hours)
+
+
+def new_upload(caller: Caller, given: Upload, clock: Callable[[], datetime], limits: Limits) -> Upload:
+    """An upload as a header describes it, with what the server adds."""
+    now = clock()
+    return replace(
+        given,
+        user_id=caller.user_id,
+        name=checked_name(given.name or told_name(given.filename)),
+        create_time=now,
+        expire_time=now + timedelta(hours=limits.upload_expiry_hours),
+    )
+
+
+class _Receiver:
+    """Writes chunks in batches, off the event loop."""
+
+    def __init__(self, file: BinaryIO, received: int) -> None:
+        self._file = file
+        self._batch: list[bytes] = []
+        self._batched = 0
+        self.received = received
+        self._synced = received
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes taken that are not safe yet."""
+        return self.received - self._synced
+
+    async def take(self, chunk: bytes) -> None:
+        """Take a chunk; written with its neighbours."""
+        self._batch.append(chunk)
+        self._batched += len(chunk)
+        self.received += len(chunk)
+        if self._batched >= BATCH_BYTES:
+            await self._write()
+
+    async def sync(self) -> int:
+        """Make everything taken safe, and say how many bytes of the file that is."""
+        await self._write()
+        if self.unsynced:
+            await asyncio.to_thread(_sync, self._file)
+            self._synced = self.received
+        return self._synced
+
+    async def _write(self) -> None:
+        batch, self._batch, self._batched = self._batch, [], 0
+        if batch:
+            await asyncio.to_thread(self._file.writelines, batch)
+
+
+def _open_at(path: Path, offset: int) -> BinaryIO:
+    file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    # What lies behind the safe bytes may be torn.
+    file.truncate(offset)
+    file.seek(offset)
+    return file
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _check_same(found: Upload, new: Upload) -> None:
+    same = (found.project_id, found.name, found.filename, found.format, found.size_bytes) == (
+        new.project_id,
+        new.name,
+        new.filename,
+        new.format,
+        new.size_bytes,
+    )
+    if not same or (new.sha256 and found.sha256 and new.sha256 != found.sha256):
+        raise AlreadyExists("This upload_id was used for another file; make a new one.", Reason.REQUEST_ID_REUSED)

@@ -1,0 +1,131 @@
+"""Reading and writing of tables in workers: what users upload is opened only there, under limits of the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from easyml_server.domain.datasets import Conversion, ConvertedTable, FileFormat, Preview, TableSchema
+from easyml_server.domain.errors import EasyMLError, InvalidInput, Reason
+from easyml_server.trainers import codec
+from easyml_server.trainers.processes import BrokenMessage, ProcessLimits, ProcessPool, start_pool, worker_environment
+
+CONVERT_ENTRY = "easyml_server.trainers.worker:convert"
+PREVIEW_ENTRY = "easyml_server.trainers.worker:preview"
+EXPORT_ENTRY = "easyml_server.trainers.worker:export"
+CONVERTER_PRELOAD = ("easyml_server.trainers.worker", "easyml_server.ml.tables")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConverterLimits:
+    """What one worker may use; the first two are the settings EASYML_CONVERTER_MEMORY_BYTES and _SECONDS."""
+
+    memory_bytes: int = 2 << 30
+    seconds: int = 600
+    file_bytes: int = 16 << 30
+
+
+class ProcessTableReader:
+    """The TableReader whose work is done in workers used once, at most `slots` at a time."""
+
+    def __init__(
+        self,
+        pool: ProcessPool,
+        slots: int,
+        limits: ConverterLimits = ConverterLimits(),
+        convert_entry: str = CONVERT_ENTRY,
+    ) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._convert_entry = convert_entry
+        # A preview does not queue behind long conversions.
+        self._converters = asyncio.Semaphore(slots)
+        self._previews = asyncio.Semaphore(slots)
+
+    async def convert(self, conversion: Conversion) -> ConvertedTable:
+        """See TableReader.convert. What lies at the target after an error is the caller's to remove."""
+        async with self._converters:
+            message = codec.encode_conversion(conversion)
+            return codec.decode_converted(await self._ask(self._convert_entry, message, conversion.format))
+
+    async def preview(
+        self, table_path: str, schema: TableSchema, columns: Sequence[str], rows: int, max_bytes: int
+    ) -> Preview:
+        """See TableReader.preview. Raises InvalidInput (UNKNOWN_COLUMN)."""
+        request = codec.PreviewRequest(table_path, schema, tuple(columns), rows, max_bytes)
+        async with self._previews:
+            return codec.decode_preview(await self._ask(PREVIEW_ENTRY, codec.encode_preview_request(request)))
+
+    async def export(self, table_path: str, format: FileFormat, target: str) -> None:
+        """See TableReader.export. Raises InvalidInput (TOO_LARGE) where the format cannot hold the table."""
+        request = codec.ExportRequest(table_path, format, target)
+        async with self._converters:
+            await self._ask(EXPORT_ENTRY, codec.encode_export_request(request))
+
+    async def _ask(self, entry: str, message: bytes, format: FileFormat | None = None) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="easyml-converter-") as folder:
+            answer, exit_code = await self._answer(entry, message, folder)
+        if answer is None:
+            raise _of_death(exit_code, format, self._limits)
+        failed = codec.decode_failure(answer)
+        if isinstance(failed, codec.Crashed):
+            _log.error("%s met %s at %s", entry, failed.error, " < ".join(reversed(failed.trace)))
+            raise _unreadable(format)
+        if failed:
+            raise failed
+        return answer
+
+    async def _answer(self, entry: str, message: bytes, folder: str) -> tuple[bytes | None, int]:
+        """The answer, if there is one, and how the worker ended if there is none."""
+        limits = ProcessLimits(self._limits.memory_bytes, self._limits.seconds, self._limits.file_bytes)
+        worker = await self._pool.start(entry, limits=limits, folder=folder, quiet=True)
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                await worker.send(message)
+                answer = await worker.receive()
+                return answer, 0 if answer is not None else await worker.wait()
+        except TimeoutError:
+            return None, -signal.SIGXCPU
+        except BrokenMessage:
+            return None, 1
+        finally:
+            await asyncio.shield(worker.close())
+
+
+def _of_death(exit_code: int, format: FileFormat | None, limits: ConverterLimits) -> EasyMLError:
+    if exit_code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return InvalidInput(
+            f"The file takes longer than {limits.seconds} seconds to read (EASYML_CONVERTER_SECONDS);"
+            " split it, or upload it as Parquet.",
+            Reason.TOO_LARGE,
+            metadata={"limit": "EASYML_CONVERTER_SECONDS", "maximum": str(limits.seconds)},
+        )
+    _log.warning("A converter ended with exit code %d.", exit_code)
+    return _unreadable(format)
+
+
+def _unreadable(format: FileFormat | None) -> InvalidInput:
+    name = f" as {format.value}" if format else ""
+    return InvalidInput(
+        f"The file cannot be read{name}: it is damaged, or made to break its reader. Save it anew and upload that.",
+        Reason.UNREADABLE_FILE,
+        metadata={"format": format.value} if format else {},
+    )
+
+
+@contextlib.asynccontextmanager
+async def start_table_reader(
+    slots: int, limits: ConverterLimits = ConverterLimits()
+) -> AsyncIterator[ProcessTableReader]:
+    """A reader that warms up in the background.
+
+    To be entered in the thread that lives as long as the server.
+    """
+    async with start_pool(CONVERTER_PRELOAD, worker_environment(threads=1)) as pool:
+        yield ProcessTableReader(pool, slots, limits)
