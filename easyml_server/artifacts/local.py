@@ -47,6 +47,11 @@ class LocalArtifacts:
         """Folder of all files of a project."""
         return self._files / str(project_id)
 
+    def version_folders(self) -> Iterator[Path]:
+        """The folders of all dataset and model versions."""
+        yield from self._files.glob("*/datasets/*")
+        yield from self._files.glob("*/models/*")
+
     def new_work_path(self) -> Path:
         """An empty folder aside."""
         path = self._work / uuid4().hex

@@ -35,5 +35,4 @@ class Limits:
     api_key_days: float = 365
     logins_per_minute: int = 10
     logins_per_minute_per_address: int = 30
-    max_preview_bytes: int = 3 * MIB
     table: TableLimits = field(default_factory=TableLimits)

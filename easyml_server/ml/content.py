@@ -20,7 +20,12 @@ _SIGNS = (
     (b"%PDF", "a PDF document", ""),
 )
 _OWN_SIGN = {FileFormat.PARQUET: b"PAR1", FileFormat.XLSX: b"PK\x03\x04"}
-_NAMES = {FileFormat.CSV: "CSV", FileFormat.XLSX: "an Excel workbook", FileFormat.JSON: "JSON", FileFormat.PARQUET: "Parquet"}  # fmt: skip
+_NAMES = {
+    FileFormat.CSV: "CSV",
+    FileFormat.XLSX: "an Excel workbook",
+    FileFormat.JSON: "JSON",
+    FileFormat.PARQUET: "Parquet",
+}
 
 
 def check_content(path: Path, format: FileFormat) -> None:

@@ -1,4 +1,4 @@
-"""CSV as people send it: found out are encoding, separator and types, and read is it in blocks, so memory stays flat."""
+"""CSV as people send it: encoding, separator and types are found out; it is read in blocks, so memory stays flat."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class CsvFile:
                 DatasetWarningKind.MIXED_TYPES,
                 name,
                 f"Column {name!r} holds whole numbers beyond 64 bits; they are stored with 15 digits."
-                " Quote a letter to them if they are names rather than amounts.",
+                " Put a letter before them if they are names rather than amounts.",
             )
             for name in self._header.names
             if name in self._huge
@@ -125,7 +125,7 @@ class CsvFile:
 
     def _check_quotes(self) -> None:
         """Refuse a quote that is never closed: it would swallow the rest of the file as one value, silently."""
-        if sum(part.count('"') for part in self._text.text()) % 2 == 0:
+        if self._text.quotes % 2 == 0:
             return
         # An odd number may also be a measure in inches, so only now it is worth to read every cell.
         csv.field_size_limit(self._limits.max_line_bytes)
@@ -188,7 +188,7 @@ class CsvFile:
             self._widen(int(unfit[1]), _type_of(unfit[2]))
             return Widened()
         if broken:
-            row = broken[-1].number + self._header.lines if broken[-1].number is not None else None
+            row = _line_of(broken[-1])
             where = f"Line {row}" if row else "A line"
             return unreadable(
                 FileFormat.CSV,
@@ -242,6 +242,11 @@ class CsvFile:
             if kind is ColumnType.DOUBLE and name not in self._huge and _has_huge_whole_numbers(column):
                 self._huge.add(name)
         return pa.record_batch(columns, schema=schema)
+
+
+def _line_of(row: Any) -> int | None:
+    """The row's number, which is its line's unless values before it hold line ends."""
+    return None if row.number is None else int(row.number)
 
 
 def _lines(parts: Iterator[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Turns a fitted pipeline into an ONNX graph and proves that both predict the same.
 
-A graph takes the prepared columns (`ml.prepare`) in their order, each as a tensor [rows, 1] of float or text; an input
+A graph takes the prepared columns (`ml.prepare`) in their order, each as a tensor [rows, 1] of text or of float (double
+where 32 bits did not do, as for linear models with strongly correlated columns); an input
 has the name of its column unless the graph needs that name for itself, so feed by position. It gives `prediction`
 (the class, or the number) and, where the model has them, `probabilities` [rows, classes].
 """
@@ -20,9 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from onnx import helper
 from sklearn.pipeline import Pipeline
+from sklearn.svm import LinearSVC
 
 from easyml_server.domain.models import Parity
-from easyml_server.ml.graph_one_hot import register_one_hot
+from easyml_server.ml.graph_converters import register_converters
 from easyml_server.ml.prepare import graph_inputs
 
 PREDICTION: Final = "prediction"
@@ -41,12 +43,15 @@ class Answers:
     probabilities: NDArray[np.float64] | None
 
 
-def convert(pipeline: Pipeline, prepared: pd.DataFrame, *, probabilities: bool) -> bytes:
-    """The graph of a fitted pipeline; any exception means that there is none, and its text says why."""
+def convert(pipeline: Pipeline, prepared: pd.DataFrame, *, probabilities: bool, double: bool = False) -> bytes:
+    """The graph of a fitted pipeline; any exception means that there is none, and its text says why.
+
+    With `double` it computes in 64 bits where its operators can.
+    """
     from skl2onnx import convert_sklearn
 
-    _register()
-    inputs = [(f"c{number}", _tensor_type(prepared[name])) for number, name in enumerate(prepared.columns)]
+    register_converters(double=double)
+    inputs = [(f"c{number}", _tensor_type(prepared[name], double)) for number, name in enumerate(prepared.columns)]
     # The converters print and warn at will.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -69,8 +74,8 @@ def open_graph(data: bytes) -> onnxruntime.InferenceSession:
 
 def ask_graph(session: onnxruntime.InferenceSession, prepared: pd.DataFrame) -> Answers:
     """Predictions of a graph."""
-    names = [argument.name for argument in session.get_inputs()]
-    outputs = session.run(None, graph_inputs(prepared, names))
+    arguments = [(argument.name, argument.type) for argument in session.get_inputs()]
+    outputs = session.run(None, graph_inputs(prepared, arguments))
     probabilities = np.asarray(outputs[1], dtype=np.float64) if len(outputs) > 1 else None
     return Answers(np.asarray(outputs[0]).ravel(), probabilities)
 
@@ -116,35 +121,11 @@ def _parity(rows: int, differing: int, largest: float) -> Parity:
     )
 
 
-def _register() -> None:
-    from lightgbm import LGBMClassifier, LGBMRegressor
-    from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
-    from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
-    from skl2onnx import update_registered_converter
-    from skl2onnx.common.shape_calculator import (
-        calculate_linear_classifier_output_shapes,
-        calculate_linear_regressor_output_shapes,
-    )
-    from xgboost import XGBClassifier, XGBRegressor
+def _tensor_type(column: pd.Series[Any], double: bool) -> Any:
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
-    register_one_hot()
-    classes = calculate_linear_classifier_output_shapes
-    numbers = calculate_linear_regressor_output_shapes
-    options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
-    for kind, shape, converter in (
-        (LGBMClassifier, classes, convert_lightgbm),
-        (LGBMRegressor, numbers, convert_lightgbm),
-        (XGBClassifier, classes, convert_xgboost),
-        (XGBRegressor, numbers, convert_xgboost),
-    ):
-        own = options if shape is classes else {"split": None} if kind is LGBMRegressor else None
-        update_registered_converter(kind, kind.__name__, shape, converter, options=own, overwrite=True)
-
-
-def _tensor_type(column: pd.Series[Any]) -> Any:
-    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-
-    return StringTensorType([None, 1]) if column.dtype == object else FloatTensorType([None, 1])
+    number = DoubleTensorType if double else FloatTensorType
+    return StringTensorType([None, 1]) if column.dtype == object else number([None, 1])
 
 
 def _options(pipeline: Pipeline) -> dict[int, dict[str, Any]]:
@@ -153,7 +134,9 @@ def _options(pipeline: Pipeline) -> dict[int, dict[str, Any]]:
         return {}
     if hasattr(estimator, "predict_proba"):
         return {id(estimator): {"zipmap": False}}
-    return {id(estimator): {"zipmap": False, "raw_scores": True}}
+    # The linear machine's converter knows nothing of zipping and says so by an error.
+    zipped = {} if isinstance(estimator, LinearSVC) else {"zipmap": False}
+    return {id(estimator): {**zipped, "raw_scores": True}}
 
 
 def _keep_outputs(graph: Any, names: list[str]) -> None:

@@ -52,9 +52,11 @@ class JsonFile:
             self._check(record, number)
             records.append(record)
             size += length
-            if record.keys() - names.keys():
-                names.update(dict.fromkeys(record))
-                checked_names(list(names), FileFormat.JSON, self._limits)
+            if new := [name for name in record if name not in names]:
+                checked_names(new, FileFormat.JSON, self._limits)
+                names.update(dict.fromkeys(new))
+                if len(names) > self._limits.max_columns:
+                    raise too_large("max_columns", self._limits.max_columns, "The objects have too many names")
             if size > _BATCH_CHARACTERS or len(records) >= min(_BATCH_ROWS, _BATCH_CELLS // max(len(names), 1) + 1):
                 yield _columns(records, names), len(records)
                 records, size = [], 0

@@ -26,8 +26,11 @@ class _HashedFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self._hash = hashlib.sha256()
+        self._abandoned = False
 
     def write(self, data: bytes) -> int:
+        if self._abandoned:
+            return len(data)
         self._hash.update(data)
         return self._file.write(data)
 
@@ -42,9 +45,11 @@ class _HashedFile:
         return self._file.closed
 
     def close(self) -> None:
-        """pyarrow must not close it: it is flushed to disk first."""
+        """Pyarrow must not close it: it is flushed to disk first."""
 
     def abandon(self) -> None:
+        """Let the writer, which closes itself late, write nowhere."""
+        self._abandoned = True
         self._file.close()
 
     def finish(self) -> str:
@@ -63,7 +68,12 @@ class ParquetTable:
         self._limits = limits
         self._file = _HashedFile(path)
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file, mode="w"), schema, compression="zstd", compression_level=1, store_schema=True
+            pa.PythonFile(self._file, mode="w"),
+            schema,
+            compression="zstd",
+            compression_level=1,
+            # Dictionaries of numbers double the time of writing and make the file larger.
+            use_dictionary=[field.name for field in schema if pa.types.is_string(field.type)],
         )
         self._waiting: list[Any] = []
         self.rows = 0

@@ -33,6 +33,7 @@ DATE_PARTS: Final = ("year", "month", "day", "weekday", "hour", "elapsed_days")
 
 # Graphs and several estimators compute in 32 bits; a number that does not fit would be infinite there and not here.
 _LARGEST: Final = float(np.finfo(np.float32).max)
+_GRAPH_TYPES: Final = {"tensor(string)": np.object_, "tensor(float)": np.float32, "tensor(double)": np.float64}
 _DAY_MICROSECONDS: Final = 86_400_000_000
 _HOUR_MICROSECONDS: Final = 3_600_000_000
 
@@ -152,13 +153,18 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def graph_inputs(prepared: Mapping[str, NDArray[Any]] | pd.DataFrame, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Prepared columns as the tensors of a graph whose inputs are called `names`, in the graph's order."""
-    return {name: _tensor(np.asarray(values)) for name, (_, values) in zip(names, prepared.items(), strict=True)}
+def graph_inputs(
+    prepared: Mapping[str, NDArray[Any]] | pd.DataFrame, arguments: Sequence[tuple[str, str]]
+) -> dict[str, NDArray[Any]]:
+    """Prepared columns as the tensors of a graph, whose inputs are (name, type) in the graph's order.
 
-
-def _tensor(values: NDArray[Any]) -> NDArray[Any]:
-    return (values if values.dtype == object else values.astype(np.float32)).reshape(-1, 1)
+    Types are as ONNX Runtime names them: `tensor(string)`, `tensor(float)`, and `tensor(double)` where 32 bits did not
+    do for a model.
+    """
+    return {
+        name: np.asarray(values).astype(_GRAPH_TYPES[tensor], copy=False).reshape(-1, 1)
+        for (name, tensor), (_, values) in zip(arguments, prepared.items(), strict=True)
+    }
 
 
 def _prepare(column: SignatureColumn, cells: Cells) -> Iterator[NDArray[Any]]:

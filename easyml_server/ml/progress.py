@@ -12,6 +12,7 @@ is looked at, never learned from: there is no early stopping on it.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -143,15 +144,18 @@ def _fit_lightgbm(estimator: Any, learned: Rows, held_out: Rows, watch: Watch) -
         values = {f"{side}_{metric}": value for side, metric, value, *_ in env.evaluation_result_list}
         watch.completed(env.iteration + 1, env.end_iteration, values)
 
-    return estimator.fit(
-        learned.inputs,
-        learned.target,
-        eval_set=[(learned.inputs, learned.target), (held_out.inputs, held_out.target)],
-        eval_names=[Partition.TRAIN.value, watch.partition.value],
-        eval_sample_weight=_eval_weights(learned, held_out),
-        callbacks=[tell],
-        **_weights(learned),
-    )
+    with warnings.catch_warnings():
+        # Its successors, eval_X and eval_y, do not encode the classes of a classifier in LightGBM 4.7.
+        warnings.filterwarnings("ignore", "The argument 'eval_set' is deprecated")
+        return estimator.fit(
+            learned.inputs,
+            learned.target,
+            eval_set=[(learned.inputs, learned.target), (held_out.inputs, held_out.target)],
+            eval_names=[Partition.TRAIN.value, watch.partition.value],
+            eval_sample_weight=_eval_weights(learned, held_out),
+            callbacks=[tell],
+            **_weights(learned),
+        )
 
 
 def _fit_xgboost(estimator: Any, learned: Rows, held_out: Rows, watch: Watch) -> Any:

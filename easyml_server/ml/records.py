@@ -68,30 +68,20 @@ class Columns:
 
 
 class TypedReading:
-    """Reads the same rows until the types fit all of them.
-
-    The types are those of the first batch, widened at later ones, which means to begin again. After some such
-    disappointments a reading only learns.
-    """
-
-    _HASTY_READINGS = 3
+    """Reads rows, with the types of the first batch; a second time, with the types of all, if these did not fit."""
 
     def __init__(self) -> None:
         self.columns = Columns()
-        self._readings = 0
 
     def batches(self, parts: Iterator[tuple[dict[str, Sequence[object]], int]]) -> Iterator[Any]:
-        """Record batches of (columns, rows); raises Widened."""
-        self._readings += 1
-        only_learn = self._readings == self._HASTY_READINGS
+        """Record batches of (columns, rows); raises Widened at the end of a reading that only learned in the end."""
+        outdated = False
         for index, (columns, rows) in enumerate(parts):
             changed = self.columns.learn(columns)
-            if only_learn:
-                continue
-            if changed and (index or self._readings > 1):
-                raise Widened
-            yield self.columns.batch(columns, rows)
-        if only_learn:
+            outdated = outdated or (changed and index > 0)
+            if not outdated:
+                yield self.columns.batch(columns, rows)
+        if outdated:
             raise Widened
 
 

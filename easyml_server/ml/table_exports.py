@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
@@ -118,7 +117,7 @@ def _write_cell(sheet: Any, row: int, column: int, value: Any, moment: Any) -> N
             sheet.write_datetime(row, column, value.astimezone(UTC).replace(tzinfo=None), moment)
         case datetime():
             sheet.write_string(row, column, value.isoformat())
-        case _ if not math.isfinite(value) or abs(value) > _EXACT and isinstance(value, int):
+        case _ if not math.isfinite(value) or (abs(value) > _EXACT and isinstance(value, int)):
             sheet.write_string(row, column, str(value))
         case _:
             sheet.write_number(row, column, value)

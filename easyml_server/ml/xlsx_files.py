@@ -127,11 +127,10 @@ def _check_members(members: Sequence[zipfile.ZipInfo], limits: TableLimits) -> N
 
 def _check_size(unpacked: int, packed: int, limits: TableLimits) -> None:
     if unpacked > limits.max_unpacked_bytes:
-        raise too_large(
-            "max_unpacked_bytes", limits.max_unpacked_bytes, f"The workbook unpacks to {unpacked:,} bytes"
-        )
+        raise too_large("max_unpacked_bytes", limits.max_unpacked_bytes, f"The workbook unpacks to {unpacked:,} bytes")
     if unpacked > limits.max_unpacked_ratio * max(packed, _CHUNK // limits.max_unpacked_ratio):
-        raise too_large("max_unpacked_ratio", limits.max_unpacked_ratio, "The workbook unpacks to too many times its size")
+        message = "The workbook unpacks to too many times its size"
+        raise too_large("max_unpacked_ratio", limits.max_unpacked_ratio, message)
 
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limits: TableLimits, before: int) -> int:

@@ -19,7 +19,6 @@ from easyml_server.domain.datasets import (
     TableSchema,
 )
 from easyml_server.domain.errors import InvalidInput, Reason, WrongState
-from easyml_server.domain.limits import Limits
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
 from easyml_server.domain.users import Caller
@@ -32,6 +31,8 @@ from easyml_server.services.uploads import ORIGINAL_FILE, TABLE_FILE
 
 FIELDS = ("name", "description", "labels", "columns")
 DEFAULT_PREVIEW_ROWS = 20
+MAX_PREVIEW_BYTES = 3 << 20
+"""An answer stays below the 4 MiB that clients accept by default."""
 KINDS_OF = {
     StorageType.INT64: {ColumnKind.NUMERIC, ColumnKind.CATEGORICAL, ColumnKind.ORDINAL},
     StorageType.DOUBLE: {ColumnKind.NUMERIC, ColumnKind.CATEGORICAL, ColumnKind.ORDINAL},
@@ -71,6 +72,7 @@ class Download:
     filename: str
     format: FileFormat
     size_bytes: int
+    sha256: str
     temporary: Path | None
 
 
@@ -82,13 +84,11 @@ class DatasetService:
         store: Store,
         artifacts: ArtifactStore,
         tables: TableReader,
-        limits: Limits,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._tables = tables
-        self._limits = limits
         self._clock = clock
 
     async def get(self, caller: Caller, dataset_id: UUID) -> Dataset:
@@ -162,7 +162,7 @@ class DatasetService:
             schema,
             names,
             rows or DEFAULT_PREVIEW_ROWS,
-            self._limits.max_preview_bytes,
+            MAX_PREVIEW_BYTES,
         )
         return preview, TableSchema(chosen, schema.row_count)
 
@@ -174,20 +174,22 @@ class DatasetService:
         folder = self._artifacts.dataset_path(dataset.project_id, version.id)
         if format is None and version.keeps_original:
             path = folder / ORIGINAL_FILE
-            return Download(path, version.filename, version.format, version.size_bytes, None)
+            return Download(path, version.filename, version.format, version.size_bytes, version.sha256, None)
         wanted = format or version.format
         name = f"{stem}.{wanted.value}"
         if wanted is FileFormat.PARQUET:
-            return Download(folder / TABLE_FILE, name, wanted, version.stored_bytes, None)
+            return Download(folder / TABLE_FILE, name, wanted, version.stored_bytes, version.stored_sha256, None)
         self._artifacts.check_free(4 * version.stored_bytes)
         work_path = self._artifacts.new_work_path()
         target = work_path / "export"
         try:
             await self._tables.export(str(folder / TABLE_FILE), wanted, str(target))
+            sha256 = await self._artifacts.sha256(target)
         except BaseException:
             await self._artifacts.remove(work_path)
             raise
-        return Download(target, name, wanted, await self._artifacts.size(target), work_path)
+        size = await self._artifacts.size(target)
+        return Download(target, name, wanted, size, sha256, work_path)
 
     async def discard(self, download: Download) -> None:
         """Remove what was written for a download."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -22,6 +22,17 @@ from easyml_server.services.requests import find_first_result, remember
 
 PROJECT_FIELDS = ("name", "description", "labels")
 CONFIG_FIELDS = ("default_hyperparameters", "mlflow_experiment", "storage", "visibility")
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectChange:
+    """New values; the mask says which of them count. `etag` is the one that was read, or empty."""
+
+    project_id: UUID
+    name: str
+    description: str
+    labels: Mapping[str, str]
+    etag: str
 
 
 class ProjectService:
@@ -68,11 +79,11 @@ class ProjectService:
         async with self._store.read() as work:
             return await work.projects.list(caller, page)
 
-    async def update(self, caller: Caller, new: Project, mask: Sequence[str]) -> Project:
-        """Change the fields of the mask; `new.etag` is the one that was read, or empty."""
+    async def update(self, caller: Caller, new: ProjectChange, mask: Sequence[str]) -> Project:
+        """Change the fields of the mask."""
         fields = check_mask(mask, PROJECT_FIELDS)
         async with self._store.begin() as work:
-            project = await work.projects.get(new.id, caller)
+            project = await work.projects.get(new.project_id, caller)
             changed = replace(
                 project,
                 name=checked_name(new.name) if "name" in fields else project.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -116,7 +116,9 @@ class TrainingService:
         self._dispatcher.wake()
         return experiment, planned
 
-    async def watch(self, caller: Caller, experiment_id: UUID, after: int) -> AsyncIterator[StoredEvent | Heartbeat]:
+    async def watch(
+        self, caller: Caller, experiment_id: UUID, after: int
+    ) -> AsyncGenerator[StoredEvent | Heartbeat, None]:
         """The events of a training; ends with an error when the caller's session ends meanwhile."""
         experiment = await self.get(caller, experiment_id)
         if after > experiment.last_sequence:

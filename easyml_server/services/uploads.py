@@ -212,8 +212,8 @@ class UploadService:
             if received.received_bytes < received.size_bytes:
                 raise InvalidInput.at(
                     "chunk",
-                    f"The file has {upload.size_bytes} bytes by the header, and {received.received_bytes} came; send the "
-                    "rest with the same upload_id.",
+                    f"The file has {upload.size_bytes} bytes by the header, and {received.received_bytes} came; send "
+                    "the rest with the same upload_id.",
                     Reason.CHECKSUM_MISMATCH,
                     {"received_bytes": str(received.received_bytes)},
                 )

@@ -69,6 +69,8 @@ class ExportRequest:
     target: str
 
 
+# The first byte of an answer of a worker that reads or writes tables.
+DONE, FAILED = b"+", b"-"
 TrainingMessage = Report | Outcome | Crashed
 
 _JOB = TypeAdapter(TrainingJob)
@@ -123,7 +125,7 @@ def encode_converted(table: ConvertedTable) -> bytes:
 
 
 def decode_converted(message: bytes) -> ConvertedTable:
-    """What a conversion found; raises the error if that is what the worker answered."""
+    """What a conversion found."""
     return _decode(_CONVERTED, message)
 
 
@@ -170,10 +172,8 @@ def encode_crash(crash: Crashed) -> bytes:
     return _encode(_FAILED, crash)
 
 
-def decode_failure(message: bytes) -> EasyMLError | Crashed | None:
-    """The error that a worker answered with; None if it answered with something else."""
-    if not message.startswith(b'{"error":'):
-        return None
+def decode_failure(message: bytes) -> EasyMLError | Crashed:
+    """The error that a worker answered with."""
     failed = _decode(_FAILED, message)
     if isinstance(failed, Crashed):
         return failed

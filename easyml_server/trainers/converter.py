@@ -7,8 +7,9 @@ import contextlib
 import logging
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from easyml_server.domain.datasets import Conversion, ConvertedTable, FileFormat, Preview, TableSchema
 from easyml_server.domain.errors import EasyMLError, InvalidInput, Reason
@@ -19,6 +20,7 @@ CONVERT_ENTRY = "easyml_server.trainers.worker:convert"
 PREVIEW_ENTRY = "easyml_server.trainers.worker:preview"
 EXPORT_ENTRY = "easyml_server.trainers.worker:export"
 CONVERTER_PRELOAD = ("easyml_server.trainers.worker", "easyml_server.ml.tables")
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +54,7 @@ class ProcessTableReader:
         """See TableReader.convert. What lies at the target after an error is the caller's to remove."""
         async with self._converters:
             message = codec.encode_conversion(conversion)
-            return codec.decode_converted(await self._ask(self._convert_entry, message, conversion.format))
+            return await self._ask(self._convert_entry, message, codec.decode_converted, conversion.format)
 
     async def preview(
         self, table_path: str, schema: TableSchema, columns: Sequence[str], rows: int, max_bytes: int
@@ -60,26 +62,29 @@ class ProcessTableReader:
         """See TableReader.preview. Raises InvalidInput (UNKNOWN_COLUMN)."""
         request = codec.PreviewRequest(table_path, schema, tuple(columns), rows, max_bytes)
         async with self._previews:
-            return codec.decode_preview(await self._ask(PREVIEW_ENTRY, codec.encode_preview_request(request)))
+            return await self._ask(PREVIEW_ENTRY, codec.encode_preview_request(request), codec.decode_preview)
 
     async def export(self, table_path: str, format: FileFormat, target: str) -> None:
         """See TableReader.export. Raises InvalidInput (TOO_LARGE) where the format cannot hold the table."""
         request = codec.ExportRequest(table_path, format, target)
         async with self._converters:
-            await self._ask(EXPORT_ENTRY, codec.encode_export_request(request))
+            await self._ask(EXPORT_ENTRY, codec.encode_export_request(request), bytes)
 
-    async def _ask(self, entry: str, message: bytes, format: FileFormat | None = None) -> bytes:
+    async def _ask(
+        self, entry: str, message: bytes, decode: Callable[[bytes], T], format: FileFormat | None = None
+    ) -> T:
         with tempfile.TemporaryDirectory(prefix="easyml-converter-") as folder:
             answer, exit_code = await self._answer(entry, message, folder)
         if answer is None:
             raise _of_death(exit_code, format, self._limits)
-        failed = codec.decode_failure(answer)
-        if isinstance(failed, codec.Crashed):
-            _log.error("%s met %s at %s", entry, failed.error, " < ".join(reversed(failed.trace)))
-            raise _unreadable(format)
-        if failed:
-            raise failed
-        return answer
+        if answer.startswith(codec.FAILED):
+            raise _error(entry, _decoded_failure(answer[1:]), format)
+        try:
+            return decode(answer.removeprefix(codec.DONE))
+        except (ValueError, TypeError, LookupError) as error:
+            # A worker that a file has taken over may answer anything.
+            _log.exception("%s answered with what is no answer.", entry)
+            raise _unreadable(format) from error
 
     async def _answer(self, entry: str, message: bytes, folder: str) -> tuple[bytes | None, int]:
         """The answer, if there is one, and how the worker ended if there is none."""
@@ -96,6 +101,20 @@ class ProcessTableReader:
             return None, 1
         finally:
             await asyncio.shield(worker.close())
+
+
+def _decoded_failure(message: bytes) -> EasyMLError | codec.Crashed:
+    try:
+        return codec.decode_failure(message)
+    except ValueError as error:
+        return codec.Crashed(type(error).__name__, ())
+
+
+def _error(entry: str, failed: EasyMLError | codec.Crashed, format: FileFormat | None) -> EasyMLError:
+    if isinstance(failed, EasyMLError):
+        return failed
+    _log.error("%s met %s at %s", entry, failed.error, " < ".join(reversed(failed.trace)))
+    return _unreadable(format)
 
 
 def _of_death(exit_code: int, format: FileFormat | None, limits: ConverterLimits) -> EasyMLError:

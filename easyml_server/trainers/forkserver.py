@@ -1,7 +1,7 @@
 """The process that workers are forked from, started as `python -m easyml_server.trainers.forkserver`.
 
-It imports what workers need once and then only forks, so a fresh worker that can be killed costs milliseconds instead of
-seconds. It is a program of its own rather than the one of `multiprocessing` because that one inherits the server's
+It imports what workers need once and then only forks, so a fresh worker that can be killed costs milliseconds instead
+of seconds. It is a program of its own rather than the one of `multiprocessing` because that one inherits the server's
 environment (secrets stay readable in /proc), imports the server's main module in each worker, and unpickles. It is
 started by exec, never forked from the server, whose gRPC threads would not survive that.
 
@@ -51,7 +51,7 @@ class ForkServer:
             self._end_if_orphaned()
             try:
                 importlib.import_module(name)
-            except Exception as error:  # noqa: BLE001 - any import error; the worker that needs the module meets it again
+            except Exception as error:
                 failures[name] = type(error).__name__
         # Collected garbage of the parent must not make the children copy their shared pages.
         gc.collect()
@@ -116,7 +116,7 @@ class ForkServer:
             _set_up(request)
             _run(request["entry"], Channel(socket.socket(fileno=descriptor)))
             os._exit(0)
-        except BaseException:  # noqa: BLE001 - nothing may leave this function: above it is the fork server's loop
+        except BaseException:
             traceback.print_exc()
         finally:
             os._exit(1)

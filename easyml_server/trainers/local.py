@@ -67,7 +67,7 @@ class LocalTrainer:
     def __init__(
         self, pool: ProcessPool, slots: int, limits: TrainingLimits = TrainingLimits(), entry: str = TRAINING_ENTRY
     ) -> None:
-        self._pool = pool
+        self.pool = pool
         self._slots = slots
         self._limits = limits
         self._entry = entry
@@ -81,7 +81,7 @@ class LocalTrainer:
     async def train(self, job: TrainingJob, report: Callable[[Report], None]) -> Outcome:
         """See Trainer.train. Raises Unavailable when no worker can be started."""
         async with self._free:
-            worker = await self._pool.start(self._entry, limits=ProcessLimits(), folder=job.output_path)
+            worker = await self.pool.start(self._entry, limits=ProcessLimits(), folder=job.output_path)
             return await _Run(job, worker, report, self._limits).outcome()
 
 
@@ -185,8 +185,11 @@ class _Run:
             await asyncio.gather(exited, drained, return_exceptions=True)
 
     async def _drain(self) -> None:
-        while await self._worker.receive() is not None:
-            await asyncio.sleep(0)
+        with contextlib.suppress(BrokenMessage):
+            while True:
+                if await self._worker.receive() is None:
+                    return
+                await asyncio.sleep(0)
 
     def _too_large(self, used: int) -> TrainingFailed:
         limit = self._job.memory_bytes

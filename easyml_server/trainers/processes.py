@@ -63,7 +63,12 @@ class WorkerProcess:
     """One worker: messages both ways, signals, and its end."""
 
     def __init__(
-        self, process_id: int, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pool: _ForkServer
+        self,
+        process_id: int,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        pool: _ForkServer,
     ) -> None:
         self.process_id = process_id
         self._number = number
@@ -99,7 +104,12 @@ class WorkerProcess:
         """Kill it if it still lives, and wait until it is gone."""
         self._writer.close()
         self.signal(signal.SIGKILL)
-        await self.wait()
+        try:
+            await asyncio.wait_for(self.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            # The fork server does not do its work; without it all its workers end and a new one is started.
+            self._pool.kill()
+            await self.wait()
         self._pool.forget(self._number)
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
@@ -170,12 +180,16 @@ class _ForkServer:
     def forget(self, number: int) -> None:
         self._exits.pop(number, None)
 
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def close(self) -> None:
         self._control.close()
         try:
             await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
         except TimeoutError:
-            self._process.kill()
+            self.kill()
             await self._process.wait()
         await self._listener
 
@@ -202,7 +216,8 @@ class _ForkServer:
     def _lose(self) -> None:
         """The fork server has ended, and its workers with it."""
         gone = Unavailable("Workers cannot be started just now; try again.", retry_after=1.0)
-        for waiting in (self._ready, *self._starts.values()):
+        waiters: list[asyncio.Future[Any]] = [self._ready, *self._starts.values()]
+        for waiting in waiters:
             if not waiting.done():
                 waiting.set_exception(gone)
                 waiting.exception()  # seen, even if nobody waits any more

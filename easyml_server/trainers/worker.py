@@ -40,7 +40,7 @@ def train(channel: Channel) -> None:
         outcome = _outcome(job, report)
     except TrainingCancelled:
         return
-    except Exception as error:  # noqa: BLE001 - the server writes the place to its log
+    except Exception as error:
         channel.send(codec.encode_training(_crash(error)))
         return
     channel.send(_encoded_outcome(outcome))
@@ -126,19 +126,24 @@ def _answer(channel: Channel, work: Callable[[bytes], bytes]) -> None:
     message = _first(channel)
     channel.watch(lambda _: None)
     try:
-        answer = work(message)
-    except EasyMLError as error:
-        answer = codec.encode_failure(error)
-    except MemoryError:
-        answer = codec.encode_failure(too_large("EASYML_CONVERTER_MEMORY_BYTES", "memory"))
-    except OSError as error:
-        answer = codec.encode_failure(_of_the_system(error)) if error.errno in _DISK else _crashed(error)
-    except Exception as error:  # noqa: BLE001 - the server writes the place to its log
-        answer = _crashed(error)
+        answer = codec.DONE + work(message)
+    except Exception as error:
+        answer = codec.FAILED + _failure(error)
     channel.send(answer)
 
 
-def too_large(limit: str, what: str) -> InvalidInput:
+def _failure(error: Exception) -> bytes:
+    if isinstance(error, EasyMLError):
+        return codec.encode_failure(error)
+    if isinstance(error, MemoryError):
+        return codec.encode_failure(_too_large("EASYML_CONVERTER_MEMORY_BYTES", "memory"))
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return codec.encode_failure(_of_the_system(error))
+    # The server writes the place to its log.
+    return codec.encode_crash(_crash(error))
+
+
+def _too_large(limit: str, what: str) -> InvalidInput:
     """A file that needs more of the machine than a file may; `limit` is the setting."""
     return InvalidInput(
         f"The file needs more {what} to read than {limit} allows; split it, or upload it as Parquet.",
@@ -152,12 +157,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _of_the_system(error: OSError) -> EasyMLError:
     if error.errno == errno.EFBIG:
-        return too_large("EASYML_CONVERTER_FILE_BYTES", "space")
+        return _too_large("EASYML_CONVERTER_FILE_BYTES", "space")
     return LimitReached("The disk is full; free some space and try again.", Reason.DISK_FULL)
-
-
-def _crashed(error: Exception) -> bytes:
-    return codec.encode_crash(_crash(error))
 
 
 def _crash(error: Exception) -> codec.Crashed:

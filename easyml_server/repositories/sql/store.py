@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from easyml_server.domain.errors import LimitReached, Reason, Unavailable
 from easyml_server.repositories.documents.sql import SqlDocuments
-from easyml_server.repositories.sql.datasets import SqlDatasetRepository
+from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
 from easyml_server.repositories.sql.experiments import SqlExperimentRepository
-from easyml_server.repositories.sql.models import SqlModelRepository
+from easyml_server.repositories.sql.models import ModelVersion, SqlModelRepository
 from easyml_server.repositories.sql.outbox import SqlOutbox
 from easyml_server.repositories.sql.projects import SqlProjectRepository
 from easyml_server.repositories.sql.requests import SqlRequestRepository
@@ -40,6 +40,12 @@ class SqlUnitOfWork:
         self.models = SqlModelRepository(session)
         self.requests = SqlRequestRepository(session)
         self.outbox = SqlOutbox(session)
+
+    async def known_file_ids(self) -> frozenset[str]:
+        """Ids of all dataset and model versions: what has files."""
+        datasets = await self._session.scalars(select(DatasetVersion.id))
+        models = await self._session.scalars(select(ModelVersion.id))
+        return frozenset(str(identity) for identity in (*datasets, *models))
 
     async def commit(self) -> None:
         """Make everything durable."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from easyml.v1 import algorithm_pb2, experiment_pb2, training_event_pb2, training_service_pb2
-from easyml_server.domain.algorithms import Algorithm, Hyperparameter
+from easyml_server.domain.algorithms import Algorithm, Hyperparameter, SearchRange
 from easyml_server.domain.errors import InvalidInput
 from easyml_server.domain.events import (
     EventBody,
@@ -67,7 +67,6 @@ def algorithm_to_proto(algorithm: Algorithm) -> algorithm_pb2.Algorithm:
 
 
 def _hyperparameter_to_proto(parameter: Hyperparameter) -> algorithm_pb2.Hyperparameter:
-    search = parameter.search_range
     return algorithm_pb2.Hyperparameter(
         name=parameter.name,
         description=parameter.description,
@@ -79,9 +78,15 @@ def _hyperparameter_to_proto(parameter: Hyperparameter) -> algorithm_pb2.Hyperpa
         exclusive_maximum=parameter.exclusive_maximum,
         choices=parameter.choices,
         nullable=parameter.nullable,
-        search_range=search and algorithm_pb2.SearchRange(low=search.low, high=search.high, log_scale=search.log_scale),
+        search_range=_range_to_proto(parameter.search_range),
         search_choices=parameter.search_choices,
     )
+
+
+def _range_to_proto(search: SearchRange | None) -> algorithm_pb2.SearchRange | None:
+    if search is None:
+        return None
+    return algorithm_pb2.SearchRange(low=search.low, high=search.high, log_scale=search.log_scale)
 
 
 def experiment_to_proto(experiment: Experiment, *, full: bool) -> experiment_pb2.Experiment:
@@ -98,7 +103,7 @@ def experiment_to_proto(experiment: Experiment, *, full: bool) -> experiment_pb2
         test_rows=experiment.test_rows,
         split_sha256=experiment.split_sha256,
         model_version_id=text(experiment.model_version_id),
-        failure=experiment.failure and failure_to_proto(experiment.failure),
+        failure=failure_to_proto(experiment.failure),
         last_sequence=experiment.last_sequence,
         queue_position=experiment.queue_position,
         mlflow_run_id=experiment.mlflow_run_id,
@@ -250,8 +255,10 @@ def _confusion_to_proto(matrix: ConfusionMatrix) -> experiment_pb2.ConfusionMatr
     )
 
 
-def failure_to_proto(failure: Failure) -> experiment_pb2.Failure:
-    """Why there is no model."""
+def failure_to_proto(failure: Failure | None) -> experiment_pb2.Failure | None:
+    """Why there is no model; None stays unset."""
+    if failure is None:
+        return None
     return experiment_pb2.Failure(
         kind=FAILURE_KIND.to_proto(failure.kind),
         reason=FAILURE_REASON.to_proto(failure.reason),
@@ -302,7 +309,7 @@ def _fill_body(message: training_event_pb2.TrainingEvent, body: EventBody) -> No
                     state=TRAINING_STATE.to_proto(body.state),
                     metrics=[metric_to_proto(metric) for metric in body.metrics],
                     model_version_id=text(body.model_version_id),
-                    failure=body.failure and failure_to_proto(body.failure),
+                    failure=failure_to_proto(body.failure),
                 )
             )
 

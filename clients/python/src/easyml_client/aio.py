@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 
-from easyml_client.channel import Exchange, Guarded, options, unknown
+from easyml_client.channel import Exchange, Guarded, as_method, options, unknown
 from easyml_client.credentials import KeptInMemory, SessionCredentials, renewing
 from easyml_client.discovery import Connection
 from easyml_client.profile import SavedSession
@@ -117,7 +117,7 @@ class Driver:
                     continue
                 try:
                     reply = await self._do(step, opened)
-                except Exception as error:  # noqa: BLE001 - the plan decides what it means
+                except Exception as error:
                     step = running.fail(error)
                 else:
                     step = running.next(reply)
@@ -126,7 +126,7 @@ class Driver:
                 stream.cancel()
             running.close()
 
-    async def _do(self, step: Step, opened: list[Any]) -> Any:
+    async def _do(self, step: Step, opened: list[Any]) -> Any:  # noqa: PLR0911 - one return per kind of step
         match step:
             case Unary():
                 return await self._unary(step)
@@ -192,7 +192,7 @@ class Driver:
         return await Responses(exchange, call, guarded).open()
 
     def _callable(self, shape: str, exchange: Exchange, response: Any) -> Any:
-        """gRPC's callable for a method; made once, because predictions are called often."""
+        """GRPC's callable for a method; made once, because predictions are called often."""
         path = exchange.method.path
         if path not in self._calls:
             self._calls[path] = getattr(self._channel, shape)(
@@ -211,7 +211,7 @@ async def _guarded(messages: AsyncIterable[Any], guarded: Guarded[Any]) -> Async
     try:
         async for message in messages:
             yield message
-    except Exception as error:  # noqa: BLE001 - it is raised again where the answers are read
+    except Exception as error:
         guarded.failed(error)
 
 
@@ -236,18 +236,16 @@ class Noun:
 def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[Any, P], Awaitable[T]]:
     """The plan as a coroutine method that returns its result; name, parameters and docstring are the plan's."""
 
-    @functools.wraps(plan)
-    def run(self: Noun, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    def run(self: Noun, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         return self._driver.run(plan(*args, **kwargs))
 
-    return run
+    return as_method(run, plan)
 
 
 def iterator(plan: Callable[P, Stream[T]]) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
     """The plan as a method that iterates over what it emits."""
 
-    @functools.wraps(plan)
-    def iterate(self: Noun, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+    def iterate(self: Noun, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return self._driver.iterate(plan(*args, **kwargs))
 
-    return iterate
+    return as_method(iterate, plan)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 
-from easyml_client.channel import Exchange, Guarded, options, unknown
+from easyml_client.channel import Exchange, Guarded, as_method, options, unknown
 from easyml_client.credentials import KeptInMemory, SessionCredentials, renewing
 from easyml_client.discovery import Connection
 from easyml_client.profile import SavedSession
@@ -97,7 +96,7 @@ class Driver:
                     continue
                 try:
                     reply = self._do(step, opened)
-                except Exception as error:  # noqa: BLE001 - the plan decides what it means
+                except Exception as error:
                     step = running.fail(error)
                 else:
                     step = running.next(reply)
@@ -106,7 +105,7 @@ class Driver:
                 stream.cancel()
             running.close()
 
-    def _do(self, step: Step, opened: list[Any]) -> Any:
+    def _do(self, step: Step, opened: list[Any]) -> Any:  # noqa: PLR0911 - one return per kind of step
         match step:
             case Unary():
                 return self._unary(step)
@@ -169,7 +168,7 @@ class Driver:
         return Responses(exchange, call, guarded)
 
     def _callable(self, shape: str, exchange: Exchange, response: Any) -> Any:
-        """gRPC's callable for a method; made once, because predictions are called often."""
+        """GRPC's callable for a method; made once, because predictions are called often."""
         path = exchange.method.path
         if path not in self._calls:
             self._calls[path] = getattr(self._channel, shape)(
@@ -199,18 +198,16 @@ class Noun:
 def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[Any, P], T]:
     """The plan as a method that returns its result; name, parameters and docstring are the plan's."""
 
-    @functools.wraps(plan)
-    def run(self: Noun, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self: Noun, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._driver.run(plan(*args, **kwargs))
 
-    return run
+    return as_method(run, plan)
 
 
 def iterator(plan: Callable[P, Stream[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
     """The plan as a method that iterates over what it emits."""
 
-    @functools.wraps(plan)
-    def iterate(self: Noun, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def iterate(self: Noun, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         return self._driver.iterate(plan(*args, **kwargs))
 
-    return iterate
+    return as_method(iterate, plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
@@ -17,6 +19,7 @@ from easyml_client.methods import Method, method_of
 from easyml_client.steps import Step
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def options(connection: Connection) -> list[tuple[str, Any]]:
@@ -42,9 +45,7 @@ def options(connection: Connection) -> list[tuple[str, Any]]:
 class Exchange:
     """One call: where it goes, its id and metadata, and the words for what goes wrong."""
 
-    def __init__(
-        self, connection: Connection, credentials: Credentials, request: Any, timeout: float | None
-    ) -> None:
+    def __init__(self, connection: Connection, credentials: Credentials, request: Any, timeout: float | None) -> None:
         self.method: Method = method_of(request.DESCRIPTOR)
         self.timeout = self.method.timeout if timeout is None or self.method.timeout is None else timeout
         self.call_id = str(uuid.uuid4())
@@ -85,7 +86,7 @@ class Guarded(Generic[T]):
             return next(self._messages)
         except StopIteration:
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised again where the call was made
+        except Exception as error:
             self.failed(error)
             raise StopIteration from None
 
@@ -100,6 +101,18 @@ class Guarded(Generic[T]):
         self._cancel = cancel
         if self.error:
             cancel()
+
+
+def as_method(function: F, plan: Callable[..., Any]) -> F:
+    """Gives a method the name, parameters and docstring of its plan, for help() and editors."""
+    functools.update_wrapper(function, plan)
+    del function.__wrapped__  # type: ignore[attr-defined]  # inspect would take the first parameter for self
+    signature = inspect.signature(plan)
+    myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[myself, *signature.parameters.values()], return_annotation=inspect.Signature.empty
+    )
+    return function
 
 
 def unknown(step: Step) -> TypeError:

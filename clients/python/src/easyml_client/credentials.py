@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from easyml.v1 import auth_service_pb2 as pb
-
 from easyml_client.errors import DeadlineExceeded, NotSignedIn, Unavailable
 from easyml_client.methods import method_of
 from easyml_client.profile import Profile, ProfileFile, SavedSession
@@ -152,7 +151,7 @@ def _refreshed(refresh_token: str) -> Plan[Session]:
     try:
         response = yield from call(request, pb.RefreshTokenResponse)
     except (Unavailable, DeadlineExceeded):
-        # It may have happened. With the same request_id the same answer comes back; with a new one the session would end.
+        # It may have happened: the same request_id gets the same answer, a new one would end the session.
         response = yield from call(request, pb.RefreshTokenResponse)
     return Session.of(response.session)
 
@@ -165,7 +164,7 @@ def renewing(plan: Generator[Any, Any, T], credentials: Credentials) -> Generato
         while step is not None:
             try:
                 reply = yield from _attempt(step, credentials)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the plan decides
+            except Exception as error:
                 step = running.fail(error)
             else:
                 step = running.next(reply)

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
@@ -207,16 +207,15 @@ def _details(error: grpc.RpcError) -> dict[str, Message]:
     found: dict[str, Message] = {}
     for packed in status.details if status else ():
         for kind in known:
-            if packed.Is(kind.DESCRIPTOR):
-                packed.Unpack(message := kind())
+            message = kind()
+            if packed.Unpack(message):
                 found[kind.DESCRIPTOR.full_name] = message
     return found
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status | None:
-    from google.protobuf.message import DecodeError
-
-    for key, value in error.trailing_metadata() or ():
+    trailers: Any = error.trailing_metadata() or ()
+    for key, value in trailers:
         if key == _STATUS_DETAILS_KEY:
             try:
                 return status_pb2.Status.FromString(value)
@@ -244,7 +243,7 @@ def _retry_after(details: Mapping[str, Message]) -> float | None:
     return float(retry.retry_delay.ToTimedelta().total_seconds())
 
 
-def _without_details(
+def _without_details(  # noqa: PLR0911 - one return per meaning
     code: grpc.StatusCode, text: str, *, target: str, method: str, call_id: str
 ) -> EasyMLError:
     """What gRPC itself, or something between us and the server, says."""
@@ -255,7 +254,9 @@ def _without_details(
             # A connection that is cut in the middle of an answer shows as INTERNAL, not as UNAVAILABLE.
             return _unreachable(target, text, call_id)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            message = f"{target} did not answer {method} in time. It may have happened all the same: look before you repeat."
+            message = (
+                f"{target} did not answer {method} in time. It may have happened all the same: look before you repeat."
+            )
             return DeadlineExceeded(message, call_id=call_id)
         case grpc.StatusCode.UNIMPLEMENTED:
             message = f"{target} does not know {method}. Compare the versions of client and server (`easyml doctor`)."

@@ -5,6 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+from grpc_health.v1 import health_pb2
 
 from easyml.v1 import (
     auth_service_pb2,
@@ -15,9 +20,6 @@ from easyml.v1 import (
     project_service_pb2,
     training_service_pb2,
 )
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import MethodOptions
-from grpc_health.v1 import health_pb2
 
 READ_SECONDS = 10.0
 WRITE_SECONDS = 30.0
@@ -48,7 +50,7 @@ class Method:
         return self.path.rsplit("/", 1)[1]
 
 
-def method_of(request: Descriptor) -> Method:
+def method_of(request: Any) -> Method:
     """The method that takes this request."""
     return _methods()[request.full_name]
 
@@ -66,7 +68,7 @@ def _method(method: MethodDescriptor) -> Method:
     return Method(_path(method), _timeout(method), public)
 
 
-def _path(method: MethodDescriptor) -> str:
+def _path(method: Any) -> str:
     return f"/{method.containing_service.full_name}/{method.name}"
 
 

@@ -28,9 +28,7 @@ class SavedSession:
     @classmethod
     def of(cls, session: Session) -> SavedSession:
         """What is kept of a session."""
-        return cls(
-            session.access_token, session.access_expire_time, session.refresh_token, session.session_expire_time
-        )
+        return cls(session.access_token, session.access_expire_time, session.refresh_token, session.session_expire_time)
 
 
 @dataclass(frozen=True)

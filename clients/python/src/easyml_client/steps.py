@@ -1,8 +1,8 @@
 """How an operation is written once for the blocking and the asyncio client.
 
-An operation is a *plan*: a generator that yields the steps it needs done (a call, a stream, a wait, work on a file) and is
-sent what came of each. Plans do no I/O, so they are the same for both clients and can be tested without a server. The two
-drivers, `blocking.py` and `aio.py`, do the steps.
+An operation is a *plan*: a generator that yields the steps it needs done (a call, a stream, a wait, work on a file) and
+is sent what came of each. Plans do no I/O, so they are the same for both clients and can be tested without a server.
+The two drivers, `blocking.py` and `aio.py`, do the steps.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def call(request: Message, response: type[Response]) -> Plan[Response]:
     return answer
 
 
-def send(
-    messages: Callable[[], Iterable[Message]], request: type[Message], response: type[Response]
-) -> Plan[Response]:
+def send(messages: Callable[[], Iterable[Message]], request: type[Message], response: type[Response]) -> Plan[Response]:
     """The response to a stream of requests."""
     answer: Response = yield Send(messages, request, response)
     return answer

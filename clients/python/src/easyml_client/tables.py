@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from easyml.v1 import table_pb2
-
 from easyml_client import values as conversions
 from easyml_client.errors import InvalidInput
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,18 +24,21 @@ def is_id(text: str) -> bool:
 
 
 def enum_word(descriptor: EnumDescriptor, number: int) -> str | None:
-    """The value as a lower-case word without its enum's prefix: "running". None for 0; a later server's value as number."""
+    """The value as a lower-case word without its enum's prefix: "running".
+
+    None for 0; a value that only a later server knows stays a number.
+    """
     if number == 0:
         return None
     value = descriptor.values_by_number.get(number)
     return value.name[len(_prefix(descriptor)) :].lower() if value else str(number)
 
 
-def enum_number(field: str, enum: EnumTypeWrapper[Any], word: str | None) -> Any:
+def enum_number(field: str, enum: Any, word: str | None) -> Any:
     """The number of a word; 0 for None. Unknown words are InvalidInput at `field`, and the answer lists the known."""
     if not word:
         return 0
-    descriptor = enum.DESCRIPTOR
+    descriptor: EnumDescriptor = enum.DESCRIPTOR
     name = _prefix(descriptor) + word.upper().replace("-", "_")
     if name in descriptor.values_by_name:
         return descriptor.values_by_name[name].number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from easyml.v1 import algorithm_pb2
 from easyml.v1 import training_service_pb2 as pb
-
 from easyml_client.errors import NotFound
 from easyml_client.plans.paging import collect, pages
 from easyml_client.resources.algorithms import Algorithm

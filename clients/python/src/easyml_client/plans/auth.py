@@ -7,7 +7,6 @@ import uuid
 
 from easyml.v1 import auth_service_pb2 as pb
 from easyml.v1 import permission_pb2
-
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ProjectRef, project_id
 from easyml_client.resources.users import ApiKey, Caller, NewApiKey, Session, User

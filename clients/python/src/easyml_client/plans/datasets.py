@@ -14,7 +14,6 @@ from typing import Any
 
 from easyml.v1 import dataset_pb2, project_pb2
 from easyml.v1 import dataset_service_pb2 as pb
-
 from easyml_client.errors import InvalidInput, LimitReached, NotFound, Unavailable, WrongState
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import DatasetRef, ProjectRef, dataset_id, project_id
@@ -42,8 +41,8 @@ def upload(
 ) -> Plan[Dataset]:
     """Store a file (csv, xlsx, json, parquet) or a pandas DataFrame as a new dataset.
 
-    A broken connection is taken up again where it broke, for about a minute. Pass an `upload_id` of your own (a UUID) to
-    go on later, in another process: the same id and file continue at the bytes that are safe.
+    A broken connection is taken up again where it broke, for about a minute. Pass an `upload_id` of your own (a UUID)
+    to go on later, in another process: the same id and file continue at the bytes that are safe.
     """
     with contextlib.ExitStack() as files:
         path = yield from work(lambda: _path(source, name, files))
@@ -154,9 +153,9 @@ def download(
 
 def to_frame(dataset: DatasetRef, *, project: ProjectRef | None = None) -> Plan[Any]:
     """The whole dataset as a pandas DataFrame; needs pandas."""
-    format = "parquet" if importlib.util.find_spec("pyarrow") else "csv"
+    kind = "parquet" if importlib.util.find_spec("pyarrow") else "csv"
     folder = yield from work(lambda: tempfile.mkdtemp(prefix="easyml-"))
-    path = yield from download(dataset, Path(folder) / f"table.{format}", project=project, format=format)
+    path = yield from download(dataset, Path(folder) / f"table.{kind}", project=project, format=kind)
     return (yield from work(lambda: as_frame(path)))
 
 
@@ -229,7 +228,10 @@ def delete(
     validate_only: bool = False,
     etag: str = "",
 ) -> Plan[DeletedResources]:
-    """Delete a dataset and its files; with force although experiments refer to it. `validate_only` says what would go."""
+    """Delete a dataset and its files; with force although experiments refer to it.
+
+    `validate_only` says what would go.
+    """
     request = pb.DeleteDatasetRequest(
         dataset_id=(yield from dataset_id(dataset, project)), force=force, validate_only=validate_only, etag=etag
     )
@@ -240,7 +242,5 @@ def preview(
     dataset: DatasetRef, *, project: ProjectRef | None = None, rows: int = 0, columns: Sequence[str] = ()
 ) -> Plan[Preview]:
     """The first rows, 20 if 0; `columns` chooses and orders."""
-    request = pb.PreviewDatasetRequest(
-        dataset_id=(yield from dataset_id(dataset, project)), rows=rows, columns=columns
-    )
+    request = pb.PreviewDatasetRequest(dataset_id=(yield from dataset_id(dataset, project)), rows=rows, columns=columns)
     return Preview.of((yield from call(request, pb.PreviewDatasetResponse)))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from easyml.v1 import algorithm_pb2, experiment_pb2, project_pb2
 from easyml.v1 import training_service_pb2 as pb
-
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import DatasetRef, ExperimentRef, ProjectRef, dataset_id, experiment_id, project_id
 from easyml_client.resources.experiments import Comparison, Experiment

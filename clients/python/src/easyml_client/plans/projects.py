@@ -8,7 +8,6 @@ from typing import Any
 
 from easyml.v1 import project_pb2
 from easyml.v1 import project_service_pb2 as pb
-
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ProjectRef, project_id
 from easyml_client.resources.projects import DeletedResources, Project, ProjectConfig, ProjectMember
@@ -105,7 +104,7 @@ def update_config(
     for algorithm, settings in (default_hyperparameters or {}).items():
         config.default_hyperparameters[algorithm].CopyFrom(to_struct(settings))
     if storage:
-        before = (yield from call(pb.GetProjectConfigRequest(project_id=config.project_id), pb.GetProjectConfigResponse))
+        before = yield from call(pb.GetProjectConfigRequest(project_id=config.project_id), pb.GetProjectConfigResponse)
         config.storage.CopyFrom(before.config.storage)
         config.storage.max_bytes = config.storage.max_bytes if max_bytes is None else max_bytes
         if keep_original_files is not None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from easyml.v1 import dataset_service_pb2, model_service_pb2, project_service_pb2
-
 from easyml_client.errors import InvalidInput, NotFound
 from easyml_client.plans.paging import collect, pages
 from easyml_client.resources.datasets import Dataset
@@ -72,7 +71,7 @@ def model_version(model: ModelRef, project: ProjectRef | None) -> Plan[dict[str,
 
 
 def model_version_name(text: str, of_project: str) -> model_service_pb2.ModelVersionName:
-    """"churn", "churn:3" or "churn@champion" as the contract has it."""
+    """What "churn", "churn:3" and "churn@champion" are in the contract."""
     name, at, alias = text.rpartition("@")
     if at and name and alias:
         return model_service_pb2.ModelVersionName(project_id=of_project, model_name=name, alias=alias)

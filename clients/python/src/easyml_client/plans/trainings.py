@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from easyml.v1 import algorithm_pb2, experiment_pb2
+from easyml.v1 import algorithm_pb2, experiment_pb2, training_event_pb2
 from easyml.v1 import training_service_pb2 as pb
-
-from easyml_client.errors import DeadlineExceeded, InvalidInput, LimitReached, TrainingCancelled, TrainingFailed
-from easyml_client.errors import Unavailable
+from easyml_client.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LimitReached,
+    TrainingCancelled,
+    TrainingFailed,
+    Unavailable,
+)
 from easyml_client.plans import experiments
 from easyml_client.plans.references import DatasetRef, ExperimentRef, ProjectRef, dataset_id, experiment_id, project_id
 from easyml_client.plans.waiting import Patience
@@ -21,6 +27,9 @@ from easyml_client.resources.events import Heartbeat, TrainingEvent, event_of
 from easyml_client.resources.experiments import Experiment, TrainingPlan
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
 from easyml_client.values import enum_number, to_duration, to_struct
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Split:
         return split
 
 
-def start(
+def request(
     project: ProjectRef,
     *,
     dataset: DatasetRef,
@@ -85,13 +94,9 @@ def start(
     name: str = "",
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
-) -> Plan[Experiment]:
-    """Queue a training; what is left out is told by the dataset and the algorithm.
-
-    `target` is the column to predict. `split_like` tests on the same rows as another experiment. The same `request_id`
-    starts it once.
-    """
-    request = pb.StartTrainingRequest(
+) -> Plan[pb.StartTrainingRequest]:
+    """What is asked of a training; `start` and `validate` take the same."""
+    return pb.StartTrainingRequest(
         request_id=request_id or str(uuid.uuid4()),
         project_id=(yield from project_id(project)),
         name=name,
@@ -114,53 +119,41 @@ def start(
             dataset_version_id=dataset_version_id,
         ),
     )
-    return Experiment.of((yield from call(request, pb.StartTrainingResponse)).experiment)
 
 
-def validate(
-    project: ProjectRef,
-    *,
-    dataset: DatasetRef,
-    algorithm: str,
-    target: str = "",
-    features: Sequence[str] = (),
-    task: str | None = None,
-    hyperparameters: Mapping[str, Any] | None = None,
-    test_size: float | None = None,
-    split: Split | str | None = None,
-    split_like: ExperimentRef | None = None,
-    cross_validation: int | None = None,
-    metric: str | None = None,
-    positive_class: str = "",
-    class_weights: Mapping[str, float] | None = None,
-    balance_classes: bool = False,
-    weight_column: str = "",
-    seed: int | None = None,
-    model_name: str = "",
-    max_duration: dt.timedelta | float | None = None,
-    dataset_version_id: str = "",
-) -> Plan[TrainingPlan]:
-    """Every check of `start`, and what it would do; nothing is started."""
-    spec = _spec(
-        dataset_id=(yield from dataset_id(dataset, project)),
-        algorithm=algorithm,
-        target=target,
-        features=features,
-        task=task,
-        hyperparameters=hyperparameters,
-        test_size=test_size,
-        split=split,
-        split_like=split_like,
-        cross_validation=cross_validation,
-        objective=_objective(metric, positive_class, class_weights or {}, balance_classes, weight_column),
-        seed=seed,
-        model_name=model_name,
-        max_duration=max_duration,
-        dataset_version_id=dataset_version_id,
-    )
-    of_project = yield from project_id(project)
-    request = pb.StartTrainingRequest(project_id=of_project, spec=spec, validate_only=True)
-    return TrainingPlan.of((yield from call(request, pb.StartTrainingResponse)).plan)
+def _starting(build: Callable[P, Plan[pb.StartTrainingRequest]]) -> Callable[P, Plan[Experiment]]:
+    def start(*args: P.args, **kwargs: P.kwargs) -> Plan[Experiment]:
+        request = yield from build(*args, **kwargs)
+        return Experiment.of((yield from call(request, pb.StartTrainingResponse)).experiment)
+
+    return _named(start, build, "start", _START)
+
+
+def _validating(build: Callable[P, Plan[pb.StartTrainingRequest]]) -> Callable[P, Plan[TrainingPlan]]:
+    def validate(*args: P.args, **kwargs: P.kwargs) -> Plan[TrainingPlan]:
+        request = yield from build(*args, **kwargs)
+        request.validate_only = True
+        return TrainingPlan.of((yield from call(request, pb.StartTrainingResponse)).plan)
+
+    return _named(validate, build, "validate", "Every check of `start`, and what it would do; nothing is started.")
+
+
+def _named(function: F, like: Callable[..., Any], name: str, doc: str) -> F:
+    """Takes the parameters of another function, with a name and a docstring of its own."""
+    functools.update_wrapper(function, like)
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return function
+
+
+_START = """Queue a training; what is left out is told by the dataset and the algorithm.
+
+`target` is the column to predict; `split_like` tests on the same rows as another experiment. The same `request_id`
+starts it once.
+"""
+
+start = _starting(request)
+validate = _validating(request)
 
 
 def _spec(
@@ -235,18 +228,97 @@ def watch(experiment: ExperimentRef, *, after_sequence: int = 0) -> Stream[Train
 
     A broken connection is taken up again after the last event that came: there is neither gap nor repeat.
     """
-    for step in _events(experiment, after_sequence, None):
-        raise AssertionError(step)
-    yield from ()
+    watching = _Watching(experiment_id(experiment), after_sequence)
+    while (message := (yield from watching.next())) is not None:
+        if isinstance(message, TrainingEvent):
+            yield Emit(message)
+
+
+def follow(experiment: ExperimentRef, *, after_sequence: int = 0) -> Stream[TrainingEvent | Heartbeat]:
+    """As `watch`, with the signs of life in between: what runs now, how far it is, the place in the queue."""
+    watching = _Watching(experiment_id(experiment), after_sequence)
+    while (message := (yield from watching.next())) is not None:
+        yield Emit(message)
+
+
+class _Watching:
+    """A watch that outlives its connections."""
+
+    def __init__(self, experiment: str, after_sequence: int, timeout: float | None = None) -> None:
+        self._experiment = experiment
+        self._sequence = after_sequence
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._patience = Patience()
+        self._stream: Opened[pb.WatchTrainingResponse] | None = None
+        self._finished = False
+
+    def next(self) -> Plan[TrainingEvent | Heartbeat | None]:
+        """The next event or sign of life; None at the end."""
+        while not self._finished:
+            message = yield from self._receive()
+            if message is None:
+                continue
+            self._patience.restored()
+            if message.HasField("heartbeat"):
+                return Heartbeat.of(message.heartbeat)
+            event = self._taken(message.event)
+            if event is not None:
+                return event
+        return None
+
+    def _taken(self, message: training_event_pb2.TrainingEvent) -> TrainingEvent | None:
+        """The event, unless it came before or is of a kind we do not know."""
+        if message.sequence <= self._sequence:
+            return None
+        self._sequence = message.sequence
+        self._finished = message.WhichOneof("event") == "finished"
+        return event_of(message)
+
+    def _receive(self) -> Plan[pb.WatchTrainingResponse | None]:
+        """The next message; None where the stream broke and is to be opened again."""
+        try:
+            stream = self._stream or (yield from self._open())
+            message = yield from stream.receive()
+            if message is None:
+                # The last event closes the stream; one that ends without it was cut off.
+                raise Unavailable("The server ended the stream of events early.")  # noqa: TRY301 - as if it had broken
+        except (Unavailable, LimitReached) as error:
+            self._stream = None
+            yield from self._patience.wait(error)
+            return None
+        self._stream = stream
+        return message
+
+    def _open(self) -> Plan[Opened[pb.WatchTrainingResponse]]:
+        request = pb.WatchTrainingRequest(experiment_id=self._experiment, after_sequence=self._sequence)
+        left = None if self._end is None else max(self._end - time.monotonic(), 0)
+        return (yield from opened(request, pb.WatchTrainingResponse, left))
 
 
 def result(experiment: ExperimentRef, *, timeout: float | None = None) -> Plan[Experiment]:
     """Wait for the end, at most `timeout` seconds; the experiment, with its metrics and model version.
 
-    Raises TrainingFailed or TrainingCancelled; DeadlineExceeded if it still runs, and goes on.
+    Raises TrainingFailed or TrainingCancelled; DeadlineExceeded if the training is still on, which it then stays.
     """
-    raise NotImplementedError
-    yield
+    found = yield from experiments.get(experiment)
+    if not found.ended:
+        yield from _wait(found, timeout)
+        found = yield from experiments.get(experiment)
+    if found.state == "failed":
+        raise TrainingFailed(found.id, found.failure)
+    if found.state == "cancelled":
+        raise TrainingCancelled(found.id)
+    return found
+
+
+def _wait(experiment: Experiment, timeout: float | None) -> Plan[None]:
+    watching = _Watching(experiment.id, experiment.last_sequence, timeout)
+    try:
+        while (yield from watching.next()) is not None:
+            pass
+    except DeadlineExceeded as error:
+        message = f"Training {experiment.id} is not done after {timeout:g} s; it goes on, and can be waited for again."
+        raise DeadlineExceeded(message, call_id=error.call_id) from error
 
 
 def cancel(experiment: ExperimentRef) -> Plan[Experiment]:

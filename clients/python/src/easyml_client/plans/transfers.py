@@ -81,7 +81,7 @@ class Arrival:
     """A file that is written aside and takes its name when it is whole."""
 
     def __init__(self, wanted: Path | None, filename: str) -> None:
-        """Without a wanted path, or where that is a folder, the server's name for the file is used; never its folders."""
+        """Without a wanted path, or where that is a folder, the server names the file; never its folders."""
         name = Path(filename).name or "download"
         self.path = wanted / name if wanted and wanted.is_dir() else wanted or Path(name)
         handle, aside = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part")

@@ -1,7 +1,7 @@
 """How long to wait before a stream is taken up again.
 
-Unary calls are retried by gRPC itself (service_config.json). Streams that can go on where they were are ours: gRPC would
-start them from the beginning.
+Unary calls are retried by gRPC itself (service_config.json). Streams that can go on where they were are ours: gRPC
+would start them from the beginning.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from easyml.v1 import algorithm_pb2
-
 from easyml_client.resources.base import Resource
 
 

@@ -1,7 +1,7 @@
 """How a message of the contract becomes a frozen dataclass.
 
-A resource declares the fields it shows, by the names they have in the contract; `of` fills them by their types. So there
-is no hand-written mapping that could drift, and a test compares both sides.
+A resource declares the fields it shows, by the names they have in the contract; `of` fills them by their types. So
+there is no hand-written mapping that could drift, and a test compares both sides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar, dataclass_transform
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
@@ -32,7 +31,7 @@ _WELL_KNOWN: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class Resource(Generic[M]):
     """A message in plain Python values: enum words, datetimes, tuples, dicts, None for what is not set.
 
@@ -60,7 +59,8 @@ class Resource(Generic[M]):
     @classmethod
     def of(cls, message: M) -> Self:
         """The message in plain values."""
-        resource = cls(**{name: read(message) for name, read in _readers(cls).items()})
+        readers = _readers(cls)  # type: ignore[arg-type]  # a class is hashable
+        resource = cls(**{name: read(message) for name, read in readers.items()})
         resource.__dict__["_proto"] = message
         return resource
 
@@ -96,7 +96,7 @@ def _readers(cls: type[Resource[Any]]) -> dict[str, Reader]:
     }
 
 
-def _reader(field: FieldDescriptor, *, optional: bool) -> Reader:
+def _reader(field: Any, *, optional: bool) -> Reader:
     name, one = field.name, _one_value(field)
     if _is_map(field):
         value_of = _one_value(field.message_type.fields_by_name["value"])
@@ -110,11 +110,11 @@ def _reader(field: FieldDescriptor, *, optional: bool) -> Reader:
     return lambda message: one(getattr(message, name))
 
 
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
+def _is_map(field: Any) -> bool:
+    return bool(field.message_type is not None and field.message_type.GetOptions().map_entry)
 
 
-def _one_value(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _one_value(field: Any) -> Callable[[Any], Any]:
     """How one value of the field is read; nested resources are looked up late, so their order does not matter."""
     if field.enum_type is not None:
         descriptor = field.enum_type
@@ -122,4 +122,6 @@ def _one_value(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.message_type is None:
         return lambda value: value
     full_name = field.message_type.full_name
-    return _WELL_KNOWN.get(full_name) or (lambda message: Resource.by_message[full_name].of(message))
+    return _WELL_KNOWN.get(full_name) or (
+        lambda message: Resource.by_message[full_name].of(message)  # noqa: PLW0108 - looked up late on purpose
+    )

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from easyml.v1 import dataset_pb2, dataset_service_pb2
-
 from easyml_client import tables
 from easyml_client.resources.base import Resource
 

@@ -6,9 +6,9 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from easyml.v1 import experiment_pb2, training_event_pb2, training_service_pb2
 from google.protobuf.message import Message
 
+from easyml.v1 import experiment_pb2, training_event_pb2, training_service_pb2
 from easyml_client import values
 from easyml_client.resources.base import Resource, plain
 from easyml_client.resources.experiments import Failure, MetricValue
@@ -135,7 +135,7 @@ _KINDS: Mapping[str, type[_Event[Any]]] = {
 def event_of(message: training_event_pb2.TrainingEvent) -> TrainingEvent | None:
     """The event of its own class; None for a kind that a later server knows and we do not."""
     kind = message.WhichOneof("event")
-    if kind not in _KINDS:
+    if kind is None or kind not in _KINDS:
         return None
     event = _KINDS[kind].of(getattr(message, kind))
     event.__dict__["_event"] = message

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from easyml.v1 import model_pb2
-
 from easyml_client.resources.base import Resource
 from easyml_client.resources.experiments import MetricValue
 

@@ -6,7 +6,6 @@ import datetime as dt
 from dataclasses import field
 
 from easyml.v1 import auth_service_pb2, user_pb2
-
 from easyml_client.resources.base import Resource
 
 

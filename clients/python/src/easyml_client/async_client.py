@@ -1,0 +1,212 @@
+"""`AsyncEasyML`, the asyncio client: the nouns of `client.py`, awaited."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Concatenate, ParamSpec, Self
+
+from easyml_client.aio import Driver, Noun, iterator, method
+from easyml_client.channel import as_method
+from easyml_client.discovery import discover
+from easyml_client.plans import (
+    algorithms,
+    auth,
+    datasets,
+    experiments,
+    health,
+    models,
+    predictions,
+    projects,
+    trainings,
+)
+from easyml_client.plans.references import ExperimentRef
+from easyml_client.resources.events import Heartbeat, TrainingEvent
+from easyml_client.resources.experiments import Experiment
+from easyml_client.steps import Plan
+
+P = ParamSpec("P")
+
+
+class AsyncEasyML:
+    """A connection to an EasyML server; use it in an `async with` block.
+
+    It finds a server and a token as `EasyML` does, and belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        token: str | None = None,
+        *,
+        tls: bool | None = None,
+        root_certificates: bytes | str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """`tls` is on unless the address is this machine; `timeout` in seconds replaces the deadlines of all calls."""
+        self.connection = discover(target, token, tls=tls, root_certificates=root_certificates)
+        self._driver = Driver(self.connection, timeout=timeout)
+        self.auth = Auth(self._driver)
+        self.projects = Projects(self._driver)
+        self.datasets = Datasets(self._driver)
+        self.algorithms = Algorithms(self._driver)
+        self.trainings = Trainings(self._driver)
+        self.experiments = Experiments(self._driver)
+        self.models = Models(self._driver)
+        self.predictions = Predictions(self._driver)
+
+    async def health(self, service: str = "") -> str:
+        """Whether the server is "serving" or "not_serving"."""
+        return await self._driver.run(health.check(service))
+
+    async def close(self) -> None:
+        """Ends calls that still run; trainings go on."""
+        await self._driver.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class Auth(Noun):
+    """Signing in, and keys for programs."""
+
+    register = method(auth.register)
+    login = method(auth.login)
+    logout = method(auth.logout)
+    logout_everywhere = method(auth.logout_everywhere)
+    whoami = method(auth.whoami)
+    create_api_key = method(auth.create_api_key)
+    list_api_keys = iterator(auth.list_api_keys)
+    revoke_api_key = method(auth.revoke_api_key)
+
+
+class Projects(Noun):
+    """Projects, their members and configuration."""
+
+    create = method(projects.create)
+    get = method(projects.get)
+    list = iterator(projects.list_)
+    update = method(projects.update)
+    delete = method(projects.delete)
+    get_config = method(projects.get_config)
+    update_config = method(projects.update_config)
+    list_members = iterator(projects.list_members)
+    set_member = method(projects.set_member)
+    remove_member = method(projects.remove_member)
+
+
+class Datasets(Noun):
+    """Tables: in, described, and out again."""
+
+    upload = method(datasets.upload)
+    get_upload = method(datasets.get_upload)
+    download = method(datasets.download)
+    to_frame = method(datasets.to_frame)
+    get = method(datasets.get)
+    list = iterator(datasets.list_)
+    update = method(datasets.update)
+    delete = method(datasets.delete)
+    preview = method(datasets.preview)
+
+
+class Algorithms(Noun):
+    """What can be trained."""
+
+    list = iterator(algorithms.list_)
+    get = method(algorithms.get)
+
+
+class AsyncTraining:
+    """The handle of a training; the training goes on without it."""
+
+    def __init__(self, driver: Driver, experiment: Experiment) -> None:
+        self._driver = driver
+        self.experiment = experiment
+
+    @property
+    def id(self) -> str:
+        """Id of the experiment: enough to come back from anywhere, by `client.trainings.get(id)`."""
+        return self.experiment.id
+
+    def watch(self, after_sequence: int = 0) -> AsyncIterator[TrainingEvent]:
+        """The events until the end, without gap or repeat, also over broken connections."""
+        return self._driver.iterate(trainings.watch(self.id, after_sequence=after_sequence))
+
+    def follow(self, after_sequence: int = 0) -> AsyncIterator[TrainingEvent | Heartbeat]:
+        """As `watch`, with signs of life in between."""
+        return self._driver.iterate(trainings.follow(self.id, after_sequence=after_sequence))
+
+    async def result(self, timeout: float | None = None) -> Experiment:
+        """The experiment once it has succeeded; raises TrainingFailed, TrainingCancelled or DeadlineExceeded."""
+        self.experiment = await self._driver.run(trainings.result(self.id, timeout=timeout))
+        return self.experiment
+
+    async def cancel(self) -> Experiment:
+        """Ask it to stop; what it reported is kept."""
+        self.experiment = await self._driver.run(trainings.cancel(self.id))
+        return self.experiment
+
+    async def refresh(self) -> Experiment:
+        """The experiment as it is now."""
+        self.experiment = await self._driver.run(experiments.get(self.id))
+        return self.experiment
+
+    def __repr__(self) -> str:
+        return f"AsyncTraining(id={self.id!r}, state={self.experiment.state!r})"
+
+
+def _handle(plan: Callable[P, Plan[Experiment]]) -> Callable[Concatenate[Trainings, P], Awaitable[AsyncTraining]]:
+    """The plan as a method that returns a handle."""
+
+    async def handle(self: Trainings, /, *args: P.args, **kwargs: P.kwargs) -> AsyncTraining:
+        return AsyncTraining(self._driver, await self._driver.run(plan(*args, **kwargs)))
+
+    return as_method(handle, plan)
+
+
+class Trainings(Noun):
+    """Trainings: started, watched, waited for, stopped."""
+
+    start = _handle(trainings.start)
+    validate = method(trainings.validate)
+    watch = iterator(trainings.watch)
+    follow = iterator(trainings.follow)
+    result = method(trainings.result)
+    cancel = method(trainings.cancel)
+
+    async def get(self, experiment: ExperimentRef) -> AsyncTraining:
+        """The handle of a training that was started before, anywhere."""
+        return AsyncTraining(self._driver, await self._driver.run(experiments.get(experiment)))
+
+
+class Experiments(Noun):
+    """What was asked of trainings, and what came out."""
+
+    get = method(experiments.get)
+    list = iterator(experiments.list_)
+    compare = method(experiments.compare)
+    delete = method(experiments.delete)
+
+
+class Models(Noun):
+    """Models, their versions, aliases and files."""
+
+    list = iterator(models.list_)
+    versions = iterator(models.versions)
+    get = method(models.get)
+    update = method(models.update)
+    delete = method(models.delete)
+    set_alias = method(models.set_alias)
+    delete_alias = method(models.delete_alias)
+    alias_history = iterator(models.alias_history)
+    export = method(models.export)
+
+
+class Predictions(Noun):
+    """Predictions, one table or a stream of them."""
+
+    predict = method(predictions.predict)
+    stream = iterator(predictions.stream)

@@ -1,0 +1,47 @@
+"""The commands by name. Each is imported when it is used, so `easyml --help` starts at once."""
+
+from __future__ import annotations
+
+from cyclopts import App, Parameter
+
+from easyml_client import __version__
+
+DEFAULTS = Parameter(negative=(), show_default=False)
+
+app = App(
+    name="easyml",
+    help="From a table of data to a prediction: upload, train, watch, compare, predict.",
+    help_epilogue=(
+        "The server is --target, EASYML_TARGET, that of `easyml login`, or the one that runs here. "
+        "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 Ctrl-C."
+    ),
+    version=__version__,
+    default_parameter=DEFAULTS,
+)
+
+
+def group(name: str, help: str) -> App:
+    """A noun with commands below it."""
+    return App(name=name, help=help, default_parameter=DEFAULTS)
+
+
+_COMMANDS = {
+    "projects": ("projects:app", "Projects, their members and configuration."),
+    "datasets": ("datasets:app", "Upload, look at and download tables."),
+    "algorithms": ("algorithms:app", "What can be trained, with every setting."),
+    "train": ("train:train", "Train a model on a dataset."),
+    "experiments": ("experiments:app", "Trainings and what came out: list, watch, compare."),
+    "models": ("models:app", "Models, their versions, aliases and files."),
+    "predict": ("predict:predict", "Predict rows with a model."),
+    "login": ("account:login", "Sign in to a server and remember it."),
+    "logout": ("account:logout", "Sign out and forget the server."),
+    "register": ("account:register", "Make an account on a server and sign in."),
+    "whoami": ("account:whoami", "Who you are to the server."),
+    "token": ("account:token", "Keys for programs."),
+    "doctor": ("doctor:doctor", "What is wrong, if something is."),
+}
+
+for _name, (_home, _help) in _COMMANDS.items():
+    app.command(f"easyml_client.cli.{_home}", name=_name, help=_help)
+
+app.register_install_completion_command(add_to_startup=False)

@@ -1,0 +1,112 @@
+"""Whether this machine and the data folder are fit to serve, in words a person can act on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from easyml_server.repositories.sql.migrate import HEAD
+from easyml_server.settings import Settings
+
+MIN_SQLITE = (3, 35)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    sentence: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; nothing is changed."""
+    return list(_findings(settings))
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("python", sys.version_info[:2] == (3, 11), f"{sys.version.split()[0]}; 3.11 is needed.")
+    yield _sqlite()
+    yield from _packages()
+    yield _folder(settings)
+    yield _disk(settings)
+    yield _database(settings)
+    yield _port(settings)
+
+
+def _sqlite() -> Finding:
+    fine = sqlite3.sqlite_version_info >= MIN_SQLITE
+    return Finding("sqlite", fine, f"{sqlite3.sqlite_version}; 3.35 or newer is needed.")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in ("grpcio", "protobuf", "scikit-learn", "pandas", "mlflow", "skops", "onnxruntime"):
+        try:
+            yield Finding(name, True, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, False, "is not installed; run: uv sync")
+
+
+def _folder(settings: Settings) -> Finding:
+    path = settings.data_dir.expanduser().absolute()
+    if not path.exists():
+        parent = next(each for each in path.parents if each.exists())
+        fine = os.access(parent, os.W_OK)
+        return Finding("data folder", fine, f"{path} will be made." if fine else f"{parent} cannot be written.")
+    if not os.access(path, os.W_OK):
+        return Finding("data folder", False, f"{path} cannot be written; choose another with EASYML_DATA_DIR.")
+    open_to_others = path.stat().st_mode & 0o077
+    advice = f"others can read {path}; run: chmod 700 {path}" if open_to_others else str(path)
+    return Finding("data folder", not open_to_others, advice)
+
+
+def _disk(settings: Settings) -> Finding:
+    path = settings.data_dir.expanduser().absolute()
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    free = shutil.disk_usage(existing).free
+    fine = free > settings.min_free_disk_bytes
+    return Finding("disk", fine, f"{free >> 20} MiB free; {settings.min_free_disk_bytes >> 20} MiB are kept free.")
+
+
+def _database(settings: Settings) -> Finding:
+    path = settings.data_dir.expanduser().absolute() / "easyml.db"
+    if not path.exists():
+        return Finding("database", True, "will be made at the first start.")
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+            damage = connection.execute("PRAGMA quick_check").fetchone()[0]
+        finally:
+            connection.close()
+    except (sqlite3.Error, TypeError) as error:
+        return Finding("database", False, f"{path} cannot be read ({error}); restore it from a backup.")
+    if damage != "ok":
+        return Finding("database", False, f"{path} is damaged ({damage}); restore it from a backup.")
+    if revision != HEAD:
+        return Finding("database", False, f"has schema {revision}, this release {HEAD}; run: easyml-server migrate")
+    return Finding("database", True, f"schema {revision}.")
+
+
+def _port(settings: Settings) -> Finding:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        sentence = f"{settings.host}:{settings.port} is not free ({error.strerror}); a server may run already."
+        return Finding("port", False, sentence)
+    return Finding("port", True, f"{settings.host}:{settings.port} is free.")

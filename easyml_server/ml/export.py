@@ -1,0 +1,168 @@
+"""Writes a fitted model into its folder: `model.skops`, `model.onnx` where parity is proved, and `manifest.json`.
+
+Every file is flushed to disk, and so is the folder; whoever called can publish it by a rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import skops.io
+from sklearn.pipeline import Pipeline
+
+from easyml_server.domain.algorithms import Algorithm
+from easyml_server.domain.experiments import FailureReason
+from easyml_server.domain.manifest import MANIFEST_FILENAME, dump_manifest
+from easyml_server.domain.models import Artifact, ArtifactFormat, ModelManifest, Parity, Signature
+from easyml_server.ml import graphs
+from easyml_server.ml.prepare import Encoding, encoding_of, prepared_names
+from easyml_server.ml.refusal import Refused
+from easyml_server.ml.trusted_types import TRUSTED_TYPES
+
+SKOPS_FILENAME: Final = "model.skops"
+ONNX_FILENAME: Final = "model.onnx"
+MAX_PARITY_ROWS: Final = 2000
+_ODD_ROWS: Final = 50
+_UNSEEN: Final = "\N{REPLACEMENT CHARACTER}"
+_LONGEST_CAUSE: Final = 300
+_LIBRARIES: Final = ("scikit-learn", "numpy", "scipy", "pandas", "skops", "skl2onnx", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """What there is to store; `probe` are prepared rows that nothing was learned from, `deviation` is of the target."""
+
+    algorithm: Algorithm
+    pipeline: Pipeline
+    signature: Signature
+    target: str
+    probe: pd.DataFrame
+    deviation: float
+    input_example: tuple[Mapping[str, Any], ...]
+
+
+def export_model(model: FittedModel, folder: Path, max_bytes: int) -> ModelManifest:
+    """Write all files. Raises Refused (MODEL_TOO_LARGE) when the pipeline alone is larger than `max_bytes`."""
+    stored = _write_pipeline(model.pipeline, folder, max_bytes)
+    graph, parity = make_graph(model)
+    artifacts = [stored]
+    if graph is not None and stored.size_bytes + len(graph) > max_bytes:
+        graph, parity = None, replace(parity, proved=False, cause="Pipeline and graph together would be too large.")
+    if graph is not None:
+        (folder / ONNX_FILENAME).write_bytes(graph)
+        artifacts.append(_artifact(ArtifactFormat.ONNX, folder / ONNX_FILENAME))
+    manifest = ModelManifest(
+        task=model.algorithm.task,
+        algorithm=model.algorithm.name,
+        target=model.target,
+        signature=model.signature,
+        artifacts=tuple(artifacts),
+        parity=parity,
+        library_versions=library_versions(model.algorithm),
+        input_example=model.input_example,
+    )
+    (folder / MANIFEST_FILENAME).write_text(dump_manifest(manifest), encoding="utf-8")
+    _flush(folder / MANIFEST_FILENAME)
+    _flush(folder)
+    return manifest
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """The pipeline in a skops file; a file that asks for a type beyond ours is refused by skops."""
+    return skops.io.load(path, trusted=list(TRUSTED_TYPES))
+
+
+def make_graph(model: FittedModel) -> tuple[bytes | None, Parity]:
+    """The ONNX graph if it is proved to predict like the pipeline, else none and why.
+
+    Models on scaled inputs are tried in 64 bits first, where both agree to the last digits; trees were fitted on
+    numbers of 32 bits.
+    """
+    probabilities = model.signature.predicts_probabilities
+    rows = probe_rows(model.probe, model.signature)
+    expected = graphs.ask_pipeline(model.pipeline, rows, probabilities=probabilities)
+    parity = Parity(proved=False)
+    for double in (True, False) if model.algorithm.scales_inputs else (False,):
+        try:
+            graph = graphs.convert(model.pipeline, rows, probabilities=probabilities, double=double)
+            actual = graphs.ask_graph(graphs.open_graph(graph), rows)
+        except MemoryError:
+            raise
+        except Exception as error:  # converters and runtime raise whatever they like
+            parity = Parity(proved=False, cause=_cause(error))
+            continue
+        parity = graphs.compare(expected, actual, model.deviation)
+        if parity.proved:
+            return graph, parity
+    return None, parity
+
+
+def probe_rows(prepared: pd.DataFrame, signature: Signature) -> pd.DataFrame:
+    """Held-out rows to compare on, and some of them again: without values, and with categories never seen."""
+    held_out = prepared.head(MAX_PARITY_ROWS)
+    odd = held_out.head(_ODD_ROWS)
+    empty, unseen = odd.copy(), odd.copy()
+    for column, names in zip(signature.inputs, prepared_names(signature.inputs), strict=True):
+        if encoding_of(column.storage_type, column.kind) is Encoding.CATEGORY:
+            unseen[names] = _UNSEEN
+        if column.nullable:
+            empty[names] = "" if unseen[names[0]].dtype == object else float("nan")
+    together = pd.concat([held_out, empty, unseen], ignore_index=True)
+    return together.astype(held_out.dtypes.to_dict())
+
+
+def library_versions(algorithm: Algorithm) -> dict[str, str]:
+    """Versions of the libraries that made a model."""
+    library = algorithm.implementation.partition(".")[0]
+    own = {"lightgbm": ("lightgbm",), "xgboost": ("xgboost",)}.get(library, ())
+    versions = {name: version(name) for name in _LIBRARIES}
+    versions.update({name: _module_version(name) for name in own})
+    return versions
+
+
+def _module_version(name: str) -> str:
+    """Of the module itself: the distribution is called otherwise on some systems."""
+    from importlib import import_module
+
+    return str(import_module(name).__version__)
+
+
+def _write_pipeline(pipeline: Pipeline, folder: Path, max_bytes: int) -> Artifact:
+    path = folder / SKOPS_FILENAME
+    skops.io.dump(pipeline, path)
+    artifact = _artifact(ArtifactFormat.SKOPS, path)
+    if artifact.size_bytes > max_bytes:
+        raise Refused(
+            FailureReason.MODEL_TOO_LARGE,
+            f"The model has {artifact.size_bytes:,} bytes, and {max_bytes:,} are allowed; use fewer or smaller trees, "
+            "fewer rows, or another algorithm.",
+        )
+    return artifact
+
+
+def _artifact(format: ArtifactFormat, path: Path) -> Artifact:
+    _flush(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Artifact(format, path.name, path.stat().st_size, sha256)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cause(error: Exception) -> str:
+    """The first line, shortened: converters print whole trees, and a later line may quote categories."""
+    said = str(error).strip().partition("\n")[0]
+    return f"The pipeline cannot be turned into a graph ({type(error).__name__}: {said[:_LONGEST_CAUSE]})."

@@ -1,0 +1,211 @@
+"""The grpc.aio server: options, services, health, reflection, start and drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from easyml.v1 import (
+    auth_service_pb2,
+    auth_service_pb2_grpc,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2,
+    project_service_pb2,
+    project_service_pb2_grpc,
+    training_service_pb2,
+    training_service_pb2_grpc,
+)
+from easyml_server.domain.limits import Limits
+from easyml_server.services.auth import AuthService
+from easyml_server.services.datasets import DatasetService
+from easyml_server.services.models import ModelService
+from easyml_server.services.predictions import PredictionService
+from easyml_server.services.projects import ProjectService
+from easyml_server.services.trainings import TrainingService
+from easyml_server.services.uploads import UploadService
+from easyml_server.transport.admission import Admission, ClassLimit
+from easyml_server.transport.methods import CallClass, methods_of
+from easyml_server.transport.pipeline import MessageLimits, Pipeline
+from easyml_server.transport.replay import SecretReplay
+from easyml_server.transport.servicers.auth import AuthServicer
+from easyml_server.transport.servicers.datasets import DatasetServicer
+from easyml_server.transport.servicers.models import ModelServicer
+from easyml_server.transport.servicers.predictions import PredictionServicer
+from easyml_server.transport.servicers.projects import ProjectServicer
+from easyml_server.transport.servicers.trainings import TrainingServicer
+from easyml_server.transport.validation import Validator
+
+CONTRACT = (
+    auth_service_pb2,
+    project_service_pb2,
+    dataset_service_pb2,
+    training_service_pb2,
+    model_service_pb2,
+    prediction_service_pb2,
+)
+LIVENESS = "liveness"
+READINESS = ""
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+STREAM_LIMIT = 1_000
+"""gRPC's own limit of streams a connection: it refuses and does not queue, so it is a wall only."""
+PING_TIMEOUT_MS = 20_000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All use cases."""
+
+    auth: AuthService
+    projects: ProjectService
+    datasets: DatasetService
+    uploads: UploadService
+    trainings: TrainingService
+    models: ModelService
+    predictions: PredictionService
+
+
+@dataclass(frozen=True, slots=True)
+class TransportLimits:
+    """Limits of calls; each value's setting is EASYML_ and its name in capitals."""
+
+    max_message_bytes: int
+    max_control_bytes: int
+    max_chunk_bytes: int
+    max_metadata_bytes: int
+    max_in_flight: int
+    max_in_flight_per_user: int
+    max_predictions: int
+    max_streams: int
+    max_streams_per_user: int
+    max_uploads: int
+    max_uploads_per_user: int
+    admission_wait_ms: int
+    default_deadline_seconds: float
+    handshake_seconds: float
+    connection_idle_seconds: float
+    connection_age_seconds: float
+    min_ping_seconds: float
+
+
+class Server:
+    """A server that can start, report its health, and drain."""
+
+    def __init__(self, services: Services, limits: Limits, transport: TransportLimits, clock: Callable[[], datetime]):
+        methods = methods_of(module.DESCRIPTOR for module in CONTRACT)
+        self._validator = Validator()
+        self._requests = [method.request for method in methods.values() if not method.raw]
+        self._admission = _admission(transport)
+        pipeline = Pipeline(
+            methods,
+            services.auth.identify,
+            self._admission,
+            self._validator,
+            MessageLimits(
+                transport.max_control_bytes,
+                transport.max_message_bytes,
+                transport.max_chunk_bytes,
+                transport.max_metadata_bytes,
+            ),
+            transport.default_deadline_seconds,
+        )
+        self._server = grpc.aio.server(interceptors=[pipeline], options=_options(transport))
+        self._health = health_aio.HealthServicer()
+        self._names = _add_services(self._server, services, self._validator, limits, clock)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [*self._names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME],
+            self._server,
+        )
+
+    def listen(self, address: str) -> int:
+        """Take a port; OSError if it is taken."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"{address} cannot be listened on") from error
+        if port == 0:
+            raise OSError(f"{address} cannot be listened on")
+        return port
+
+    async def start(self) -> None:
+        """Compile the rules of the contract and serve."""
+        self._validator.warm(self._requests)
+        await self._health.set(LIVENESS, SERVING)
+        await self._server.start()
+        for name in (*self._names, READINESS):
+            await self._health.set(name, SERVING)
+
+    async def go_not_ready(self) -> None:
+        """Tell balancers to send no more calls."""
+        await self._health.enter_graceful_shutdown()
+
+    async def finish_calls(self, grace_seconds: float) -> None:
+        """Wait for calls in flight, at most this long."""
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._admission.idle()
+        except TimeoutError:
+            log.warning("calls_cut_off", calls=self._admission.busy)
+
+    async def stop(self) -> None:
+        """End whatever is left, at once."""
+        await self._server.stop(0)
+
+
+def _admission(limits: TransportLimits) -> Admission:
+    per_class: Mapping[CallClass, ClassLimit] = {
+        CallClass.UNARY: ClassLimit(limits.max_in_flight, limits.max_in_flight_per_user, "EASYML_MAX_IN_FLIGHT"),
+        CallClass.PREDICTION: ClassLimit(limits.max_predictions, limits.max_predictions, "EASYML_MAX_PREDICTIONS"),
+        CallClass.STREAM: ClassLimit(limits.max_streams, limits.max_streams_per_user, "EASYML_MAX_STREAMS"),
+        CallClass.UPLOAD: ClassLimit(limits.max_uploads, limits.max_uploads_per_user, "EASYML_MAX_UPLOADS"),
+    }
+    return Admission(dict(per_class), limits.admission_wait_ms / 1000)
+
+
+def _add_services(
+    server: grpc.aio.Server,
+    services: Services,
+    validator: Validator,
+    limits: Limits,
+    clock: Callable[[], datetime],
+) -> Sequence[str]:
+    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(services.auth, SecretReplay()), server)
+    project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(services.projects), server)
+    dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(
+        DatasetServicer(services.datasets, services.uploads, limits, clock), server
+    )
+    training_service_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingServicer(services.trainings), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(services.models), server)
+    server.add_generic_rpc_handlers((PredictionServicer(services.predictions, validator).handler(),))
+    return [service.full_name for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()]
+
+
+def _options(limits: TransportLimits) -> Sequence[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max(limits.max_message_bytes, limits.max_chunk_bytes) + 64 * 1024),
+        ("grpc.max_metadata_size", limits.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", STREAM_LIMIT),
+        # Else a second server gets the same port without an error.
+        ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", int(limits.connection_idle_seconds * 1000)),
+        ("grpc.max_connection_age_ms", int(limits.connection_age_seconds * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(limits.min_ping_seconds * 1000)),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

@@ -1,0 +1,1 @@
+"""One servicer per service: translates and decides nothing."""

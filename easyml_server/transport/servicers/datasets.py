@@ -1,0 +1,122 @@
+"""DatasetService on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from uuid import UUID
+
+from easyml.v1 import dataset_service_pb2 as pb
+from easyml.v1 import dataset_service_pb2_grpc as pb_grpc
+from easyml.v1 import project_pb2
+from easyml_server.domain.errors import InvalidInput
+from easyml_server.domain.limits import Limits
+from easyml_server.domain.pages import Order
+from easyml_server.services.datasets import DatasetService
+from easyml_server.services.uploads import UploadService
+from easyml_server.transport import status
+from easyml_server.transport.calls import CURRENT, Context, caller
+from easyml_server.transport.converters.datasets import (
+    dataset_to_proto,
+    preview_to_proto,
+    schema_to_proto,
+    to_change,
+    to_stated,
+    upload_to_proto,
+)
+from easyml_server.transport.converters.enums import DATASET_ORDER, FILE_FORMAT
+from easyml_server.transport.converters.pages import next_page_token, page_request
+from easyml_server.transport.converters.projects import deleted_to_proto
+from easyml_server.transport.files import read_chunks
+
+UPLOAD_ID = "x-upload-id"
+
+
+async def _header(requests: AsyncIterator[pb.UploadDatasetRequest]) -> pb.UploadHeader:
+    first = await anext(aiter(requests), None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise InvalidInput.at("header", "The first message of an upload is its header; send that before the chunks.")
+    return first.header
+
+
+async def _chunks(requests: AsyncIterator[pb.UploadDatasetRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise InvalidInput.at("chunk", "After the header an upload has chunks only.")
+        yield request.chunk
+
+
+class DatasetServicer(pb_grpc.DatasetServiceServicer):
+    """DatasetService on the wire."""
+
+    def __init__(
+        self, datasets: DatasetService, uploads: UploadService, limits: Limits, clock: Callable[[], datetime]
+    ) -> None:
+        self._datasets = datasets
+        self._uploads = uploads
+        self._limits = limits
+        self._clock = clock
+
+    async def UploadDataset(
+        self, request: AsyncIterator[pb.UploadDatasetRequest], context: Context
+    ) -> pb.UploadDatasetResponse:
+        header = await _header(request)
+        stated = to_stated(header, self._limits, self._clock)
+        await context.send_initial_metadata(((status.CALL_ID, CURRENT.get().id), (UPLOAD_ID, str(stated.upload.id))))
+        dataset = await self._uploads.upload(caller(), stated, _chunks(request))
+        return pb.UploadDatasetResponse(dataset=dataset_to_proto(dataset, full=True))
+
+    async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
+        upload = await self._uploads.get(caller(), UUID(request.upload_id))
+        return pb.GetUploadResponse(upload=upload_to_proto(upload))
+
+    async def DownloadDataset(
+        self, request: pb.DownloadDatasetRequest, context: Context
+    ) -> AsyncIterator[pb.DownloadDatasetResponse]:
+        download = await self._datasets.download(caller(), UUID(request.dataset_id), FILE_FORMAT.find(request.format))
+        try:
+            yield pb.DownloadDatasetResponse(
+                header=pb.DownloadHeader(
+                    filename=download.filename,
+                    format=FILE_FORMAT.to_proto(download.format),
+                    size_bytes=download.size_bytes,
+                    sha256=download.sha256,
+                )
+            )
+            async for chunk in read_chunks(download.path):
+                yield pb.DownloadDatasetResponse(chunk=chunk)
+        finally:
+            await self._datasets.discard(download)
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
+        dataset = await self._datasets.get(caller(), UUID(request.dataset_id))
+        return pb.GetDatasetResponse(dataset=dataset_to_proto(dataset, full=True))
+
+    async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
+        order = DATASET_ORDER.get(request.order_by, Order.NEWEST_FIRST)
+        page = await self._datasets.list(caller(), UUID(request.project_id), page_request(request, order))
+        full = request.view == project_pb2.RESOURCE_VIEW_FULL
+        datasets = [dataset_to_proto(dataset, full=full) for dataset in page.items]
+        return pb.ListDatasetsResponse(datasets=datasets, next_page_token=next_page_token(request, page))
+
+    async def UpdateDataset(self, request: pb.UpdateDatasetRequest, context: Context) -> pb.UpdateDatasetResponse:
+        dataset = await self._datasets.update(caller(), to_change(request), request.update_mask.paths)
+        return pb.UpdateDatasetResponse(dataset=dataset_to_proto(dataset, full=True))
+
+    async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
+        deleted = await self._datasets.delete(
+            caller(),
+            UUID(request.dataset_id),
+            request.etag,
+            force=request.force,
+            validate_only=request.validate_only,
+        )
+        return pb.DeleteDatasetResponse(deleted=deleted_to_proto(deleted))
+
+    async def PreviewDataset(self, request: pb.PreviewDatasetRequest, context: Context) -> pb.PreviewDatasetResponse:
+        preview, schema = await self._datasets.preview(
+            caller(), UUID(request.dataset_id), request.columns, request.rows
+        )
+        return pb.PreviewDatasetResponse(
+            table=preview_to_proto(preview), schema=schema_to_proto(schema), truncated=preview.truncated
+        )
