@@ -8,6 +8,7 @@ for template in buf.gen.*.yaml; do
   buf generate --template "$template"
 done
 touch generated/python/src/easyml/v1/py.typed generated/python/src/buf/validate/py.typed
+mkdir -p docs/reference
 python scripts/contract_reference.py > docs/reference/contract.md
 if [ "${1:-}" = --check ]; then
   stale=$(git status --porcelain -- generated docs/reference)

@@ -41,6 +41,11 @@ _STORAGE = {
     ColumnType.ZONED: StorageType.TIMESTAMP,
     ColumnType.STRING: StorageType.STRING,
 }
+# The spellings of a missing value that R, pandas and spreadsheets write.
+NULL_SPELLINGS = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
+    *("NULL", "NaN", "None", "n/a", "nan", "null"),
+)
 NUMBERS = frozenset({ColumnType.INT64, ColumnType.DOUBLE})
 STORED_AS: dict[StorageType, Any] = {
     StorageType.INT64: pa.int64(),

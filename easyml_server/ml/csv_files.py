@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,16 +18,12 @@ import pyarrow.csv as pacsv
 
 from easyml_server.domain.datasets import Conversion, DatasetWarning, DatasetWarningKind, FileFormat
 from easyml_server.domain.errors import InvalidInput
-from easyml_server.ml.column_types import NUMBERS, ColumnType, Widened, joined, stored_schema
+from easyml_server.ml.column_types import NULL_SPELLINGS, NUMBERS, ColumnType, Widened, joined, stored_schema
 from easyml_server.ml.encodings import text_file
 from easyml_server.ml.table_errors import checked_names, too_large, unreadable
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 50
-_NULLS = [
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-    "NULL", "NaN", "None", "n/a", "nan", "null",
-]  # fmt: skip
 _TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
 _BLOCK_BYTES = 4 << 20
 _HASTY_READINGS = 3
@@ -128,39 +125,42 @@ class CsvFile:
         if self._text.quotes % 2 == 0:
             return
         # An odd number may also be a measure in inches, so only now it is worth to read every cell.
-        csv.field_size_limit(self._limits.max_line_bytes)
-        reader = csv.reader(_lines(self._text.text()), delimiter=self._delimiter, strict=True)
-        line = 1
+        line = self._header.lines
         try:
-            for _ in reader:
-                line = reader.line_num + 1
+            for line, _ in self._records(strict=True):  # noqa: B007 - the last one read is near the fault
+                pass
         except csv.Error as error:
             if "field larger" in str(error):
-                raise self._too_long(line) from error
-            raise unreadable(FileFormat.CSV, f"A quote is open or misplaced in line {line}; close it.", line) from error
+                raise self._too_long(line + 1) from error
+            message = f"A quote is open or misplaced after line {line}; close it."
+            raise unreadable(FileFormat.CSV, message, line + 1) from error
+
+    def _records(self, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+        """The rows as Python reads them, slowly but knowing in which line each ends."""
+        csv.field_size_limit(self._limits.max_line_bytes)
+        with contextlib.closing(self._text.lines()) as lines:
+            reader = csv.reader(lines, delimiter=self._delimiter, strict=strict)
+            for row in reader:
+                yield reader.line_num, row
 
     def _rows(self, types: list[ColumnType] | None) -> Iterator[Any]:
         """Record batches in Arrow's types; of the types that the first block suggests if none are given."""
         broken: list[Any] = []
         try:
-            reader = self._open(types, broken)
-            while True:
-                yield reader.read_next_batch()
-        except StopIteration:
-            return
+            with self._text.path.open("rb") as source, self._open(source, types, broken) as reader:
+                yield from reader
         except pa.ArrowInvalid as error:
             raise self._explained(error, broken) from error
         except UnicodeDecodeError as error:
             raise unreadable(FileFormat.CSV, f"The file is not {self._text.encoding}; name its encoding.") from error
 
-    def _open(self, types: list[ColumnType] | None, broken: list[Any]) -> Any:
+    def _open(self, source: BinaryIO, types: list[ColumnType] | None, broken: list[Any]) -> Any:
         def remember(row: Any) -> str:
             broken.append(row)
             return "error"
 
         names = self._header.names
         known = {name: _ARROW_TYPES[kind] for name, kind in zip(names, types, strict=True)} if types else {}
-        source = self._text.path.open("rb")
         source.seek(self._text.mark_bytes)
         return pacsv.open_csv(
             pa.PythonFile(source, mode="r"),
@@ -174,7 +174,7 @@ class CsvFile:
             pacsv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=remember),
             pacsv.ConvertOptions(
                 column_types=known,
-                null_values=_NULLS,
+                null_values=list(NULL_SPELLINGS),
                 true_values=_TRUE,
                 false_values=_FALSE,
                 strings_can_be_null=True,
@@ -188,19 +188,22 @@ class CsvFile:
             self._widen(int(unfit[1]), _type_of(unfit[2]))
             return Widened()
         if broken:
-            row = _line_of(broken[-1])
-            where = f"Line {row}" if row else "A line"
-            return unreadable(
-                FileFormat.CSV,
-                f"{where} has {broken[-1].actual_columns} values, but the header names"
-                f" {broken[-1].expected_columns} columns (separator {self._delimiter!r}).",
-                row,
-            )
+            return self._ragged(broken[-1].actual_columns)
         if "straddling" in message:
             return self._too_long(None)
         if "Empty CSV" in message:
             return self._no_rows()
         return unreadable(FileFormat.CSV, "The file cannot be read as CSV; check its quotes and separators.")
+
+    def _ragged(self, values: int) -> InvalidInput:
+        """Look for the row again: pyarrow counts rows without empty lines and lines within values."""
+        line = None
+        with contextlib.suppress(csv.Error):
+            line = next((end for end, row in self._records() if row and len(row) == values), None)
+        where = f"Line {line}" if line else "A line"
+        expected = len(self._header.names)
+        message = f"{where} has {values} values, but the header names {expected} columns"
+        return unreadable(FileFormat.CSV, f"{message} (separator {self._delimiter!r}).", line)
 
     def _too_long(self, line: int | None) -> InvalidInput:
         where = f"Line {line}" if line else "A line"
@@ -244,19 +247,6 @@ class CsvFile:
         return pa.record_batch(columns, schema=schema)
 
 
-def _line_of(row: Any) -> int | None:
-    """The row's number, which is its line's unless values before it hold line ends."""
-    return None if row.number is None else int(row.number)
-
-
-def _lines(parts: Iterator[str]) -> Iterator[str]:
-    rest = ""
-    for part in parts:
-        *lines, rest = (rest + part).splitlines(keepends=True) or [""]
-        yield from lines
-    yield rest
-
-
 def _delimiter_of(head: str) -> str:
     """The separator that cuts the first lines into equally many values; the one that makes most of them."""
     lines = head.lstrip("\r\n").splitlines()[: _SAMPLE_LINES + 1]
@@ -285,7 +275,7 @@ def _column_type(arrow_type: Any) -> ColumnType:
 def _type_of(value: str) -> ColumnType:
     """The type that pyarrow itself would give a column with this value."""
     quoted = value.replace('"', '""').encode()
-    options = pacsv.ConvertOptions(null_values=_NULLS, true_values=_TRUE, false_values=_FALSE)
+    options = pacsv.ConvertOptions(null_values=list(NULL_SPELLINGS), true_values=_TRUE, false_values=_FALSE)
     try:
         table = pacsv.read_csv(
             io.BytesIO(b'"' + quoted + b'"\n'),

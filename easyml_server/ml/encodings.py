@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,13 @@ class TextFile:
         for chunk in _chunks(self.path, self.mark_bytes):
             yield decoder.decode(chunk)
         yield decoder.decode(b"", final=True)
+
+    def lines(self) -> Iterator[str]:
+        """All of it, in lines with their ends, whichever of the three kinds they are."""
+        with self.path.open("rb") as file:
+            file.seek(self.mark_bytes)
+            with io.TextIOWrapper(file, encoding=self.encoding, newline="") as lines:
+                yield from lines
 
 
 def text_file(path: Path, format: FileFormat, asked: str) -> TextFile:

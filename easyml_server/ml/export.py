@@ -137,6 +137,7 @@ def _module_version(name: str) -> str:
 def _write_pipeline(pipeline: Pipeline, folder: Path, max_bytes: int) -> Artifact:
     path = folder / SKOPS_FILENAME
     skops.io.dump(pipeline, path)
+    _check_trusted(path)
     artifact = _artifact(ArtifactFormat.SKOPS, path)
     if artifact.size_bytes > max_bytes:
         raise Refused(
@@ -145,6 +146,13 @@ def _write_pipeline(pipeline: Pipeline, folder: Path, max_bytes: int) -> Artifac
             "fewer rows, or another algorithm.",
         )
     return artifact
+
+
+def _check_trusted(path: Path) -> None:
+    """What could not be loaded again must not be stored: a setting led to a type that the list lacks."""
+    unknown = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED_TYPES)
+    if unknown:
+        raise RuntimeError(f"trusted_types lacks {', '.join(sorted(unknown))}")
 
 
 def _artifact(format: ArtifactFormat, path: Path) -> Artifact:

@@ -45,6 +45,8 @@ class ParquetUpload:
                 for batch in file.iter_batches(rows):
                     if batch.num_rows:
                         yield self._stored(batch)
+        except (MemoryError, pa.ArrowCapacityError) as error:
+            raise MemoryError from error
         except (pa.ArrowException, OSError) as error:
             raise _damaged(error) from error
 

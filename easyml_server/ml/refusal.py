@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
@@ -56,9 +57,16 @@ class LibraryRefusal(Exception):
         self.cause = cause
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether an exception out of `fit` or `predict` is the library's word about settings or data."""
-    return isinstance(error, ValueError) or type(error).__name__ in ("XGBoostError", "LightGBMError")
+@contextmanager
+def library_refusals() -> Iterator[None]:
+    """Around `fit` and `predict`, where a ValueError is the library's word; elsewhere it is a defect of ours."""
+    try:
+        yield
+    except Exception as error:
+        # The boosters' own errors, by name: neither library is loaded unless it is trained with.
+        if isinstance(error, ValueError) or type(error).__name__ in ("XGBoostError", "LightGBMError"):
+            raise LibraryRefusal(error) from error
+        raise
 
 
 def refusal_sentence(error: Exception, settings: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from python_calamine import CalamineError, CalamineWorkbook
 
 from easyml_server.domain.datasets import Conversion, DatasetWarning, DatasetWarningKind, FileFormat, TableLimits
 from easyml_server.domain.errors import InvalidInput
+from easyml_server.ml.column_types import NULL_SPELLINGS
 from easyml_server.ml.records import TypedReading, whole
 from easyml_server.ml.table_errors import checked_names, too_large, unreadable
 
@@ -24,6 +25,7 @@ _OVERLAP = 64
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml$", re.IGNORECASE)
 _CELL = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{0,7})([0-9]{1,18})["']""")
 _ENCRYPTED = 0x1
+_NO_VALUE = frozenset({*NULL_SPELLINGS, "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"})
 
 
 class XlsxFile:
@@ -72,7 +74,7 @@ class XlsxFile:
         return checked_names(names, FileFormat.XLSX, self._limits)
 
     def _row(self, cells: Sequence[object]) -> list[object]:
-        row = [None if cell == "" else whole(cell) for cell in cells]
+        row = [None if isinstance(cell, str) and cell in _NO_VALUE else whole(cell) for cell in cells]
         if any(cell is not None for cell in row[len(self._names) :]):
             raise unreadable(
                 FileFormat.XLSX,

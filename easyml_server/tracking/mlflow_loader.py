@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow.models
-import mlflow.pyfunc
+from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]  # exported lazily
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class EasyMLModel(mlflow.pyfunc.PythonModel):
+class EasyMLModel(PythonModel):
     """The stored pipeline, with the same preparation of columns as when it was trained."""
 
     def load_context(self, context: Any) -> None:
         """Load the pipeline, trusting the types of our own list and never those a file asks for."""
         import skops.io
 
+        from easyml_server.domain.manifest import MANIFEST_FILENAME, load_manifest
         from easyml_server.domain.models import ArtifactFormat
-        from easyml_server.ml.manifest import load_manifest
         from easyml_server.ml.trusted_types import TRUSTED_TYPES
 
         folder = Path(context.artifacts["version"])
-        self._manifest = load_manifest(folder)
+        self._manifest = load_manifest((folder / MANIFEST_FILENAME).read_bytes())
         stored = next(a for a in self._manifest.artifacts if a.format is ArtifactFormat.SKOPS)
         self._pipeline = skops.io.load(folder / stored.filename, trusted=list(TRUSTED_TYPES))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import easyml_server
 from easyml_server.domain.datasets import StorageType
+from easyml_server.domain.manifest import MANIFEST_FILENAME, load_manifest
 from easyml_server.domain.models import Signature, SignatureColumn
-from easyml_server.ml.manifest import load_manifest
 from easyml_server.tracking.messages import RecordRequest
 
 EXPERIMENT_TAG = "easyml.experiment_id"
@@ -34,9 +34,9 @@ SHARED_CODE = (
     "domain/datasets.py",
     "domain/errors.py",
     "domain/experiments.py",
+    "domain/manifest.py",
     "domain/models.py",
     "ml/__init__.py",
-    "ml/manifest.py",
     "ml/prepare.py",
     "ml/trusted_types.py",
 )
@@ -87,7 +87,7 @@ def export_model(model_path: Path, target: Path) -> None:
 @contextmanager
 def saved_model(model_path: Path) -> Iterator[Path]:
     """An MLflow model folder of a stored version, for a while."""
-    manifest = load_manifest(model_path)
+    manifest = load_manifest((model_path / MANIFEST_FILENAME).read_bytes())
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, "model")
         mlflow.pyfunc.save_model(
@@ -129,7 +129,7 @@ def _log(client: MlflowClient, run_id: str, request: RecordRequest) -> None:
         client.log_batch(run_id, metrics=batch)
 
 
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
@@ -144,7 +144,7 @@ def _shared_code(scratch: Path) -> Path:
 
 
 def _signature(signature: Signature) -> ModelSignature:
-    inputs = [ColSpec(_data_type(column), column.name, required=not column.nullable) for column in signature.inputs]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(_data_type(column), column.name, required=not column.nullable) for column in signature.inputs]
     return ModelSignature(Schema(inputs), Schema([ColSpec(DATA_TYPES[signature.output_type], signature.output)]))
 
 

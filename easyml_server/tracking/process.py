@@ -17,7 +17,7 @@ from typing import Any
 
 from easyml_server.domain.errors import Unavailable
 from easyml_server.ports.tracker import RecordedRun, RunRecord
-from easyml_server.tracking.messages import ANSWER, REQUEST, ExportRequest, Point, RecordRequest, Request
+from easyml_server.tracking.messages import ANSWER, REQUEST, Answer, ExportRequest, Point, RecordRequest, Request
 
 ENTRY = "easyml_server.tracking.worker"
 MAX_LINE_BYTES = 64 << 20
@@ -114,7 +114,7 @@ async def start_tracker(folder: Path) -> AsyncIterator[MlflowTracker]:
         await tracker.close()
 
 
-async def _exchange(process: asyncio.subprocess.Process, request: bytes) -> Any:
+async def _exchange(process: asyncio.subprocess.Process, request: bytes) -> Answer:
     if process.stdin is None or process.stdout is None:
         raise OSError("the tracking process has no pipes")
     process.stdin.write(request + b"\n")

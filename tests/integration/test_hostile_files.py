@@ -287,8 +287,9 @@ async def test_a_dictionary_bomb_ends_at_the_limit_of_memory(convert: Callable[.
     bomb = pa.table({"a": pa.DictionaryArray.from_arrays(pa.array([0] * 400_000, pa.int32()), text)})
     content = a_parquet(bomb, compression="zstd")
     assert len(content) < 1 << 20
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput) as caught:
         await convert(content, FileFormat.PARQUET)
+    assert caught.value.metadata["limit"] == "EASYML_CONVERTER_MEMORY_BYTES"
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
@@ -308,11 +309,21 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+def mutated_inside(content: bytes, chance: random.Random) -> bytes:
+    """A whole archive, whose checksums are right, with a broken part: every second time; else a broken archive."""
+    if chance.randrange(2):
+        return mutated(content, chance)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        name = chance.choice([name for name in archive.namelist() if name.endswith(".xml")])
+        return repacked({name: mutated(archive.read(name), chance)}, content)
+
+
 @pytest.mark.parametrize("format", [FileFormat.PARQUET, FileFormat.XLSX])
 async def test_mutations_give_a_table_or_a_refusal(convert: Callable[..., Any], format: FileFormat) -> None:
     chance = random.Random(SEED)
+    mutate = mutated if format is FileFormat.PARQUET else mutated_inside
     content = a_parquet() if format is FileFormat.PARQUET else a_workbook()
-    outcomes = [await _outcome(convert, mutated(content, chance), format) for _ in range(MUTATIONS)]
+    outcomes = [await _outcome(convert, mutate(content, chance), format) for _ in range(MUTATIONS)]
     assert set(outcomes) <= {InvalidInput, ConvertedTable}
     assert InvalidInput in outcomes
 

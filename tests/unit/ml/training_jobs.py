@@ -94,11 +94,11 @@ def a_job(
 ) -> TrainingJob:
     """A job on a table that is written into `folder`; its output goes to a new folder beside."""
     schema = TableSchema(
-        tuple(ColumnSchema(name, type, (kinds or {}).get(name, _KINDS[type])) for name, (type, _) in columns.items()),
+        tuple(ColumnSchema(name, kind, (kinds or {}).get(name, _KINDS[kind])) for name, (kind, _) in columns.items()),
         len(next(iter(columns.values()))[1]),
     )
     path = folder / "table.parquet"
-    pq.write_table(pa.table({name: pa.array(values, _ARROW[type]) for name, (type, values) in columns.items()}), path)
+    pq.write_table(pa.table({name: pa.array(values, _ARROW[kind]) for name, (kind, values) in columns.items()}), path)
     output = folder / f"output-{sum(1 for _ in folder.glob('output-*'))}"
     output.mkdir()
     default = Split(SplitKind.STRATIFIED if task is Task.CLASSIFICATION else SplitKind.RANDOM, seed=seed)

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, Self
 
 from easyml_client.blocking import Driver, Noun, iterator, method
 from easyml_client.channel import as_method
-from easyml_client.discovery import discover
+from easyml_client.discovery import Connection, discover
 from easyml_client.plans import (
     algorithms,
     auth,
@@ -45,8 +45,18 @@ class EasyML:
         timeout: float | None = None,
     ) -> None:
         """`tls` is on unless the address is this machine; `timeout` in seconds replaces the deadlines of all calls."""
-        self.connection = discover(target, token, tls=tls, root_certificates=root_certificates)
-        self._driver = Driver(self.connection, timeout=timeout)
+        self._over(discover(target, token, tls=tls, root_certificates=root_certificates), timeout)
+
+    @classmethod
+    def over(cls, connection: Connection, *, timeout: float | None = None) -> Self:
+        """A client of a connection that was looked up before, by `discovery.discover`."""
+        client = cls.__new__(cls)
+        client._over(connection, timeout)
+        return client
+
+    def _over(self, connection: Connection, timeout: float | None) -> None:
+        self.connection = connection
+        self._driver = Driver(connection, timeout=timeout)
         self.auth = Auth(self._driver)
         self.projects = Projects(self._driver)
         self.datasets = Datasets(self._driver)

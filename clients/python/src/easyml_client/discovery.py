@@ -77,7 +77,7 @@ def _target(given: str | None, profile: Profile | None, environ: Mapping[str, st
         return address, str(folder / "server.json")
     raise Unavailable(
         "No EasyML server is known here. Start one with `easyml-server serve`, or name one: EASYML_TARGET=host:port, "
-        "--target, or `easyml login`.",
+        "--server, or `easyml login`.",
         reason="NO_TARGET",
     )
 

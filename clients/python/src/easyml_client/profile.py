@@ -60,9 +60,10 @@ class ProfileFile:
         try:
             saved = json.loads(self.path.read_text(encoding="utf-8"))
             session = saved.pop("session", None)
-            return Profile(session=_session(session) if session else None, **saved)
+            profile = Profile(session=None if session is None else _session(session), **saved)
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return None
+        return profile if isinstance(profile.target, str) else None
 
     def save(self, profile: Profile) -> None:
         """Replaces the profile; mode 0600."""

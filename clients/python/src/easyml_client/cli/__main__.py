@@ -27,6 +27,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; the exit code."""
+    # gRPC logs a server's goodbye and the like on stderr; what matters to a person comes as an error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()

@@ -26,7 +26,7 @@ class Common:
     """Options of every command."""
 
     json: Annotated[bool, Parameter(group=_GROUP, help="Print JSON, and nothing else, on stdout.")] = False
-    target: Annotated[str | None, Parameter(group=_GROUP, help="Address of the server: host:port.")] = None
+    server: Annotated[str | None, Parameter(group=_GROUP, help="Address of the server: host:port.")] = None
 
 
 EVERYWHERE = Common()
@@ -49,7 +49,7 @@ def connected(common: Common) -> Iterator[EasyML]:
     """A client for the block."""
     from easyml_client.client import EasyML
 
-    with EasyML(common.target) as client:
+    with EasyML(common.server) as client:
         yield client
 
 

@@ -80,7 +80,7 @@ def _show_live(events: Events, experiment: Experiment) -> Events:
             yield event
 
 
-def line_of(event: TrainingEvent | Heartbeat) -> str | None:
+def line_of(event: TrainingEvent | Heartbeat) -> str | None:  # noqa: PLR0911 - one return per kind
     """An event in one line; None for what only a picture needs."""
     match event:
         case StateChanged():
@@ -108,7 +108,7 @@ def _outcome(event: TrainingFinished) -> str:
 
 
 def metrics_in_words(metrics: Iterable[MetricValue]) -> str:
-    """ "test accuracy 0.93, test f1_macro 0.92": the rows that matter most first."""
+    """In words: test accuracy 0.93, train accuracy 0.99; the rows that matter most come first."""
     order = {"test": 0, "validation": 1, "train": 2}
     ranked = sorted(metrics, key=lambda metric: order.get(metric.partition, 3))
     return ", ".join(f"{metric.partition} {metric.metric} {metric.value:.4g}" for metric in ranked)

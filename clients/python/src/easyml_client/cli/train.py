@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from easyml_client.cli.app import single
 from easyml_client.cli.common import (
     EVERYWHERE,
     Common,
@@ -24,7 +25,7 @@ def train(
     /,
     *,
     algorithm: Annotated[str, Parameter(name=["--algorithm", "-a"])],
-    target: Annotated[str, Parameter(name=["--target-column", "-t"])] = "",
+    target: Annotated[str, Parameter(name=["--target", "-t"])] = "",
     set_: Annotated[tuple[str, ...], Parameter(name=["--set", "-s"])] = (),
     feature: tuple[str, ...] = (),
     task: str | None = None,
@@ -107,8 +108,11 @@ def train(
         return watch_to_the_end(training, as_json=common.json)
 
 
+app = single("train", train)
+
+
 def _split(text: str | None) -> Any:
-    """ "group:customer" and the like as a Split."""
+    """What "group:customer" and the like mean."""
     from easyml_client.plans.trainings import Split
 
     if text is None:

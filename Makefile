@@ -1,0 +1,90 @@
+# Everything a developer, a user and CI type. `make` lists the targets.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/easyml
+PYTHON ?= python3.11
+# The machine's uv, else one of our own in the cache.
+UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
+UV_VERSION := 0.13
+STAMP := .venv/.synced
+RUN := $(UV) run --frozen --no-sync
+GRPCURL_VERSION := v1.9.4
+export GRPCURL := $(CACHE)/grpcurl-$(GRPCURL_VERSION)/grpcurl
+# Sockets left open and tasks forgotten are errors in the tests.
+PYTEST := $(RUN) python -X dev -m pytest
+
+.PHONY: help setup generate quickstart serve test check fast-tests faults lint format types contract bench grpcurl clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Install everything into .venv (gets uv by itself)
+
+$(UV):
+	@echo "Getting uv into $(CACHE) ..."
+	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(CACHE)/uv
+	$(CACHE)/uv/bin/pip install --quiet --disable-pip-version-check "uv~=$(UV_VERSION).0"
+
+$(STAMP): uv.lock pyproject.toml clients/python/pyproject.toml generated/python/pyproject.toml | $(UV)
+	@echo "Installing (a few minutes the first time) ..."
+	$(UV) sync --frozen --all-packages --compile-bytecode --quiet
+	touch $(STAMP)
+
+generate: $(STAMP) ## Write generated/ and docs/reference from protos/
+	@$(RUN) scripts/generate.sh
+
+quickstart: $(STAMP) ## Start a server and run the main job on real data
+	@$(RUN) python examples/quickstart.py
+
+serve: $(STAMP) ## Start a server on this machine
+	@$(RUN) easyml-server serve
+
+test: lint ## Everything check does, with every test; what CI runs
+	@$(MAKE) --no-print-directory grpcurl
+	$(PYTEST) -n 2 --dist loadfile -m "not faults"
+
+check: lint ## Format, lint, types, layers, contract, generated code, fast tests
+	@$(MAKE) --no-print-directory fast-tests
+
+fast-tests: $(STAMP)
+	@$(PYTEST) -n 2 --dist loadfile -m "not slow and not faults" tests/unit tests/contract
+
+faults: $(STAMP) ## The long fault runs; writes tests/faults/results/
+	@$(PYTEST) -m faults --timeout 3600
+
+lint: $(STAMP) ## Format, ruff, mypy, layers, contract, generated code
+	@$(RUN) ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
+	$(RUN) ruff check --quiet .
+	$(RUN) mypy --no-error-summary
+	$(RUN) lint-imports --no-cache >/tmp/easyml-imports.$$$$ || { cat /tmp/easyml-imports.$$$$; exit 1; }
+	rm -f /tmp/easyml-imports.$$$$
+	$(MAKE) --no-print-directory contract
+
+contract: $(STAMP)
+	@$(RUN) buf lint
+	$(RUN) buf format protos --diff --exit-code
+	$(RUN) buf breaking protos --against protos/baseline.binpb
+	$(RUN) scripts/generate.sh --check
+
+format: $(STAMP) ## Format Python and protos
+	@$(RUN) ruff check --fix --quiet . || true
+	$(RUN) ruff format --quiet .
+	$(RUN) buf format -w protos
+
+bench: $(STAMP) ## Measure the budgets; writes benchmarks/results/
+	@$(RUN) python -m benchmarks
+
+grpcurl: $(GRPCURL)
+
+$(GRPCURL):
+	@if ! command -v go >/dev/null; then echo "No Go here, so no grpcurl: its tests are skipped."; exit 0; fi
+	echo "Building grpcurl into $(CACHE) (a few minutes, once) ..."
+	GOBIN=$(dir $(GRPCURL)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
+
+clean: ## Remove what was installed and cached here
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,276 @@
+"""`easyml models`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from easyml_client.cli.app import group
+from easyml_client.cli.common import (
+    EVERYWHERE,
+    Common,
+    Consent,
+    DryRun,
+    Labels,
+    ProjectOption,
+    chosen_project,
+    connected,
+    delete,
+    labels_of,
+    progress_bar,
+    project_for,
+)
+from easyml_client.cli.datasets import refuse_to_replace
+from easyml_client.cli.experiments import print_metrics
+from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table, size
+
+app = group("models", "Models, their versions, aliases and files. A version is NAME, NAME:3, NAME@alias or an id.")
+alias = group("alias", "Movable names of versions, such as production.")
+app.command(alias)
+
+
+def _primary(version: Any) -> str:
+    value = version.metric(version.primary_metric) if version.primary_metric else None
+    return "" if value is None else f"{version.primary_metric} {value:.4g}"
+
+
+MODELS = {
+    "NAME": lambda model: model.name,
+    "LATEST": lambda model: model.latest_version,
+    "ALIASES": lambda model: ", ".join(f"{each.alias} → {each.version}" for each in model.aliases),
+    "CHANGED": lambda model: model.update_time,
+    "ID": lambda model: model.id,
+}
+VERSIONS = {
+    "VERSION": lambda version: f"{version.model_name}:{version.version}",
+    "ALGORITHM": lambda version: version.algorithm,
+    "METRIC": _primary,
+    "ALIASES": lambda version: version.aliases,
+    "CREATED": lambda version: version.create_time,
+    "ID": lambda version: version.id,
+}
+
+
+@app.command(name="list")
+def list_(*, prefix: str = "", project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """List the models of a project, newest first.
+
+    Example: `easyml models list --project churn`
+
+    :param prefix: Only models whose name starts with this.
+    """
+    with connected(common) as client:
+        found = client.models.list(chosen_project(client, project), name_prefix=prefix)
+        print_list(found, MODELS, as_json=common.json, empty="No models yet: `easyml train DATASET`.")
+
+
+@app.command
+def versions(
+    model: str = "",
+    /,
+    *,
+    label: Labels = (),
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
+    """List the versions of a model, or of all models, newest first.
+
+    Example: `easyml models versions churn`
+
+    :param model: Name of the model; all models if left out.
+    """
+    with connected(common) as client:
+        found = client.models.versions(chosen_project(client, project), model, labels=labels_of(label), view="full")
+        print_list(found, VERSIONS, as_json=common.json, empty="No versions yet: `easyml train DATASET`.")
+
+
+@app.command
+def show(model: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """Show a version: metrics, inputs, files.
+
+    Example: `easyml models show churn@production`
+
+    :param model: NAME (the newest), NAME:3, NAME@alias or the id of a version.
+    """
+    with connected(common) as client:
+        _print(client.models.get(model, project=project_for(client, model, project)), as_json=common.json)
+
+
+@app.command
+def update(
+    model: str,
+    /,
+    *,
+    description: str | None = None,
+    label: Labels = (),
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
+    """Change description or labels of a version; labels replace all that were there.
+
+    Example: `easyml models update churn:3 --label reviewed=yes`
+
+    :param model: NAME, NAME:3, NAME@alias or an id.
+    :param description: The new description.
+    """
+    if description is None and not label:
+        raise UsageError("There is nothing to change; give --description or --label.")
+    with connected(common) as client:
+        changed = client.models.update(
+            model, project=project_for(client, model, project), description=description, labels=labels_of(label)
+        )
+        _print(changed, as_json=common.json)
+
+
+@app.command(name="delete")
+def delete_(
+    model: str,
+    /,
+    *,
+    force: bool = False,
+    dry_run: DryRun = False,
+    yes: Consent = False,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
+    """Delete a version and its files.
+
+    Example: `easyml models delete churn:2 --dry-run`
+
+    :param model: NAME, NAME:3, NAME@alias or an id.
+    :param force: Delete it although aliases point to it; they go too.
+    """
+    with connected(common) as client:
+        found = client.models.get(model, project=project_for(client, model, project))
+        delete(
+            f"model version {found.model_name}:{found.version}",
+            lambda validate_only: client.models.delete(found, force=force, validate_only=validate_only),
+            dry_run=dry_run,
+            yes=yes,
+            as_json=common.json,
+        )
+
+
+@app.command
+def export(
+    model: str,
+    path: Path | None = None,
+    /,
+    *,
+    format: str = "onnx",
+    force: bool = False,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
+    """Save a version in a file.
+
+    Example: `easyml models export churn@production churn.onnx`
+
+    :param model: NAME, NAME:3, NAME@alias or an id.
+    :param path: File or folder; the current folder if left out.
+    :param format: onnx (if left out), skops or mlflow (a zip file).
+    :param force: Replace a file that is there.
+    """
+    refuse_to_replace(path, force=force)
+    with connected(common) as client, progress_bar(model, shown=not common.json) as progress:
+        saved = client.models.export(
+            model, path, project=project_for(client, model, project), format=format, progress=progress
+        )
+    length = saved.stat().st_size
+    print_done({"path": str(saved), "size_bytes": length}, f"Saved {saved} ({size(length)}).", as_json=common.json)
+
+
+@alias.command(name="set")
+def set_alias(model: str, name: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """Point an alias to a version, at once away from where it was.
+
+    Example: `easyml models alias set churn:3 production`
+
+    :param model: NAME, NAME:3, NAME@alias or an id.
+    :param name: The alias: lower-case letters, digits, - and _.
+    """
+    with connected(common) as client:
+        version = client.models.set_alias(model, name, project=project_for(client, model, project))
+        sentence = f"{version.model_name}@{name} is version {version.version} now."
+        print_done(version, sentence, as_json=common.json)
+
+
+@alias.command(name="delete")
+def delete_alias(model: str, name: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """Take an alias away; its history stays.
+
+    Example: `easyml models alias delete churn production`
+
+    :param model: Name of the model.
+    :param name: The alias.
+    """
+    with connected(common) as client:
+        client.models.delete_alias(chosen_project(client, project), model, name)
+        print_done({"deleted": f"{model}@{name}"}, f"Deleted the alias {model}@{name}.", as_json=common.json)
+
+
+@alias.command
+def history(
+    model: str,
+    name: str = "",
+    /,
+    *,
+    at: Annotated[dt.datetime | None, Parameter(help="Only what was true then, such as 2026-05-04T12:00.")] = None,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
+    """Say which version an alias pointed to, and when; newest first.
+
+    Example: `easyml models alias history churn production --at 2026-05-04`
+
+    :param model: Name of the model.
+    :param name: The alias; all if left out.
+    """
+    columns = {
+        "ALIAS": lambda entry: entry.alias,
+        "VERSION": lambda entry: entry.version,
+        "FROM": lambda entry: entry.start_time,
+        "UNTIL": lambda entry: entry.end_time or "now",
+        "SET BY": lambda entry: entry.set_by,
+    }
+    moment = at.astimezone(dt.UTC) if at else None
+    with connected(common) as client:
+        found = client.models.alias_history(chosen_project(client, project), model, alias=name, at_time=moment)
+        print_list(found, columns, as_json=common.json, empty="That alias was never set.")
+
+
+def _print(version: Any, *, as_json: bool) -> None:
+    parity = version.parity
+    lines = {
+        "Version": f"{version.model_name}:{version.version}",
+        "Id": version.id,
+        "Description": version.description,
+        "Labels": version.labels,
+        "Aliases": version.aliases,
+        "Task": version.task,
+        "Algorithm": version.algorithm,
+        "Settings": version.hyperparameters,
+        "Judged by": version.primary_metric,
+        "Predicts": version.signature and version.signature.output,
+        "Classes": version.signature and version.signature.classes,
+        "Files": ", ".join(f"{file.format} ({size(file.size_bytes)})" for file in version.artifacts),
+        "ONNX": parity
+        and (
+            f"proved on {parity.rows} rows, largest difference {parity.max_difference:.2g}"
+            if parity.proved
+            else parity.cause
+        ),
+        "Experiment": version.experiment_id,
+        "Created": version.create_time,
+    }
+    print_one(version, lines, as_json=as_json)
+    if as_json:
+        return
+    print_metrics(version.metrics)
+    if version.signature:
+        print()
+        rows = [[column.name, column.storage_type, column.kind, column.nullable] for column in version.signature.inputs]
+        print_table(["INPUT", "TYPE", "KIND", "MAY BE EMPTY"], rows)
