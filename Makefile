@@ -1,5 +1,5 @@
 # Everything a developer, a user and CI type. `make` lists the targets.
-SHELL := /usr/bin/env bash
+SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help

@@ -10,6 +10,7 @@ done
 touch generated/python/src/easyml/v1/py.typed generated/python/src/buf/validate/py.typed
 mkdir -p docs/reference
 python scripts/contract_reference.py > docs/reference/contract.md
+python scripts/settings_reference.py > docs/reference/settings.md
 if [ "${1:-}" = --check ]; then
   stale=$(git status --porcelain -- generated docs/reference)
   [ -z "$stale" ] || { echo "Generated files are stale; run 'make generate' and commit:"; echo "$stale"; exit 1; }

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import skops.io
 from sklearn.pipeline import Pipeline
@@ -22,7 +23,7 @@ from easyml_server.domain.experiments import FailureReason
 from easyml_server.domain.manifest import MANIFEST_FILENAME, dump_manifest
 from easyml_server.domain.models import Artifact, ArtifactFormat, ModelManifest, Parity, Signature
 from easyml_server.ml import graphs
-from easyml_server.ml.prepare import Encoding, encoding_of, prepared_names
+from easyml_server.ml.prepare import MISSING_CATEGORY, Encoding, encoding_of, prepared_names
 from easyml_server.ml.refusal import Refused
 from easyml_server.ml.trusted_types import TRUSTED_TYPES
 
@@ -107,15 +108,21 @@ def make_graph(model: FittedModel) -> tuple[bytes | None, Parity]:
 def probe_rows(prepared: pd.DataFrame, signature: Signature) -> pd.DataFrame:
     """Held-out rows to compare on, and some of them again: without values, and with categories never seen."""
     held_out = prepared.head(MAX_PARITY_ROWS)
-    odd = held_out.head(_ODD_ROWS)
-    empty, unseen = odd.copy(), odd.copy()
+    empty, unseen = held_out.head(_ODD_ROWS).copy(), held_out.head(_ODD_ROWS).copy()
     for column, names in zip(signature.inputs, prepared_names(signature.inputs), strict=True):
-        if encoding_of(column.storage_type, column.kind) is Encoding.CATEGORY:
-            unseen[names] = _UNSEEN
-        if column.nullable:
-            empty[names] = "" if unseen[names[0]].dtype == object else float("nan")
-    together = pd.concat([held_out, empty, unseen], ignore_index=True)
-    return together.astype(held_out.dtypes.to_dict())
+        is_category = encoding_of(column.storage_type, column.kind) is Encoding.CATEGORY
+        if is_category:
+            unseen[names[0]] = _object_column(_UNSEEN, unseen.index)
+        if column.nullable and is_category:
+            empty[names[0]] = _object_column(MISSING_CATEGORY, empty.index)
+        elif column.nullable:
+            empty[names] = np.nan
+    return pd.concat([held_out, empty, unseen], ignore_index=True)
+
+
+def _object_column(text: str, index: pd.Index[Any]) -> pd.Series[Any]:
+    """A plain value would make pandas choose a text type of its own, whose missing value is not ours."""
+    return pd.Series([text] * len(index), index=index, dtype=object)
 
 
 def library_versions(algorithm: Algorithm) -> dict[str, str]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
+from easyml_server.domain.algorithms import Algorithm
 from easyml_server.domain.experiments import Failure, FailureKind, FailureReason
 
 _SYSTEM: Final = frozenset({FailureReason.OUT_OF_MEMORY, FailureReason.DISK_FULL, FailureReason.INTERNAL})
@@ -30,8 +31,11 @@ class Refused(Exception):
         self.message = message
 
 
-def failure_of(error: BaseException, experiment_id: UUID, settings: Mapping[str, Any]) -> Failure:
-    """The stored form of what was raised; the stage is added by whoever knows it."""
+def failure_of(error: BaseException, experiment_id: UUID, known_words: Collection[str]) -> Failure:
+    """The stored form of what was raised; the stage is added by whoever knows it.
+
+    `known_words` may be repeated in the message, see `words_of`.
+    """
     if isinstance(error, Refused):
         return _failure(error.reason, error.message)
     if isinstance(error, MemoryError) or "bad_alloc" in str(error) or "bad allocation" in str(error):
@@ -42,7 +46,7 @@ def failure_of(error: BaseException, experiment_id: UUID, settings: Mapping[str,
     if isinstance(error, OSError) and error.errno in _FULL:
         return _failure(FailureReason.DISK_FULL, "The disk is full; free some space and train again.")
     if isinstance(error, LibraryRefusal):
-        return _failure(FailureReason.FIT_REFUSED, refusal_sentence(error.cause, settings))
+        return _failure(FailureReason.FIT_REFUSED, refusal_sentence(error.cause, known_words))
     return _failure(
         FailureReason.INTERNAL,
         f"Something went wrong inside EasyML; report it with the id of the experiment, {experiment_id}.",
@@ -59,24 +63,28 @@ class LibraryRefusal(Exception):
 
 @contextmanager
 def library_refusals() -> Iterator[None]:
-    """Around `fit` and `predict`, where a ValueError is the library's word; elsewhere it is a defect of ours."""
+    """Around `fit` and `predict`, where such an error is the library's word; elsewhere it is a defect of ours."""
     try:
         yield
     except Exception as error:
         # The boosters' own errors, by name: neither library is loaded unless it is trained with.
-        if isinstance(error, ValueError) or type(error).__name__ in ("XGBoostError", "LightGBMError"):
+        if isinstance(error, ValueError | TypeError) or type(error).__name__ in ("XGBoostError", "LightGBMError"):
             raise LibraryRefusal(error) from error
         raise
 
 
-def refusal_sentence(error: Exception, settings: Mapping[str, Any]) -> str:
-    """What a library said, without the values of cells it may have quoted.
+def words_of(algorithm: Algorithm | None, settings: Mapping[str, Any]) -> frozenset[str]:
+    """Words that are no cells: names, choices and defaults of the settings, and the values that were sent."""
+    words = {part for value in settings.values() for part in _parts(value)}
+    for parameter in algorithm.hyperparameters if algorithm else ():
+        words.update((parameter.name, *parameter.choices, *_parts(parameter.default)))
+    return frozenset(words)
 
-    Quoted or listed words stay only where they are names or values of settings, which the caller sent.
-    """
+
+def refusal_sentence(error: Exception, known_words: Collection[str]) -> str:
+    """What a library said, without the values of cells it may have quoted: unknown quoted or listed words go."""
     said = _first_sentence(str(error))
-    known = set(_words(settings))
-    kept = _QUOTED.sub(lambda match: match[0] if _words_in(match[0]) <= known else "…", said)
+    kept = _QUOTED.sub(lambda match: match[0] if _parts(match[0]) <= set(known_words) else "…", said)
     return f"The library refused these settings on this data: {kept[:_LONGEST].rstrip('. ')}."
 
 
@@ -86,14 +94,8 @@ def _first_sentence(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "it gave no reason")
 
 
-def _words(settings: Mapping[str, Any]) -> Iterable[str]:
-    for name, value in settings.items():
-        yield name
-        yield from (str(part) for part in (value if isinstance(value, list) else [value]))
-
-
-def _words_in(quoted: str) -> set[str]:
-    return {word for word in re.split(r"[\s,'\"\[\]]+", quoted) if word}
+def _parts(value: Any) -> set[str]:
+    return {word for word in re.split(r"[\s,'\"\[\]]+", str(value)) if word}
 
 
 def _failure(reason: FailureReason, message: str) -> Failure:

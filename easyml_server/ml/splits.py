@@ -29,6 +29,15 @@ Positions = NDArray[np.int64]
 MIN_ROWS: Final = 10
 
 
+def check_row_count(rows: int) -> None:
+    """Raise Refused (TOO_FEW_ROWS) where nothing could be learned and tested."""
+    if rows < MIN_ROWS:
+        raise Refused(
+            FailureReason.TOO_FEW_ROWS,
+            f"There are {rows} rows with a target; a training needs at least {MIN_ROWS}.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class SplitRows:
     """Positions of the rows on each side."""
@@ -39,7 +48,7 @@ class SplitRows:
 
 @dataclass(frozen=True, slots=True)
 class Splitter:
-    """Makes the split and its folds over rows that all have a target.
+    """Makes the split and its folds over rows that all have a target, at least MIN_ROWS of them.
 
     `codes` are the classes of the rows, None for a regression. `key` belongs to the split's column: texts for groups
     and values, numbers that sort for times.
@@ -52,11 +61,6 @@ class Splitter:
 
     def rows(self) -> SplitRows:
         """The split. Raises Refused when it cannot be made, or would teach nothing of a class."""
-        if self.row_count < MIN_ROWS:
-            raise Refused(
-                FailureReason.TOO_FEW_ROWS,
-                f"There are {self.row_count} rows with a target; a training needs at least {MIN_ROWS}.",
-            )
         train, test = self._sides()
         if not len(train) or not len(test):
             raise _impossible("leaves one side without rows; choose another share or column")

@@ -41,7 +41,7 @@ from easyml_server.ml.objective import Aim, aim_of
 from easyml_server.ml.pipeline import build_pipeline
 from easyml_server.ml.prepare import prepare_cells
 from easyml_server.ml.progress import Rows, Watch, fit_estimator
-from easyml_server.ml.refusal import Refused, failure_of, library_refusals
+from easyml_server.ml.refusal import Refused, failure_of, library_refusals, words_of
 from easyml_server.ml.splits import SplitRows, Splitter, split_key, split_sha256
 from easyml_server.ml.target import Target
 from easyml_server.ml.training_data import TrainingData, column_of, input_example, load_data
@@ -62,7 +62,9 @@ def train(job: TrainingJob, report: Callable[[Report], None]) -> Outcome:
             warnings.simplefilter("ignore")
             return run.train()
     except Exception as error:  # the boundary of the worker
-        failure = failure_of(error, job.experiment_id, job.spec.hyperparameters)
+        spec = job.spec
+        words = words_of(find_algorithm(spec.task, spec.algorithm), spec.hyperparameters)
+        failure = failure_of(error, job.experiment_id, words)
         if failure.reason is FailureReason.INTERNAL:
             report(LogLine(LogLevel.ERROR, _where(error, job.log_line_bytes)))
         _empty(Path(job.output_path))

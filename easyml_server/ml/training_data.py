@@ -17,6 +17,7 @@ from easyml_server.ml.features import Warn
 from easyml_server.ml.frames import read_frame
 from easyml_server.ml.prepare import Cells, cells_of, texts_of
 from easyml_server.ml.refusal import Refused
+from easyml_server.ml.splits import check_row_count
 from easyml_server.ml.target import Target, target_of
 
 _EXAMPLE_ROWS: Final = 5
@@ -42,8 +43,7 @@ def load_data(job: TrainingJob, warn: Warn) -> TrainingData:
     if missing:
         message = f"{missing:,} of {len(frame):,} rows have no target and were left out."
         warn(TrainingWarning(TrainingWarningKind.ROWS_WITHOUT_TARGET, spec.target, message))
-    if missing == len(frame):
-        raise Refused(FailureReason.TOO_FEW_ROWS, "No row has a target; there is nothing to learn from.")
+    check_row_count(len(frame) - missing)
     frame = frame[answered]
     cells = {name: cells_of(frame[name], column.storage_type) for name, column in columns.items()}
     target = target_of(cells[spec.target], columns[spec.target].storage_type, spec.task)
@@ -70,8 +70,8 @@ def input_example(
 
 
 def _needed(spec: TrainingSpec) -> list[str]:
-    names = [*spec.features, spec.target, spec.objective.weight_column, spec.split.column]
-    return [name for name in dict.fromkeys(names) if name]
+    optional = [name for name in (spec.objective.weight_column, spec.split.column) if name]
+    return list(dict.fromkeys([*spec.features, spec.target, *optional]))
 
 
 def _row_weights(cells: Cells, column: ColumnSchema) -> NDArray[np.float64]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
+
 from easyml.v1 import auth_service_pb2 as auth_pb
 from easyml.v1 import project_pb2, training_event_pb2, training_service_pb2, user_pb2
 from easyml.v1 import project_service_pb2 as pb
 from easyml.v1.auth_service_pb2_grpc import AuthServiceServicer
 from easyml.v1.project_service_pb2_grpc import ProjectServiceServicer
 from easyml.v1.training_service_pb2_grpc import TrainingServiceServicer
-
 from easyml_client import AsyncEasyML, EasyML, errors
 from easyml_client.profile import Profile, ProfileFile, SavedSession
 from easyml_client.resources.users import Session

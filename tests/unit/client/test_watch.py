@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
+
 from easyml.v1 import experiment_pb2, training_event_pb2
 from easyml.v1 import training_service_pb2 as pb
 from easyml.v1.training_service_pb2_grpc import TrainingServiceServicer
-
 from easyml_client import AsyncEasyML, errors
 from easyml_client.resources.events import Heartbeat, IterationCompleted, TrainingFinished
 from tests.unit.client.support import an_id, client_of, refuse, serving
@@ -59,12 +60,16 @@ class Story(TrainingServiceServicer):
 
 
 class Endless(Story):
-    """Nothing but signs of life."""
+    """A sign of life, and then nothing until the caller goes away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = threading.Event()
 
     def WatchTraining(self, request: pb.WatchTrainingRequest, context: Any) -> Iterator[pb.WatchTrainingResponse]:
-        while context.is_active():
-            yield pb.WatchTrainingResponse(heartbeat=pb.TrainingHeartbeat(state=2))
-        self.ended = True
+        context.add_callback(self.left.set)
+        yield pb.WatchTrainingResponse(heartbeat=pb.TrainingHeartbeat(state=2))
+        self.left.wait()
 
 
 def test_a_watch_that_breaks_goes_on_without_gap_or_repeat() -> None:
@@ -158,8 +163,7 @@ def test_leaving_a_watch_ends_its_call() -> None:
     with client_of(story) as client:
         for _ in client.trainings.follow(an_id("experiment")):
             break
-        # the server's thread sees that nobody listens any more; stop() in the end would wait for it otherwise
-    assert story.ended
+        assert story.left.wait(timeout=30)
 
 
 def test_a_result_is_the_experiment_in_the_end() -> None:

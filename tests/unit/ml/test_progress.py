@@ -57,8 +57,8 @@ def test_a_told_fit_gives_the_same_model_as_one_plain_fit(
     method = "predict_proba" if algorithm.predicts_probabilities else "predict"
     assert_array_equal(getattr(told, method)(held_out.inputs), getattr(plain, method)(held_out.inputs))
     if not coded:
-        assert told.get_params() == plain.get_params()
-        assert vars(told).keys() == vars(plain).keys()
+        assert str(told.get_params()) == str(plain.get_params())  # as text, because of NaN
+        assert vars(told).keys() - {"evals_result_"} == vars(plain).keys()
 
 
 @pytest.mark.parametrize("algorithm", TOLD, ids=lambda a: f"{a.task}-{a.name}")
@@ -93,6 +93,7 @@ def test_xgboost_predicts_the_classes_it_was_given() -> None:
     assert model.classes_.tolist() == ["no", "yes"]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # of no matter here
 @pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if not a.reports_iterations], ids=lambda a: a.name)
 def test_an_algorithm_that_cannot_tell_tells_nothing(algorithm: Algorithm) -> None:
     _, events = told_fit(algorithm, {}, some_rows(algorithm.task, weighted=False))

@@ -15,7 +15,7 @@ from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.experiments import FailureReason, Split, SplitKind
 from easyml_server.ml.prepare import Cells
 from easyml_server.ml.refusal import Refused
-from easyml_server.ml.splits import SplitRows, Splitter, split_key, split_sha256
+from easyml_server.ml.splits import SplitRows, Splitter, check_row_count, split_key, split_sha256
 
 
 def a_splitter(kind: SplitKind, rows: int = 40, *, codes: Any = None, key: Any = None, **split: Any) -> Splitter:
@@ -36,9 +36,11 @@ def _split(splitter: Splitter, folds: int) -> None:
         list(splitter.folds(made.train, folds))
 
 
-@pytest.mark.parametrize("rows", [1, 3, 9])
+@pytest.mark.parametrize("rows", [0, 3, 9])
 def test_too_few_rows(rows: int) -> None:
-    assert refusal_of(a_splitter(SplitKind.RANDOM, rows)).reason is FailureReason.TOO_FEW_ROWS
+    with pytest.raises(Refused, match=f"There are {rows} rows") as caught:
+        check_row_count(rows)
+    assert caught.value.reason is FailureReason.TOO_FEW_ROWS
 
 
 @pytest.mark.parametrize(
@@ -50,14 +52,14 @@ def test_too_few_rows(rows: int) -> None:
         (a_splitter(SplitKind.RANDOM, codes=[0] * 20 + list(range(1, 21))), 0, "remove rare classes"),
         (a_splitter(SplitKind.GROUP, key=["a"] * 40), 0, "choose another column"),
         (a_splitter(SplitKind.GROUP), 0, "name one"),
-        (a_splitter(SplitKind.GROUP, codes=[0] * 20 + [1] * 20, key=["a"] * 20 + ["b"] * 20), 0, "another column"),
+        (a_splitter(SplitKind.GROUP, codes=[0] * 20 + [1] * 20, key=["a"] * 20 + ["b"] * 20), 0, "split by class"),
         (a_splitter(SplitKind.TIME, key=[5] * 40), 0, "choose another split"),
         (a_splitter(SplitKind.TIME, codes=[0] * 36 + [1] * 4, key=range(40)), 0, "split by class"),
         (a_splitter(SplitKind.COLUMN, key=["a"] * 40, test_values=("b",)), 0, "another share or column"),
         (a_splitter(SplitKind.COLUMN, key=["a"] * 40, test_values=("a",)), 0, "another share or column"),
         (a_splitter(SplitKind.GROUP, key=["a", "b", "c", "d"] * 10), 5, "fewer folds"),
         (a_splitter(SplitKind.COLUMN, key=["a", "b"] * 20, test_values=("b",)), 2, "fewer folds"),
-        (a_splitter(SplitKind.STRATIFIED, codes=[0] * 38 + [1] * 2), 3, "fewer folds"),
+        (a_splitter(SplitKind.TIME, codes=[0] * 10 + [1, 0] * 15, key=range(40)), 5, "fewer folds"),
     ],
 )
 def test_an_impossible_split_says_the_way_out(splitter: Splitter, folds: int, says: str) -> None:

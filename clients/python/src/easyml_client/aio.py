@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 
-from easyml_client.channel import Exchange, Guarded, as_method, options, unknown
+from easyml_client.channel import Exchange, as_method, options, unknown
 from easyml_client.credentials import KeptInMemory, SessionCredentials, renewing
 from easyml_client.discovery import Connection
 from easyml_client.profile import SavedSession
@@ -33,13 +33,51 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _Outgoing:
+    """Messages on their way into a stream: an error of their maker is kept and ends the call.
+
+    Left alone, gRPC would cancel the call, which looks as if the caller's task had been cancelled.
+    """
+
+    def __init__(self, messages: Iterable[Any] | AsyncIterable[Any]) -> None:
+        self._messages = messages if isinstance(messages, AsyncIterable) else _in_thread(messages)
+        self._error: Exception | None = None
+        self._cancel: Callable[[], Any] | None = None
+
+    async def send(self) -> AsyncIterator[Any]:
+        """For gRPC."""
+        try:
+            async for message in self._messages:
+                yield message
+        except Exception as error:
+            self._error = error
+            if self._cancel:
+                self._cancel()
+
+    def ends(self, cancel: Callable[[], Any]) -> None:
+        """How the call is ended."""
+        self._cancel = cancel
+
+    def raise_own(self) -> None:
+        """Raises the maker's error, if that is what ended the call."""
+        if self._error:
+            raise self._error from None
+
+
+async def _in_thread(messages: Iterable[Any]) -> AsyncIterator[Any]:
+    """Messages whose making may block, because they come from a file."""
+    iterator = iter(messages)
+    while (message := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield message
+
+
 class Responses:
     """An open stream of responses."""
 
-    def __init__(self, exchange: Exchange, call: Any, guarded: Guarded[Any] | None = None) -> None:
+    def __init__(self, exchange: Exchange, call: Any, outgoing: _Outgoing | None = None) -> None:
         self._exchange = exchange
         self._call = call
-        self._guarded = guarded
+        self._outgoing = outgoing
         self._first: Any = None
 
     async def open(self) -> Responses:
@@ -66,8 +104,8 @@ class Responses:
         return None if response is grpc.aio.EOF else response
 
     def _raise_own(self) -> None:
-        if self._guarded and self._guarded.error:
-            raise self._guarded.error from None
+        if self._outgoing:
+            self._outgoing.raise_own()
 
 
 class Driver:
@@ -169,27 +207,26 @@ class Driver:
 
     async def _send(self, step: Send, opened: list[Any]) -> Any:
         exchange = self._exchange(step.request)
-        guarded = Guarded(step.messages())
-        call = self._callable("stream_unary", exchange, step.response)(_in_thread(guarded), metadata=exchange.metadata)
+        outgoing = _Outgoing(step.messages())
+        call = self._callable("stream_unary", exchange, step.response)(outgoing.send(), metadata=exchange.metadata)
         opened.append(call)
+        outgoing.ends(call.cancel)
         try:
-            response = await call
+            return await call
         except grpc.RpcError as error:
-            if guarded.error:
-                raise guarded.error from None
+            outgoing.raise_own()
             raise exchange.error(error) from error
-        if guarded.error:
-            raise guarded.error
-        return response
+        except asyncio.CancelledError:
+            outgoing.raise_own()
+            raise
 
     async def _converse(self, step: Converse, opened: list[Any]) -> Responses:
         exchange = self._exchange(step.request)
-        guarded: Guarded[Any] = Guarded(())
-        messages = _guarded(cast("AsyncIterable[Any]", step.messages), guarded)
-        call = self._callable("stream_stream", exchange, step.response)(messages, metadata=exchange.metadata)
+        outgoing = _Outgoing(step.messages)
+        call = self._callable("stream_stream", exchange, step.response)(outgoing.send(), metadata=exchange.metadata)
         opened.append(call)
-        guarded.ends(call.cancel)
-        return await Responses(exchange, call, guarded).open()
+        outgoing.ends(call.cancel)
+        return await Responses(exchange, call, outgoing).open()
 
     def _callable(self, shape: str, exchange: Exchange, response: Any) -> Any:
         """GRPC's callable for a method; made once, because predictions are called often."""
@@ -199,20 +236,6 @@ class Driver:
                 path, request_serializer=_serialize, response_deserializer=response.FromString
             )
         return self._calls[path]
-
-
-async def _in_thread(messages: Guarded[Any]) -> AsyncIterator[Any]:
-    """Messages whose making blocks (they come from a file)."""
-    while (message := await asyncio.to_thread(next, messages, None)) is not None:
-        yield message
-
-
-async def _guarded(messages: AsyncIterable[Any], guarded: Guarded[Any]) -> AsyncIterator[Any]:
-    try:
-        async for message in messages:
-            yield message
-    except Exception as error:
-        guarded.failed(error)
 
 
 def _serialize(message: Any) -> bytes:

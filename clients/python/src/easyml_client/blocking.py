@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 
-from easyml_client.channel import Exchange, Guarded, as_method, options, unknown
+from easyml_client.channel import Exchange, as_method, options, unknown
 from easyml_client.credentials import KeptInMemory, SessionCredentials, renewing
 from easyml_client.discovery import Connection
 from easyml_client.profile import SavedSession
@@ -32,13 +32,56 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _Outgoing:
+    """Messages on their way into a stream, made on gRPC's side: an error of their maker is kept and ends the call.
+
+    Left alone, gRPC would log it and tell the caller nothing but UNKNOWN.
+    """
+
+    def __init__(self, messages: Iterable[Any]) -> None:
+        self._messages = iter(messages)
+        self._error: Exception | None = None
+        self._cancel: Callable[[], Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """For gRPC's thread."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next message; after an error there is none."""
+        try:
+            return next(self._messages)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._fail(error)
+            raise StopIteration from None
+
+    def _fail(self, error: Exception) -> None:
+        """Keeps the error and ends the call."""
+        self._error = error
+        if self._cancel:
+            self._cancel()
+
+    def ends(self, cancel: Callable[[], Any]) -> None:
+        """How the call is ended; at once, if it already went wrong."""
+        self._cancel = cancel
+        if self._error:
+            cancel()
+
+    def raise_own(self) -> None:
+        """Raises the maker's error, if that is what ended the call."""
+        if self._error:
+            raise self._error from None
+
+
 class Responses:
     """An open stream of responses, the first of which is there."""
 
-    def __init__(self, exchange: Exchange, responses: Any, guarded: Guarded[Any] | None = None) -> None:
+    def __init__(self, exchange: Exchange, responses: Any, outgoing: _Outgoing | None = None) -> None:
         self._exchange = exchange
         self._responses = responses
-        self._guarded = guarded
+        self._outgoing = outgoing
         self._first = self._next()
 
     def receive(self) -> Any:
@@ -52,8 +95,8 @@ class Responses:
         try:
             return next(self._responses, None)
         except grpc.RpcError as error:
-            if self._guarded and self._guarded.error:
-                raise self._guarded.error from None
+            if self._outgoing:
+                self._outgoing.raise_own()
             raise self._exchange.error(error) from error
 
 
@@ -148,24 +191,23 @@ class Driver:
 
     def _send(self, step: Send, opened: list[Any]) -> Any:
         exchange = self._exchange(step.request)
-        guarded = Guarded(step.messages())
-        call = self._callable("stream_unary", exchange, step.response).future(guarded, metadata=exchange.metadata)
+        outgoing = _Outgoing(step.messages())
+        call = self._callable("stream_unary", exchange, step.response).future(outgoing, metadata=exchange.metadata)
         opened.append(call)
-        guarded.ends(call.cancel)
+        outgoing.ends(call.cancel)
         try:
             return call.result()
         except (grpc.RpcError, grpc.FutureCancelledError) as error:
-            if guarded.error:
-                raise guarded.error from None
+            outgoing.raise_own()
             raise exchange.error(call if isinstance(error, grpc.FutureCancelledError) else error) from error
 
     def _converse(self, step: Converse, opened: list[Any]) -> Responses:
         exchange = self._exchange(step.request)
-        guarded = Guarded(cast("Iterable[Any]", step.messages))
-        call = self._callable("stream_stream", exchange, step.response)(guarded, metadata=exchange.metadata)
+        outgoing = _Outgoing(cast("Iterable[Any]", step.messages))
+        call = self._callable("stream_stream", exchange, step.response)(outgoing, metadata=exchange.metadata)
         opened.append(call)
-        guarded.ends(call.cancel)
-        return Responses(exchange, call, guarded)
+        outgoing.ends(call.cancel)
+        return Responses(exchange, call, outgoing)
 
     def _callable(self, shape: str, exchange: Exchange, response: Any) -> Any:
         """GRPC's callable for a method; made once, because predictions are called often."""

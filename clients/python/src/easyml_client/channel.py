@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from importlib import resources
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -18,7 +18,6 @@ from easyml_client.errors import EasyMLError, from_rpc
 from easyml_client.methods import Method, method_of
 from easyml_client.steps import Step
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -63,44 +62,6 @@ class Exchange:
     def error(self, error: grpc.RpcError) -> EasyMLError:
         """What went wrong, in our words."""
         return from_rpc(error, target=self._target, method=self.method.name, call_id=self.call_id)
-
-
-class Guarded(Generic[T]):
-    """Messages on their way into a stream, made on gRPC's side: an error of their maker is kept and ends the call.
-
-    Left alone, gRPC would log it and tell the caller nothing but UNKNOWN.
-    """
-
-    def __init__(self, messages: Iterable[T]) -> None:
-        self._messages = iter(messages)
-        self.error: Exception | None = None
-        self._cancel: Callable[[], Any] | None = None
-
-    def __iter__(self) -> Iterator[T]:
-        """For gRPC's thread."""
-        return self
-
-    def __next__(self) -> T:
-        """The next message; after an error there is none."""
-        try:
-            return next(self._messages)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self.failed(error)
-            raise StopIteration from None
-
-    def failed(self, error: Exception) -> None:
-        """Keeps the error and ends the call."""
-        self.error = error
-        if self._cancel:
-            self._cancel()
-
-    def ends(self, cancel: Callable[[], Any]) -> None:
-        """How the call is ended; at once, if it already went wrong."""
-        self._cancel = cancel
-        if self.error:
-            cancel()
 
 
 def as_method(function: F, plan: Callable[..., Any]) -> F:

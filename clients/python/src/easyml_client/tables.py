@@ -83,7 +83,7 @@ def _column(name: str, cells: Sequence[Any]) -> table_pb2.Column | None:
         column.bools.values.extend(bool(cell) for cell in cells)
     elif kinds == {int} and all(cell in _INT64 for cell in present):
         column.int64s.values.extend(cell or 0 for cell in cells)
-    elif kinds <= {int, float}:
+    elif kinds <= {int, float} and all(isinstance(cell, float) or _is_exact(cell) for cell in present):
         column.doubles.values.extend(0.0 if cell is None else float(cell) for cell in cells)
     elif all(isinstance(cell, str) for cell in present):
         column.strings.values.extend(cell or "" for cell in cells)
@@ -92,6 +92,11 @@ def _column(name: str, cells: Sequence[Any]) -> table_pb2.Column | None:
     else:
         return None
     return column
+
+
+def _is_exact(number: int) -> bool:
+    """Whether a double holds the number as it is."""
+    return abs(number) < 1 << 1023 and int(float(number)) == number
 
 
 def _json(cell: Any) -> Any:
