@@ -41,7 +41,7 @@ def main() -> None:
         version = client.models.get(best.model_version_id or "")
         client.models.set_alias(version, "champion")
         exported = export(client, version)
-        predict(client, version, dataset)
+        predict(client, version)
         say(f"\nThe same call from a shell, while the server runs:\n\n{grpcurl(client, version)}\n")
     say(f"Done in {time.monotonic() - started:.0f} s. The exported model lies in {exported}.")
 
@@ -100,9 +100,7 @@ def compare(client: EasyML, experiments: list[Experiment]) -> Experiment:
     for heading in ("rank", "algorithm", comparison.metric, "accuracy", "seconds"):
         table.add_column(heading)
     for row in comparison.experiments:
-        accuracy = next(
-            m.value for m in row.experiment.metrics if m.metric == "accuracy" and m.partition == "test"
-        )
+        accuracy = next(m.value for m in row.experiment.metrics if m.metric == "accuracy" and m.partition == "test")
         table.add_row(
             str(row.rank),
             row.experiment.spec.algorithm,
@@ -124,7 +122,7 @@ def export(client: EasyML, version: ModelVersion) -> Path:
     return path
 
 
-def predict(client: EasyML, version: ModelVersion, dataset: Dataset) -> None:
+def predict(client: EasyML, version: ModelVersion) -> None:
     """Predict one row at a time, as a stream, and as a table."""
     rows = examples(version)
     single = client.predictions.predict(version, rows[:1])

@@ -15,7 +15,7 @@ STOP_SECONDS = 30
 
 def main() -> int:
     print("Starting a server ...", flush=True)
-    server = subprocess.Popen(  # noqa: S603 (our own command)
+    server = subprocess.Popen(
         [sys.executable, "-m", "easyml_server", "serve", "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,

@@ -5,7 +5,6 @@ Run by `make generate`; prints to standard output.
 
 from __future__ import annotations
 
-
 from pydantic_core import PydanticUndefined
 
 from easyml_server.settings import Settings

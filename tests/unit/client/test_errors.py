@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - a servicer takes what gRPC gives it
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - a servicer takes what gRPC gives it
 from __future__ import annotations
 
 import os
@@ -113,9 +114,9 @@ def test_an_answer_that_was_lost_is_asked_for_with_the_same_request_id() -> None
 def test_a_session_that_was_ended_is_said_and_not_tried_again() -> None:
     servicer = Sessions()
     servicer.number = 7  # refresh-1 was used long ago
-    with serving(servicer) as target, a_client(servicer, target) as client:
-        with pytest.raises(errors.NotSignedIn) as caught:
-            client.projects.get(an_id("project"))
+    refused = pytest.raises(errors.NotSignedIn)
+    with serving(servicer) as target, a_client(servicer, target) as client, refused as caught:
+        client.projects.get(an_id("project"))
     assert caught.value.reason == "TOKEN_REUSED"
 
 

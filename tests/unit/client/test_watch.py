@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - a servicer takes what gRPC gives it
 from __future__ import annotations
 
 import threading
@@ -132,16 +133,20 @@ def test_a_watch_gives_up_in_the_end() -> None:
     from easyml_client.plans.trainings import watch
     from easyml_client.steps import Open, Sleep
 
-    plan = watch(an_id("experiment"))
-    step, waits = next(plan), []
-    with pytest.raises(errors.Unavailable):
+    plan, waits = watch(an_id("experiment")), []
+
+    def never_reach_the_server() -> None:
+        step = next(plan)
         while True:
-            if isinstance(step, Open):
-                step = plan.throw(errors.Unavailable("away"))
-            else:
-                assert isinstance(step, Sleep)
+            if isinstance(step, Sleep):
                 waits.append(step.seconds)
                 step = plan.send(None)
+            else:
+                assert isinstance(step, Open)
+                step = plan.throw(errors.Unavailable("away"))
+
+    with pytest.raises(errors.Unavailable):
+        never_reach_the_server()
     assert waits[:5] == [0.2, 0.4, 0.8, 1.6, 3.0]
     assert 60 < sum(waits) < 80
 

@@ -212,13 +212,15 @@ class Driver:
         opened.append(call)
         outgoing.ends(call.cancel)
         try:
-            return await call
+            response = await call
         except grpc.RpcError as error:
             outgoing.raise_own()
             raise exchange.error(error) from error
         except asyncio.CancelledError:
             outgoing.raise_own()
             raise
+        outgoing.raise_own()
+        return response
 
     async def _converse(self, step: Converse, opened: list[Any]) -> Responses:
         exchange = self._exchange(step.request)

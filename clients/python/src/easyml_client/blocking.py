@@ -196,10 +196,12 @@ class Driver:
         opened.append(call)
         outgoing.ends(call.cancel)
         try:
-            return call.result()
+            response = call.result()
         except (grpc.RpcError, grpc.FutureCancelledError) as error:
             outgoing.raise_own()
             raise exchange.error(call if isinstance(error, grpc.FutureCancelledError) else error) from error
+        outgoing.raise_own()
+        return response
 
     def _converse(self, step: Converse, opened: list[Any]) -> Responses:
         exchange = self._exchange(step.request)

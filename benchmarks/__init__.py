@@ -1,0 +1,1 @@
+"""What `make bench` measures: the budgets of docs/architecture.md, as ratios in one run."""
