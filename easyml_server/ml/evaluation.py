@@ -63,21 +63,24 @@ def warn_of_undefined(values: Values, partition: Partition, pipeline: Pipeline, 
 
 
 def _predict(pipeline: Pipeline, asked: pd.DataFrame, rows: NDArray[np.int64], aim: Aim) -> Predictions:
+    """Preprocessing is done once, since labels and scores are asked for apart."""
     weights = aim.weights_to_measure(rows)
-    predicted = pipeline.predict(asked)
+    prepare, estimator = pipeline[0], pipeline[-1]
+    inputs = prepare.transform(asked)
+    predicted = estimator.predict(inputs)
     if not len(aim.target.labels):
         _check_finite(predicted)
         return Predictions(aim.target.values[rows], predicted, weights)
-    scores, are_probabilities = _scores(pipeline, asked)
+    scores, are_probabilities = _scores(estimator, inputs)
     codes = aim.target.codes_of(predicted)
     return Predictions(aim.target.codes[rows], codes, weights, scores, are_probabilities)
 
 
-def _scores(pipeline: Pipeline, asked: pd.DataFrame) -> tuple[NDArray[np.float64], bool]:
+def _scores(estimator: Any, inputs: NDArray[Any]) -> tuple[NDArray[np.float64], bool]:
     """Probabilities, else decision values; 32-bit probabilities are made to sum to 1 again."""
-    if not hasattr(pipeline, "predict_proba"):
-        return np.asarray(pipeline.decision_function(asked), dtype=np.float64), False
-    probabilities = np.asarray(pipeline.predict_proba(asked), dtype=np.float64)
+    if not hasattr(estimator, "predict_proba"):
+        return np.asarray(estimator.decision_function(inputs), dtype=np.float64), False
+    probabilities = np.asarray(estimator.predict_proba(inputs), dtype=np.float64)
     _check_finite(probabilities)
     return probabilities / probabilities.sum(axis=1, keepdims=True), True
 

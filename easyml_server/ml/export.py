@@ -30,6 +30,9 @@ from easyml_server.ml.trusted_types import TRUSTED_TYPES
 SKOPS_FILENAME: Final = "model.skops"
 ONNX_FILENAME: Final = "model.onnx"
 MAX_PARITY_ROWS: Final = 2000
+# The converters walk through trees node by node: about 15 s and 1.5 GB of memory for a pipeline of this size.
+MAX_CONVERTED_BYTES: Final = 100 << 20
+_TOO_LARGE: Final = Parity(proved=False, cause="The pipeline is too large to be turned into a graph (above 100 MiB).")
 _ODD_ROWS: Final = 50
 _UNSEEN: Final = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_CAUSE: Final = 300
@@ -52,8 +55,8 @@ class FittedModel:
 def export_model(model: FittedModel, folder: Path, max_bytes: int) -> ModelManifest:
     """Write all files. Raises Refused (MODEL_TOO_LARGE) when the pipeline alone is larger than `max_bytes`."""
     stored = _write_pipeline(model.pipeline, folder, max_bytes)
-    graph, parity = make_graph(model)
     artifacts = [stored]
+    graph, parity = make_graph(model) if stored.size_bytes <= MAX_CONVERTED_BYTES else (None, _TOO_LARGE)
     if graph is not None and stored.size_bytes + len(graph) > max_bytes:
         graph, parity = None, replace(parity, proved=False, cause="Pipeline and graph together would be too large.")
     if graph is not None:

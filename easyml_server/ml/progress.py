@@ -1,6 +1,6 @@
 """Fits an estimator and tells how it goes, by the library's own means only.
 
-    logistic_regression (lbfgs)     scikit-learn's fit callbacks: every iteration
+    logistic_regression (lbfgs)     scikit-learn's fit callbacks: every iteration, some with losses
     gradient_boosting               its monitor: every tree, with the training loss
     random_forest, extra_trees      grown in ten parts by `warm_start`, which draws the same trees as one fit
     xgboost, lightgbm               their callbacks: every tree, with the losses of learned and held-out rows
@@ -28,6 +28,7 @@ from easyml_server.domain.experiments import Partition
 _FOREST_PARTS: Final = 10
 # Scores between iterations are a courtesy: on this many rows of each side at most.
 _SCORED_ROWS: Final = 2000
+_SCORED_EVERY: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,13 @@ class _LbfgsCallback:
         """Tell an iteration; the library ends one more than it ran, without a fitted estimator."""
         if context.task_name != "lbfgs-iter" or fitted_estimator is None:
             return
-        values = {f"{side}_log_loss": _log_loss(fitted_estimator, rows) for side, rows in self._sides.items()}
+        iteration = context.task_id + 1
+        # A score takes longer than an iteration on a small table: not each of them has one.
+        scored = iteration <= _SCORED_EVERY or iteration % _SCORED_EVERY == 0
+        sides = self._sides.items() if scored else ()
+        values = {f"{side}_log_loss": _log_loss(fitted_estimator, rows) for side, rows in sides}
         # How many there will be is not known: it stops when it has converged.
-        self._watch.completed(context.task_id + 1, 0, values)
+        self._watch.completed(iteration, 0, values)
 
 
 def _fit_logistic_regression(estimator: Any, learned: Rows, held_out: Rows, watch: Watch) -> Any:

@@ -110,13 +110,14 @@ class AuthService:
                 return key.revoke_time is None and key.expire_time > now
         return False
 
-    async def register(self, email: str, password: str, display_name: str) -> tuple[User, SessionTokens]:
+    async def register(self, email: str, password: str, display_name: str, address: str) -> tuple[User, SessionTokens]:
         """Make an account and sign it in."""
         if not self._open_registration:
             raise NotAllowed(
                 "This server does not let people register themselves; ask its administrator for an account.",
                 Reason.REGISTRATION_CLOSED,
             )
+        self._addresses.check(address, self._clock())
         user = await self.create_user(email, password, display_name, administrator=False)
         return user, await self._sign_in(user)
 

@@ -73,7 +73,7 @@ class TrainingDispatcher:
         """Stop a training that runs here; a queued one is ended by the next look at the queue."""
         run = self._running.get(experiment_id)
         if run is not None:
-            run.cancel(by_user=True)
+            run.cancel_for_user()
         self.wake()
 
     async def recover(self) -> None:
@@ -94,7 +94,7 @@ class TrainingDispatcher:
             try:
                 while len(self._running) < self._trainer.slots and await self._start_next():
                     pass
-                await self._end_cancelled_in_queue()
+                await self._end_cancelled()
             except EasyMLError as error:
                 log.warning("queue_unreadable", error=error.message)
             with suppress(TimeoutError):
@@ -107,7 +107,7 @@ class TrainingDispatcher:
         self._stopping = True
         runs = list(self._running.values())
         for run in runs:
-            run.cancel(by_user=False)
+            run.cancel()
         await asyncio.gather(*(run.done() for run in runs), return_exceptions=True)
 
     async def _start_next(self) -> bool:
@@ -129,6 +129,7 @@ class TrainingDispatcher:
         try:
             with self._hub.use(experiment.id) as feed:
                 training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
+                run.log = training_log
                 training_log.add(StateChanged(TrainingState.RUNNING))
                 writer = asyncio.create_task(training_log.run())
                 try:
@@ -293,12 +294,18 @@ class TrainingDispatcher:
                 await work.commit()
             training_log.publish(events)
 
-    async def _end_cancelled_in_queue(self) -> None:
+    async def _end_cancelled(self) -> None:
+        """End what was cancelled in the queue, or between its claim and its start."""
         async with self._store.read() as work:
             unfinished = await work.experiments.unfinished()
         for experiment in unfinished:
-            if experiment.state is TrainingState.CANCELLING and experiment.id not in self._running:
+            if experiment.state is not TrainingState.CANCELLING:
+                continue
+            run = self._running.get(experiment.id)
+            if run is None:
                 await self._end_without_run(experiment, TrainingState.CANCELLED)
+            else:
+                run.cancel_for_user()
 
 
 class _Run:
@@ -308,6 +315,7 @@ class _Run:
         self.experiment = experiment
         self.warnings: list[TrainingWarning] = []
         self.training: asyncio.Task[Outcome] | None = None
+        self.log: TrainingLog | None = None
         self.cancelled = False
         self.by_user = False
         self._task: asyncio.Task[None] | None = None
@@ -316,10 +324,17 @@ class _Run:
         """Run in a task of its own."""
         self._task = asyncio.create_task(work)
 
-    def cancel(self, *, by_user: bool) -> None:
+    def cancel_for_user(self) -> None:
+        """Stop it because its user said so."""
+        if not self.by_user and self.log is not None:
+            self.by_user = True
+            self.log.add(StateChanged(TrainingState.CANCELLING))
+        self.by_user = True
+        self.cancel()
+
+    def cancel(self) -> None:
         """Stop the training; how it ended is still written down."""
         self.cancelled = True
-        self.by_user = self.by_user or by_user
         if self.training is not None:
             self.training.cancel()
 

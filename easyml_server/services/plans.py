@@ -23,6 +23,7 @@ from easyml_server.domain.errors import InvalidInput, NotFound, Reason
 from easyml_server.domain.experiments import (
     DEFAULT_METRIC,
     Direction,
+    Experiment,
     Metric,
     Objective,
     Split,
@@ -131,14 +132,24 @@ async def plan(work: UnitOfWork, caller: Caller, request: RequestedTraining, lim
         split_experiment_id=request.split.experiment_id,
     )
     earlier = await work.experiments.durations(algorithm.name, request.project_id)
-    return Plan(
-        spec=spec,
-        rows=schema.row_count,
-        memory_bytes=WORKER_FLOOR_BYTES + COPIES * BYTES_PER_CELL * schema.row_count * (len(spec.features) + 1),
-        seconds=_estimated_seconds(earlier, schema.row_count),
-        dataset_name=dataset.name,
-        dataset_sha256=dataset.current.sha256,
-    )
+    seconds = _estimated_seconds(earlier, schema.row_count)
+    return _planned(spec, schema.row_count, seconds, dataset.name, dataset.current.sha256)
+
+
+def _planned(spec: TrainingSpec, rows: int, seconds: float | None, name: str, sha256: str) -> Plan:
+    cells = rows * (len(spec.features) + 1)
+    return Plan(spec, rows, WORKER_FLOOR_BYTES + COPIES * BYTES_PER_CELL * cells, seconds, name, sha256)
+
+
+async def replan(work: UnitOfWork, experiment: Experiment) -> Plan:
+    """The plan of a training that was started before, for the same request again."""
+    rows = experiment.train_rows + experiment.test_rows
+    try:
+        version = await work.datasets.get_version(experiment.spec.dataset_version_id)
+        rows = version.schema.row_count
+    except NotFound:
+        pass  # deleted meanwhile; the rows that were used say as much
+    return _planned(experiment.spec, rows, None, experiment.dataset_name, experiment.dataset_sha256)
 
 
 async def _dataset(work: UnitOfWork, caller: Caller, request: RequestedTraining) -> Dataset:

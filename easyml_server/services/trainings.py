@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from easyml_server.domain.errors import InvalidInput, LimitReached, NotSignedIn, Reason, Stale, WrongState
+from easyml_server.domain.events import StateChanged, TrainingEvent
 from easyml_server.domain.experiments import (
     Direction,
     Experiment,
@@ -26,11 +27,12 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.store import ExperimentFilter, Store, UnitOfWork
 from easyml_server.services.auth import AuthService
 from easyml_server.services.events import EventHub, Heartbeat, StoredEvent, Watcher
-from easyml_server.services.plans import Plan, RequestedTraining, plan
+from easyml_server.services.plans import Plan, RequestedTraining, plan, replan
 from easyml_server.services.projects import checked_name
 from easyml_server.services.requests import find_first_result, remember
 
 QUEUE_RETRY_SECONDS = 5.0
+FIRST_SEQUENCE = 1
 
 
 class Dispatcher(Protocol):
@@ -102,7 +104,7 @@ class TrainingService:
             first = await find_first_result(work, caller, key, now)
             if first is not None:
                 experiment = await work.experiments.get(first, caller)
-                return experiment, Plan(experiment.spec, 0, 0, None, "", "")
+                return experiment, await replan(work, experiment)
             planned = await plan(work, caller, request, self._limits)
             if validate_only:
                 return None, planned
@@ -110,7 +112,8 @@ class TrainingService:
             experiment = self._queued(caller, request, planned)
             await work.experiments.add(experiment)
             session = TrainingSession(experiment.id, TrainingState.QUEUED, folds=planned.spec.folds, update_time=now)
-            await work.experiments.put_session(session)
+            first_event = TrainingEvent(experiment.id, FIRST_SEQUENCE, now, StateChanged(TrainingState.QUEUED))
+            await work.experiments.add_events([first_event], session, experiment.fencing)
             await remember(work, caller, key, experiment.id, now)
             await work.commit()
         self._dispatcher.wake()
@@ -220,6 +223,7 @@ class TrainingService:
             create_time=now,
             update_time=now,
             etag=uuid4().hex,
+            last_sequence=FIRST_SEQUENCE,
         )
 
 

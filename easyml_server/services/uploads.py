@@ -105,11 +105,11 @@ class UploadService:
         self._limits = limits
         self._clock = clock
         self._receiving: dict[tuple[UUID, UUID], int] = {}
-        self._draining = False
+        self._draining = asyncio.Event()
 
     def drain(self) -> None:
         """Uploads that run now flush what they have and end with UNAVAILABLE; they can be continued."""
-        self._draining = True
+        self._draining.set()
 
     async def upload(self, caller: Caller, stated: Stated, chunks: Chunks) -> Dataset:
         """Receive the chunks of one call; once all bytes are there, convert them and store the dataset."""
@@ -247,25 +247,23 @@ class UploadService:
 
     async def _timed(self, chunks: Chunks) -> AsyncIterator[bytes]:
         iterator = chunks.__aiter__()
-        while True:
-            if self._draining:
-                raise Unavailable(
-                    "The server is shutting down; continue the upload in a moment.",
-                    Reason.SERVER_DRAINING,
-                    retry_after=2.0,
-                )
-            try:
-                async with asyncio.timeout(self._limits.upload_idle_seconds):
-                    chunk = await anext(iterator)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                raise Unavailable(
-                    f"Nothing came for {self._limits.upload_idle_seconds:.0f} s; continue the upload where it stopped.",
-                    retry_after=1.0,
-                    metadata={"part": "upload"},
-                ) from error
-            yield chunk
+        draining = asyncio.ensure_future(self._draining.wait())
+        idle = self._limits.upload_idle_seconds
+        coming: asyncio.Future[bytes | None] | None = None
+        try:
+            while True:
+                coming = asyncio.ensure_future(_next(iterator))
+                await asyncio.wait({coming, draining}, timeout=idle, return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    raise _shutting_down() if draining.done() else _silent(idle)
+                chunk = coming.result()
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            draining.cancel()
+            if coming is not None:
+                coming.cancel()
 
     def _check_chunk(self, upload: Upload, total: int, chunk: bytes) -> None:
         if len(chunk) > self._limits.max_chunk_bytes:
@@ -433,6 +431,24 @@ class _Receiver:
         batch, self._batch, self._batched = self._batch, [], 0
         if batch:
             await asyncio.to_thread(self._file.writelines, batch)
+
+
+async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(iterator, None)
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable(
+        "The server is shutting down; continue the upload in a moment.", Reason.SERVER_DRAINING, retry_after=2.0
+    )
+
+
+def _silent(seconds: float) -> Unavailable:
+    return Unavailable(
+        f"Nothing came for {seconds:.0f} s; continue the upload where it stopped.",
+        retry_after=1.0,
+        metadata={"part": "upload"},
+    )
 
 
 def _open_at(path: Path, offset: int) -> BinaryIO:

@@ -55,6 +55,8 @@ def worker_environment(threads: int, extra: Mapping[str, str] = MappingProxyType
         # mimalloc reserves 1 GiB at once, and the thread of jemalloc would not survive a fork.
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        # From its import on, onnxruntime keeps a file of usage in the home folder and a thread that sends it away.
+        "ORT_DISABLE_TELEMETRY": "1",
         **extra,
     }
 

@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from easyml_server.domain.datasets import Conversion, FileFormat, ReadOptions, TableLimits
+from easyml_server.domain.datasets import Conversion, FileFormat, ReadOptions, TableLimits, TableSchema
 from easyml_server.domain.errors import InvalidInput, Reason, Unavailable
+from easyml_server.domain.training import TrainingSucceeded
 from easyml_server.trainers.converter import ConverterLimits, ProcessTableReader, start_table_reader
 from easyml_server.trainers.local import LocalTrainer, start_local_trainer
 from easyml_server.trainers.processes import ProcessLimits, ProcessPool, start_pool, worker_environment
 from easyml_server.trainers.resources import usage_by_proc, usage_by_ps
+from tests.integration.jobs import a_job
 from tests.integration.worker_entries import HERE
 
 SECRET = "EASYML_CANARY"
@@ -186,7 +189,7 @@ async def test_warmed_up_trainers_have_one_thread_and_no_grpc(tmp_path: Path) ->
         found = await surroundings(trainer.pool, tmp_path)
         modules = {name.partition(".")[0] for name in found["modules"]}  # type: ignore[attr-defined]
         assert {"pandas", "sklearn", "lightgbm", "xgboost"} <= modules
-        assert not modules & {"grpc", "onnxruntime", "sqlalchemy"}
+        assert not modules & {"grpc", "sqlalchemy", "mlflow"}
         assert trainer.pool.process_id
         assert psutil.Process(trainer.pool.process_id).num_threads() == 1
 
@@ -244,3 +247,25 @@ def wait_for_end(process_ids: list[int]) -> None:
     processes = [psutil.Process(pid) for pid in process_ids if psutil.pid_exists(pid)]
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_a_table_becomes_a_model_and_again_the_same(tmp_path: Path) -> None:
+    source, target = tmp_path / "flowers.csv", tmp_path / "table.parquet"
+    source.write_text(
+        "x,c,y\n" + "".join(f"{i % 17},{'ab'[i % 2]},{'no' if i % 17 < 8 else 'yes'}\n" for i in range(300))
+    )
+    async with start_table_reader(1) as reader:
+        options, limits = ReadOptions(), TableLimits()
+        found = await reader.convert(Conversion(str(source), FileFormat.CSV, options, str(target), limits))
+    async with start_local_trainer(2) as trainer:
+        outcomes = await asyncio.gather(*(_trained(trainer, tmp_path / name, target, found.schema) for name in "ab"))
+    assert outcomes[0].metrics == outcomes[1].metrics
+    written = {artifact.filename for artifact in outcomes[0].manifest.artifacts}
+    assert written <= {path.name for path in (tmp_path / "a").iterdir()}
+
+
+async def _trained(trainer: LocalTrainer, folder: Path, table: Path, schema: TableSchema) -> TrainingSucceeded:
+    job = replace(a_job(folder, features=("x", "c")), table_path=str(table), schema=schema)
+    outcome = await trainer.train(job, lambda _: None)
+    assert isinstance(outcome, TrainingSucceeded), outcome
+    return outcome

@@ -6,13 +6,21 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from easyml_server.domain.errors import InvalidInput, Reason
 from easyml_server.domain.pages import DEFAULT_PAGE_SIZE, Order, Page, PageRequest
 from easyml_server.transport.calls import CURRENT, caller
 
+MAX_PAGE_BYTES = 3 << 20
+"""Clients accept answers of 4 MiB by default."""
 PAGING_FIELDS = ("page_size", "page_token", "view")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result", bound=Message)
 
 
 def page_request(request: Any, order: Order = Order.NEWEST_FIRST) -> PageRequest:
@@ -25,6 +33,31 @@ def page_request(request: Any, order: Order = Order.NEWEST_FIRST) -> PageRequest
         name_prefix=request.name_prefix if "name_prefix" in fields else "",
         labels=dict(request.labels) if "labels" in fields else {},
     )
+
+
+def fit(
+    request: Any, page: Page[Item], convert: Callable[[Item], Result], position: Callable[[Item], tuple[str, str]]
+) -> tuple[list[Result], str]:
+    """The messages of a page and the next token; cut where the answer would grow beyond `MAX_PAGE_BYTES`."""
+    messages: list[Result] = []
+    size = 0
+    for index, item in enumerate(page.items):
+        message = convert(item)
+        size += message.ByteSize()
+        if messages and size > MAX_PAGE_BYTES:
+            return messages, page_token(request, position(page.items[index - 1]))
+        messages.append(message)
+    return messages, page_token(request, page.next)
+
+
+def by_time(item: Any) -> tuple[str, str]:
+    """The position of an item in a list ordered by time."""
+    return item.create_time.isoformat(), str(item.id)
+
+
+def by_name(item: Any) -> tuple[str, str]:
+    """The position of an item in a list ordered by name."""
+    return item.name, str(item.id)
 
 
 def next_page_token(request: Any, page: Page[Any]) -> str:

@@ -23,7 +23,9 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         async def register() -> pb.RegisterResponse:
-            user, tokens = await self._auth.register(request.email, request.password, request.display_name)
+            user, tokens = await self._auth.register(
+                request.email, request.password, request.display_name, CURRENT.get().peer
+            )
             return pb.RegisterResponse(user=user_to_proto(user), session=session_to_proto(tokens))
 
         return await self._replay.once(request, register)

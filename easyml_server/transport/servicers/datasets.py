@@ -25,7 +25,7 @@ from easyml_server.transport.converters.datasets import (
     upload_to_proto,
 )
 from easyml_server.transport.converters.enums import DATASET_ORDER, FILE_FORMAT
-from easyml_server.transport.converters.pages import next_page_token, page_request
+from easyml_server.transport.converters.pages import by_name, by_time, fit, page_request
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.files import read_chunks
 
@@ -96,8 +96,9 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         order = DATASET_ORDER.get(request.order_by, Order.NEWEST_FIRST)
         page = await self._datasets.list(caller(), UUID(request.project_id), page_request(request, order))
         full = request.view == project_pb2.RESOURCE_VIEW_FULL
-        datasets = [dataset_to_proto(dataset, full=full) for dataset in page.items]
-        return pb.ListDatasetsResponse(datasets=datasets, next_page_token=next_page_token(request, page))
+        position = by_name if order is Order.BY_NAME else by_time
+        datasets, token = fit(request, page, lambda dataset: dataset_to_proto(dataset, full=full), position)
+        return pb.ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
     async def UpdateDataset(self, request: pb.UpdateDatasetRequest, context: Context) -> pb.UpdateDatasetResponse:
         dataset = await self._datasets.update(caller(), to_change(request), request.update_mask.paths)

@@ -17,7 +17,7 @@ from easyml_server.transport.converters.models import (
     to_version_name,
     version_to_proto,
 )
-from easyml_server.transport.converters.pages import next_page_token, page_request
+from easyml_server.transport.converters.pages import by_time, fit, next_page_token, page_request
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.converters.values import to_time
 from easyml_server.transport.files import read_chunks
@@ -41,8 +41,8 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             caller(), UUID(request.project_id), page_request(request), request.model_name, request.alias
         )
         full = request.view == project_pb2.RESOURCE_VIEW_FULL
-        versions = [version_to_proto(version, full=full) for version in page.items]
-        return pb.ListModelVersionsResponse(model_versions=versions, next_page_token=next_page_token(request, page))
+        versions, token = fit(request, page, lambda version: version_to_proto(version, full=full), by_time)
+        return pb.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
     async def GetModelVersion(self, request: pb.GetModelVersionRequest, context: Context) -> pb.GetModelVersionResponse:
         by_id = request.WhichOneof("target") == "model_version_id"

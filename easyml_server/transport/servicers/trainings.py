@@ -25,7 +25,7 @@ from easyml_server.transport.converters.experiments import (
     plan_to_proto,
     to_requested,
 )
-from easyml_server.transport.converters.pages import next_page_token, page_request, page_token
+from easyml_server.transport.converters.pages import by_time, fit, page_request, page_token
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.converters.values import find_id
 
@@ -93,8 +93,8 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         order = EXPERIMENT_ORDER.get(request.order_by, Order.NEWEST_FIRST)
         page = await self._trainings.list(caller(), UUID(request.project_id), page_request(request, order), only)
         full = request.view == project_pb2.RESOURCE_VIEW_FULL
-        experiments = [experiment_to_proto(experiment, full=full) for experiment in page.items]
-        return pb.ListExperimentsResponse(experiments=experiments, next_page_token=next_page_token(request, page))
+        experiments, token = fit(request, page, lambda experiment: experiment_to_proto(experiment, full=full), by_time)
+        return pb.ListExperimentsResponse(experiments=experiments, next_page_token=token)
 
     async def CompareExperiments(
         self, request: pb.CompareExperimentsRequest, context: Context

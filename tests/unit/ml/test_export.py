@@ -28,7 +28,7 @@ from easyml_server.domain.models import (
     Signature,
     SignatureColumn,
 )
-from easyml_server.ml import graphs
+from easyml_server.ml import export, graphs
 from easyml_server.ml.export import FittedModel, load_pipeline, make_graph, probe_rows
 from easyml_server.ml.trusted_types import TRUSTED_TYPES
 
@@ -90,6 +90,24 @@ def test_a_graph_that_predicts_otherwise_is_thrown_away(monkeypatch: pytest.Monk
     assert (parity.proved, parity.rows) == (False, 20 + 20 + 20)
     assert parity.max_difference == pytest.approx(0.001, rel=1e-3)
     assert "60 of 60 rows" in parity.cause
+
+
+@pytest.mark.parametrize("limit", ["MAX_CONVERTED_BYTES", "max_model_bytes"])
+def test_a_graph_that_would_be_too_large_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    model = a_fitted_model(Pipeline([("estimator", LinearRegression())]))
+    size = 1 << 30
+    if limit == "MAX_CONVERTED_BYTES":
+        monkeypatch.setattr(export, limit, 10)
+    else:
+        skops.io.dump(model.pipeline, tmp_path / "measured")
+        size = (tmp_path / "measured").stat().st_size + 10
+    manifest = export.export_model(model, tmp_path, size)
+    assert [artifact.format for artifact in manifest.artifacts] == [ArtifactFormat.SKOPS]
+    assert not manifest.parity.proved
+    assert "too large" in manifest.parity.cause
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def answers(predictions: list[Any], probabilities: list[list[float]] | None = None) -> graphs.Answers:

@@ -19,6 +19,7 @@ app = App(
         "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 Ctrl-C."
     ),
     version=__version__,
+    suppress_keyboard_interrupt=False,
     default_parameter=DEFAULTS,
 )
 

@@ -1,0 +1,89 @@
+"""A model version in memory: from the table of a request to its answer, in one thread and without waiting."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from easyml.v1 import prediction_service_pb2 as pb
+from easyml.v1 import table_pb2
+from easyml_server.domain.datasets import StorageType
+from easyml_server.domain.models import ModelManifest, Signature
+from easyml_server.serving.layout import Layout
+from easyml_server.serving.notes import NoteTaker
+from easyml_server.serving.predictors import CannotLoad, Predictor, Run, load_predictor, read_manifest
+from easyml_server.serving.tables import Request, TableLimits, TableReader
+
+QUICK_SECONDS: Final = 0.002
+_WARM_UP_RUNS: Final = 5
+
+
+class LoadedModel:
+    """A model version that answers requests; `quick` says whether one row takes less than a thread is worth."""
+
+    def __init__(self, version_id: str, signature: Signature, predictor: Predictor, limits: TableLimits) -> None:
+        self.version_id = version_id
+        self.quick = False
+        self._signature = signature
+        self._predictor = predictor
+        self._layout = Layout(signature)
+        self._reader = TableReader(signature, limits)
+        self._notes = NoteTaker(signature)
+
+    def answer(self, request: Request, response: pb.PredictResponse, run: Run | None = None) -> None:
+        """Fill in the answer to a request. Raises InvalidInput where the table does not fit the signature."""
+        table = self._reader.read(request)
+        blocks = self._layout.prepare(table)
+        answers = self._predictor.predict(blocks, table.rows, run)
+        response.prediction_id = str(uuid4())
+        response.model_version_id = self.version_id
+        _write_predictions(response.predictions, self._signature, answers.predictions)
+        if answers.probabilities is not None:
+            for label, values in zip(self._signature.classes, answers.probabilities.T.tolist(), strict=True):
+                response.probabilities.add(label=label, values=values)
+        notes = self._notes.take(blocks, table.rows)
+        if notes is not None:
+            response.notes.extend(notes.kept)
+            response.omitted_notes = notes.omitted
+
+    def warm_up(self, manifest: ModelManifest) -> None:
+        """Predict for a row of the training data a few times, and learn how quick that is."""
+        example = manifest.input_example[0] if manifest.input_example else {}
+        request = pb.PredictRequest()
+        request.rows.rows.add().update({column.name: example.get(column.name) for column in self._signature.inputs})
+        seconds = []
+        for _ in range(_WARM_UP_RUNS):
+            started = time.perf_counter()
+            self.answer(request, pb.PredictResponse())
+            seconds.append(time.perf_counter() - started)
+        self.quick = min(seconds) < QUICK_SECONDS
+
+
+def load_model(version_id: str, folder: Path, limits: TableLimits) -> LoadedModel:
+    """The model in a folder, checked and warm. Raises CannotLoad."""
+    manifest = read_manifest(folder)
+    signature = manifest.signature
+    model = LoadedModel(version_id, signature, load_predictor(folder, manifest, Layout(signature)), limits)
+    try:
+        model.warm_up(manifest)
+    except Exception as error:
+        raise CannotLoad("it cannot predict for its own example") from error
+    return model
+
+
+def _write_predictions(column: table_pb2.Column, signature: Signature, predictions: NDArray[Any]) -> None:
+    column.name = signature.output
+    match signature.output_type:
+        case StorageType.DOUBLE:
+            column.doubles.values.extend(predictions.astype(np.float64).tolist())
+        case StorageType.INT64:
+            column.int64s.values.extend(predictions.astype(np.int64).tolist())
+        case StorageType.BOOL:
+            column.bools.values.extend(predictions.astype(np.bool_).tolist())
+        case _:
+            column.strings.values.extend(predictions.tolist())

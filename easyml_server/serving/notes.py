@@ -1,0 +1,91 @@
+"""Notes on the cells for which a pipeline made something up: values it filled in, categories it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from easyml.v1 import prediction_service_pb2 as pb
+from easyml_server.domain.models import Signature
+from easyml_server.ml.prepare import MISSING_CATEGORY, Encoding
+from easyml_server.serving.layout import PreparedBlock
+
+MAX_NOTES: Final = 1000
+NULL_FILLED: Final = pb.CELL_NOTE_KIND_NULL_FILLED
+UNSEEN_CATEGORY: Final = pb.CELL_NOTE_KIND_UNSEEN_CATEGORY
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """The first notes by row, and how many there are beyond."""
+
+    kept: Sequence[pb.CellNote]
+    omitted: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows of one column with the same note."""
+
+    rows: NDArray[np.intp]
+    position: int
+    kind: pb.CellNoteKind
+
+
+class NoteTaker:
+    """Takes notes for one signature."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._names = [column.name for column in signature.inputs]
+        # Without a list of what was seen (too many to keep) nothing can be said of what was not.
+        self._categories = [frozenset(column.categories) for column in signature.inputs]
+
+    def take(self, blocks: Sequence[PreparedBlock], rows: int) -> Notes | None:
+        """Notes on a prepared table, if there are any."""
+        found = [found for block in blocks for found in self._of(block, rows)]
+        if not found:
+            return None
+        lengths = [len(each.rows) for each in found]
+        all_rows = np.concatenate([each.rows for each in found])
+        columns = np.repeat([each.position for each in found], lengths)
+        kinds = np.repeat([each.kind for each in found], lengths)
+        first = np.lexsort((columns, all_rows))[:MAX_NOTES]
+        kept = [
+            pb.CellNote(row=row, column=self._names[column], kind=kind)
+            for row, column, kind in zip(
+                all_rows[first].tolist(), columns[first].tolist(), kinds[first].tolist(), strict=True
+            )
+        ]
+        return Notes(kept, len(all_rows) - len(kept))
+
+    def _of(self, prepared: PreparedBlock, rows: int) -> Iterator[_Found]:
+        if prepared.block.encoding is Encoding.CATEGORY:
+            yield from self._of_categories(prepared, rows)
+            return
+        filled = prepared.cells.missing
+        if prepared.block.encoding is Encoding.NUMBER:
+            # Infinite numbers, and those that 32 bits cannot hold, are filled in too.
+            filled = np.isnan(prepared.parts[0])
+        if not filled.any():
+            return
+        for number, position in enumerate(prepared.block.positions):
+            places = np.flatnonzero(filled[number * rows : (number + 1) * rows])
+            if len(places):
+                yield _Found(places, position, NULL_FILLED)
+
+    def _of_categories(self, prepared: PreparedBlock, rows: int) -> Iterator[_Found]:
+        """The empty text is what a missing category looks like, so it counts as none."""
+        texts = prepared.parts[0].tolist()
+        for number, position in enumerate(prepared.block.positions):
+            seen = self._categories[position]
+            own = texts[number * rows : (number + 1) * rows]
+            filled = [row for row, text in enumerate(own) if text == MISSING_CATEGORY]
+            if filled:
+                yield _Found(np.array(filled), position, NULL_FILLED)
+            unseen = [row for row, text in enumerate(own) if text not in seen and text != MISSING_CATEGORY]
+            if seen and unseen:
+                yield _Found(np.array(unseen), position, UNSEEN_CATEGORY)
