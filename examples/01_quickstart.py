@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from easyml_client import AlreadyExists, EasyML
@@ -79,17 +79,22 @@ def train(client: EasyML, project: Project, dataset: Dataset, algorithm: str) ->
     training = client.trainings.start(
         project, dataset=dataset, algorithm=algorithm, cross_validation=5, seed=SEED, metric="f1_macro"
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(algorithm, total=None)
+        bar = progress.add_task(algorithm, total=None, count="")
+
+        def show(done: int, of: int, what: str) -> None:
+            progress.update(bar, completed=done, total=of, count=f"{what} {done} of {of}")
+
         for event in training.watch():
             match event:
                 case StageStarted(stage=stage):
-                    progress.update(bar, description=f"{algorithm}: {stage}", completed=0, total=None)
+                    progress.update(bar, description=f"{algorithm}: {stage.replace('_', ' ')}", count="")
                 case FoldCompleted(fold=fold, folds=folds):
-                    progress.update(bar, completed=fold, total=folds)
+                    show(fold, folds, "fold")
                 case IterationCompleted(iteration=iteration, iterations=iterations, fold=0) if iterations:
-                    progress.update(bar, completed=iteration, total=iterations)
+                    show(iteration, iterations, "iteration")
+        progress.update(bar, description=f"{algorithm}: done", completed=1, total=1, count="")
     return training.result()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class TextFile:
             yield decoder.decode(chunk)
         yield decoder.decode(b"", final=True)
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Generator[str, None, None]:
         """All of it, in lines with their ends, whichever of the three kinds they are."""
         with self.path.open("rb") as file:
             file.seek(self.mark_bytes)

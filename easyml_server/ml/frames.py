@@ -19,6 +19,6 @@ _TYPES: Final[dict[str, Any]] = {
 
 def read_frame(path: str, columns: Sequence[str]) -> pd.DataFrame:
     """The named columns of a Parquet file, read by mapping it into memory; row numbers are the index."""
-    table = pq.read_table(path, columns=list(dict.fromkeys(columns)), memory_map=True)  # type: ignore[no-untyped-call]
+    table = pq.read_table(path, columns=list(dict.fromkeys(columns)), memory_map=True)
     frame: pd.DataFrame = table.to_pandas(types_mapper=lambda kind: _TYPES.get(str(kind)))
     return frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,8 +19,25 @@ class ServedModel:
     path: Path
 
 
+class ModelServerError(Exception):
+    """The model server answered with an error, which the caller gets as it is.
+
+    `code` is a number of google.rpc.Code; `trailers` carry the details as the model server wrote them.
+    """
+
+    def __init__(self, code: int, message: str, trailers: Sequence[tuple[str, str | bytes]]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.trailers = tuple(trailers)
+
+
 class ModelServers(Protocol):
-    """Starts a model server on first use, keeps it warm, and forwards serialized messages to it."""
+    """Starts a model server on first use, keeps it warm, and forwards serialized messages to it.
+
+    Raises Unavailable where there is no model server just now, ModelServerError where it answers with an error, and
+    TimeoutError.
+    """
 
     async def predict(self, model: ServedModel, caller: Caller, request: bytes, timeout: float | None) -> bytes:
         """Forward a serialized PredictRequest and return the serialized answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class _Found:
 
     rows: NDArray[np.intp]
     position: int
-    kind: pb.CellNoteKind
+    kind: pb.CellNoteKind.ValueType
 
 
 class NoteTaker:

@@ -73,6 +73,7 @@ class GraphPredictor:
         self._inputs = _by_block([(each.name, each.type) for each in self._session.get_inputs()], layout)
 
     def predict(self, blocks: Sequence[PreparedBlock], rows: int, run: Run | None) -> Answers:
+        """See Predictor."""
         feeds: dict[str, NDArray[Any]] = {}
         for prepared, arguments in zip(blocks, self._inputs, strict=True):
             parts = {str(number): part for number, part in enumerate(prepared.parts)}
@@ -110,6 +111,7 @@ class PipelinePredictor:
         self._probabilities = probabilities
 
     def predict(self, blocks: Sequence[PreparedBlock], rows: int, _run: Run | None) -> Answers:
+        """See Predictor."""
         frame = self._frame(blocks, rows)
         given = np.asarray(self._pipeline.predict_proba(frame), np.float64) if self._probabilities else None
         return Answers(np.asarray(self._pipeline.predict(frame)).ravel(), given)

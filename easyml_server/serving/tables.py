@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 from google.protobuf.struct_pb2 import Value
@@ -44,7 +45,7 @@ _TAKEN: Final = frozenset(
         (StorageType.TIMESTAMP, "timestamps"),
     }
 )
-_PLACEHOLDERS: Final[dict[StorageType, Any]] = {
+PLACEHOLDERS: Final[dict[StorageType, Any]] = {
     StorageType.INT64: 0,
     StorageType.DOUBLE: 0.0,
     StorageType.STRING: "",
@@ -135,7 +136,7 @@ class TableReader:
     def _read_rows(self, sent: Sequence[Any]) -> RawTable:
         rows = len(sent)
         self.check_size(rows, "rows.rows")
-        values = [[_PLACEHOLDERS[column.storage_type]] * rows for column in self.columns]
+        values = [[PLACEHOLDERS[column.storage_type]] * rows for column in self.columns]
         present: list[set[int]] = [set() for _ in self.columns]
         seen = [False] * len(self.columns)
         for number, row in enumerate(sent):
@@ -183,11 +184,12 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """The same for a form in which places have no path."""
+    """The same for a form in which cells have no path."""
 
     column: str
 
     def cell(self, _row: int) -> str:
+        """The place of the column: the sentence says the row."""
         return self.column
 
 
@@ -290,7 +292,7 @@ def _uneven(name: str, length: int, rows: int, number: int) -> InvalidInput:
 
 def _nulls(column: table_pb2.Column, rows: int, number: int) -> list[int]:
     nulls = list(column.null_positions)
-    ascending = all(before < after for before, after in zip(nulls, nulls[1:], strict=False))
+    ascending = all(before < after for before, after in pairwise(nulls))
     if not ascending or nulls[-1] >= rows:
         raise InvalidInput.at(
             f"columns.columns[{number}].null_positions",

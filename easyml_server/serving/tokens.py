@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +68,9 @@ class TokenCheck:
     def _key(self, kid: str) -> Any:
         if kid not in self._keys and self._clock() - self._read_at >= REREAD_SECONDS:
             self._read_at = self._clock()
-            self._keys = _read_keys(self._jwks)
+            # A file that is just being replaced must not cost the keys that are known.
+            with suppress(OSError, ValueError, jwt.PyJWTError):
+                self._keys = _read_keys(self._jwks)
         if kid not in self._keys:
             raise _invalid()
         return self._keys[kid]

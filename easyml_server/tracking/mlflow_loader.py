@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow.models
+import pandas as pd
 from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]  # exported lazily
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class EasyMLModel(PythonModel):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
@@ -19,7 +20,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 import easyml_server
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.manifest import MANIFEST_FILENAME, load_manifest
-from easyml_server.domain.models import Signature, SignatureColumn
+from easyml_server.domain.models import ModelManifest, Signature, SignatureColumn
 from easyml_server.tracking.messages import RecordRequest
 
 EXPERIMENT_TAG = "easyml.experiment_id"
@@ -93,10 +94,10 @@ def saved_model(model_path: Path) -> Iterator[Path]:
         mlflow.pyfunc.save_model(
             path=str(target),
             python_model=str(LOADER),
-            artifacts={"version": str(model_path)},
+            artifacts={"version": str(_copied(model_path, Path(scratch)))},
             code_paths=[str(_shared_code(Path(scratch)))],
             signature=_signature(manifest.signature),
-            input_example=None,
+            input_example=_input_example(manifest),
             pip_requirements=_requirements(),
         )
         yield target
@@ -134,6 +135,11 @@ def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
         yield items[start : start + size]
 
 
+def _copied(model_path: Path, scratch: Path) -> Path:
+    """The files a loaded model needs, under a name that says nothing of where they were."""
+    return Path(shutil.copytree(model_path, scratch / "version", ignore=shutil.ignore_patterns("*.onnx")))
+
+
 def _shared_code(scratch: Path) -> Path:
     source = Path(easyml_server.__file__).parent
     target = scratch / "easyml_server"
@@ -144,8 +150,23 @@ def _shared_code(scratch: Path) -> Path:
 
 
 def _signature(signature: Signature) -> ModelSignature:
-    inputs: list[ColSpec | TensorSpec] = [ColSpec(_data_type(column), column.name, required=not column.nullable) for column in signature.inputs]
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(_data_type(column), column.name, required=not column.nullable) for column in signature.inputs
+    ]
     return ModelSignature(Schema(inputs), Schema([ColSpec(DATA_TYPES[signature.output_type], signature.output)]))
+
+
+def _input_example(manifest: ModelManifest) -> pd.DataFrame | None:
+    if not manifest.input_example:
+        return None
+    names = [column.name for column in manifest.signature.inputs]
+    frame = pd.DataFrame([dict(row) for row in manifest.input_example], columns=names)
+    for column in manifest.signature.inputs:
+        if column.storage_type is StorageType.TIMESTAMP:
+            frame[column.name] = pd.to_datetime(frame[column.name], utc=True).dt.tz_convert(None)
+        elif _data_type(column) is DataType.double:
+            frame[column.name] = frame[column.name].astype("float64")
+    return frame
 
 
 def _data_type(column: SignatureColumn) -> DataType:

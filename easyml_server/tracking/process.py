@@ -99,7 +99,13 @@ class MlflowTracker:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=MAX_LINE_BYTES,
-                env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+                # MLflow would take the project files of the working directory along with each model.
+                cwd=self._folder,
+                env={
+                    **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+                    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+                    "MLFLOW_DISABLE_TELEMETRY": "true",
+                },
             )
         return self._process
 

@@ -5,11 +5,13 @@ It ends when its input closes, which is when the server stops or dies.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,6 +51,9 @@ def _answer(folder: Path, line: str) -> Answer:
 def _do(folder: Path, request: RecordRequest | ExportRequest) -> dict[str, Any]:
     from easyml_server.tracking import mlflow_runs
 
+    # MLflow tells at length how it could be used; here it is used by a program.
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
     if isinstance(request, RecordRequest):
         return mlflow_runs.record(folder, request)
     mlflow_runs.export_model(Path(request.model_path), Path(request.target))

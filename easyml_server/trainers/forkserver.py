@@ -194,6 +194,8 @@ def main() -> None:
     server = ForkServer(socket.socket(fileno=int(sys.argv[1])), replies)
     server.preload(sys.argv[3:])
     server.serve()
+    # At once: the workers that are dying would still signal to an interpreter that tidies up.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from google.rpc import code_pb2
 
 from easyml_server.domain.errors import EasyMLError, InvalidInput, NotAllowed, NotSignedIn, Reason
 from easyml_server.domain.users import Caller, Permission
+from easyml_server.ports.model_servers import ModelServerError
 from easyml_server.transport import status
 from easyml_server.transport.admission import Admission
 from easyml_server.transport.calls import CURRENT, Call, Context, new_call
@@ -243,6 +244,9 @@ class _Answering:
             yield self._pipeline.decode(self._method, raw)
 
     async def _failed(self, error: Exception) -> None:
+        if isinstance(error, ModelServerError):
+            self._log(code_pb2.Code.Name(error.code))
+            await status.pass_on(self._context, error)
         code, told = self._meaning(error)
         self._log(code_pb2.Code.Name(code), reason=told.reason.value)
         await status.abort(self._context, status.status(code, told, self._call.id), told)

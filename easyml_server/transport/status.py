@@ -23,6 +23,7 @@ from easyml_server.domain.errors import (
     Unavailable,
     WrongState,
 )
+from easyml_server.ports.model_servers import ModelServerError
 
 DOMAIN = "easyml"
 PUSHBACK = "grpc-retry-pushback-ms"
@@ -110,6 +111,14 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], rich: status_pb2.St
         pushback = NO_RETRY if error.retry_after is None else str(int(error.retry_after * 1000))
         trailers.append((PUSHBACK, pushback))
     await context.abort(converted.code, converted.details or "", tuple(trailers))
+
+
+async def pass_on(context: grpc.aio.ServicerContext[Any, Any], error: ModelServerError) -> None:
+    """End the call with a status that was made elsewhere."""
+    await context.abort(_BY_NUMBER[error.code], error.message, error.trailers)
+
+
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def internal(call_id: str) -> EasyMLError:

@@ -251,9 +251,10 @@ def wait_for_end(process_ids: list[int]) -> None:
 
 async def test_a_table_becomes_a_model_and_again_the_same(tmp_path: Path) -> None:
     source, target = tmp_path / "flowers.csv", tmp_path / "table.parquet"
-    source.write_text(
-        "x,c,y\n" + "".join(f"{i % 17},{'ab'[i % 2]},{'no' if i % 17 < 8 else 'yes'}\n" for i in range(300))
-    )
+    rows = (f"{i % 17},{'ab'[i % 2]},{'no' if i % 17 < 8 else 'yes'}" for i in range(300))
+    source.write_text("\n".join(["x,c,y", *rows]))
+    for name in "ab":
+        (tmp_path / name).mkdir()
     async with start_table_reader(1) as reader:
         options, limits = ReadOptions(), TableLimits()
         found = await reader.convert(Conversion(str(source), FileFormat.CSV, options, str(target), limits))

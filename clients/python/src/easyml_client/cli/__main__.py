@@ -79,7 +79,7 @@ def _ways_out(error: Exception) -> list[str]:
     retry_after = getattr(error, "retry_after", None)
     if retry_after:
         lines.append(f"Try again in {retry_after:g} s.")
-    if isinstance(error, InternalError) and error.call_id:
+    if isinstance(error, InternalError) and error.call_id and error.call_id not in error.message:
         lines.append(f"Report it with the call id {clean(error.call_id)}.")
     return lines
 

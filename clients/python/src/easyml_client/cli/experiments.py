@@ -21,14 +21,24 @@ from easyml_client.cli.output import complain, print_done, print_json, print_lis
 
 if TYPE_CHECKING:
     from easyml_client.client import Training
+    from easyml_client.resources.experiments import Experiment
 
 app = group("experiments", "Trainings and what came out: list, watch, compare.")
+
+
+def _primary(experiment: Experiment) -> str:
+    """The value on the test rows that the experiment is judged by."""
+    name = experiment.spec.objective.metric if experiment.spec and experiment.spec.objective else None
+    value = experiment.metric(name) if name else None
+    return "" if value is None else f"{name} {value:.4g}"
+
 
 COLUMNS = {
     "NAME": lambda experiment: experiment.name,
     "STATE": lambda experiment: experiment.state,
     "DATASET": lambda experiment: experiment.dataset_name,
     "ALGORITHM": lambda experiment: experiment.spec.algorithm if experiment.spec else "",
+    "METRIC": _primary,
     "CREATED": lambda experiment: experiment.create_time,
     "ID": lambda experiment: experiment.id,
 }
@@ -59,6 +69,7 @@ def list_(
             dataset=dataset,
             algorithm=algorithm,
             labels=labels_of(label),
+            view="full",
         )
         print_list(found, COLUMNS, as_json=common.json, empty="No experiments yet: `easyml train DATASET`.")
 
@@ -119,7 +130,9 @@ def compare(
     if common.json:
         print_json(comparison)
         return
-    differing = comparison.differing_hyperparameters
+    algorithms = {each.experiment.spec.algorithm for each in comparison.experiments if each.experiment.spec}
+    # Settings of different algorithms have nothing in common; side by side they would only fill the screen.
+    differing = comparison.differing_hyperparameters if len(algorithms) == 1 else ()
     rows = [
         [
             compared.rank or "-",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 _CURVES = 4
 """More lines than that in one plot cannot be told apart."""
+
+_METRICS = 4
+"""More than that do not fit in a line; `easyml experiments show` has them all."""
+
+_POINTS = 300
+"""More points than that do not fit between two sides of a terminal."""
 
 
 def watch(training: Training, *, after_sequence: int = 0, as_json: bool = False) -> TrainingFinished | None:
@@ -73,16 +80,18 @@ def _show_live(events: Events, experiment: Experiment) -> Events:
     from rich.live import Live
 
     picture = Picture(experiment)
-    with Live(picture.render(), refresh_per_second=8, transient=False) as live:
+    with Live(get_renderable=picture.render, refresh_per_second=4) as live:
         for event in events:
             picture.take(event)
-            live.update(picture.render())
             yield event
+        live.refresh()
 
 
 def line_of(event: TrainingEvent | Heartbeat) -> str | None:  # noqa: PLR0911 - one return per kind
     """An event in one line; None for what only a picture needs."""
     match event:
+        case StateChanged(state="succeeded" | "failed" | "cancelled"):
+            return None  # the last event says it, and more
         case StateChanged():
             return f"{_clock(event)} {event.state}"
         case StageStarted():
@@ -90,8 +99,8 @@ def line_of(event: TrainingEvent | Heartbeat) -> str | None:  # noqa: PLR0911 - 
         case FoldCompleted():
             return f"{_clock(event)} fold {event.fold} of {event.folds}: {metrics_in_words(event.metrics)}"
         case IterationCompleted():
-            values = " ".join(f"{name}={value:.6g}" for name, value in event.values.items())
-            return f"{_clock(event)} iteration {_of(event.iteration, event.iterations)} {values}"
+            values = "".join(f" {name}={value:.6g}" for name, value in event.values.items())
+            return f"{_clock(event)} iteration {_of(event.iteration, event.iterations)}{values}"
         case LogLine():
             return f"{_clock(event)} {event.text}"
         case WarningFound():
@@ -108,9 +117,9 @@ def _outcome(event: TrainingFinished) -> str:
 
 
 def metrics_in_words(metrics: Iterable[MetricValue]) -> str:
-    """In words: test accuracy 0.93, train accuracy 0.99; the rows that matter most come first."""
+    """In words: test accuracy 0.93, train accuracy 0.99; the first few, the rows that matter most before others."""
     order = {"test": 0, "validation": 1, "train": 2}
-    ranked = sorted(metrics, key=lambda metric: order.get(metric.partition, 3))
+    ranked = sorted(metrics, key=lambda metric: order.get(metric.partition, 3))[:_METRICS]
     return ", ".join(f"{metric.partition} {metric.metric} {metric.value:.4g}" for metric in ranked)
 
 
@@ -170,17 +179,20 @@ class Picture:
         if event.iterations:
             self._progress = event.iteration / event.iterations
         for name, value in event.values.items():
-            self._curves[name].append((event.iteration, value))
+            if math.isfinite(value):
+                self._curves[name].append((event.iteration, value))
 
     def render(self) -> RenderableType:
         """Everything, as rich draws it."""
         from rich.console import Group
+        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
         parts: list[RenderableType] = [Text(clean(self._headline()), style="bold")]
         if self._progress is not None:
-            parts.append(ProgressBar(total=1.0, completed=self._progress, width=60))
+            # A bar alone does not end its line.
+            parts.append(Padding(ProgressBar(total=1.0, completed=self._progress, width=60), 0))
         curves = self._plot()
         if curves:
             parts.append(Text.from_ansi(curves))
@@ -199,15 +211,24 @@ class Picture:
 
     def _plot(self) -> str:
         """The newest curves; a point alone makes no line."""
-        curves = {name: points for name, points in list(self._curves.items())[:_CURVES] if len(points) > 1}
+        some = list(self._curves.items())[:_CURVES]
+        curves = {name: points[:: len(points) // _POINTS + 1] for name, points in some if len(points) > 1}
         if not curves:
             return ""
         import plotext
 
-        plotext.clear_figure()
-        plotext.theme("clear")
-        plotext.plotsize(72, 16)
+        figure = plotext.figure
+        figure.clear()
+        figure.theme("simple")
+        figure.plot_size(72, 16)
+        figure.label("iteration", "x")
         for name, points in curves.items():
-            plotext.plot([x for x, _ in points], [y for _, y in points], label=clean(name))
-        plotext.xlabel("iteration")
-        return str(plotext.build())
+            signal = figure.signal([x for x, _ in points], [y for _, y in points])
+            figure.draw(signal.lines().label(clean(name)))
+        # On the left, where curves begin, a legend is in their way; on the right losses leave room above, scores below.
+        values = [value for points in curves.values() for _, value in points]
+        falls = next(iter(curves.values()))[-1][1] < next(iter(curves.values()))[0][1]
+        steps = max(points[-1][0] for points in curves.values())
+        corner = {"y": max(values), "va": "top"} if falls else {"y": min(values), "va": "bottom"}
+        figure.legend(x=steps, ha="right", relative=True, **corner)
+        return str(figure.build())

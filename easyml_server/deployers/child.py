@@ -1,0 +1,119 @@
+"""One model server as a child process: started, asked over a channel of its own, stopped.
+
+It ends with this process however that ends: the kernel kills it (Linux), and it leaves when its input is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import grpc
+
+ENTRY: Final = "easyml_server.serving"
+START_SECONDS: Final = 120.0
+STOP_SECONDS: Final = 3.0
+CANNOT_LOAD: Final = 3
+"""The exit code that says that the model is at fault."""
+
+_PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+# One thread per prediction: requests are what runs side by side. The pool, because Arrow's own reserves a GiB.
+_ENVIRONMENT: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+_CHANNEL: Final = [
+    ("grpc.enable_http_proxy", 0),
+    # What is tried again is decided by the caller.
+    ("grpc.enable_retries", 0),
+    # A new child may get the port of a dead one, whose connection and back-off must not be found again.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
+
+
+class CannotStart(Exception):
+    """The child ended before it answered; `model_at_fault` if it said that the model cannot be loaded."""
+
+    def __init__(self, sentence: str, *, model_at_fault: bool = False) -> None:
+        super().__init__(sentence)
+        self.model_at_fault = model_at_fault
+
+
+class ModelServerProcess:
+    """A model server that answers; `ended` is done once it does not any more."""
+
+    def __init__(self, process: Process, address: str) -> None:
+        self._process = process
+        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL)
+        # Without serializers: bytes in, bytes out.
+        self.predict = self._channel.unary_unary("/easyml.v1.PredictionService/Predict")
+        self.stream_predict = self._channel.stream_stream("/easyml.v1.PredictionService/StreamPredict")
+        self.process_id = process.pid
+        self.ended = asyncio.create_task(process.wait(), name=f"model-server-{process.pid}")
+
+    async def end(self) -> None:
+        """End the process; calls in flight have a moment for their answers."""
+        await _end(self._process, STOP_SECONDS)
+        await self.ended
+
+    async def close(self) -> None:
+        """Close the channel, once nobody uses it: calls on it would look as if their callers had gone away."""
+        await self._channel.close()
+
+
+async def start_process(arguments: Sequence[str]) -> ModelServerProcess:
+    """Start a model server and wait until it answers. Raises CannotStart."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", ENTRY, "--lifeline", *arguments, stdin=PIPE, stdout=PIPE, env=_environment()
+    )
+    try:
+        address = await _address(process)
+    except BaseException:
+        await _end(process, 0)
+        raise
+    return ModelServerProcess(process, address)
+
+
+async def _address(process: Process) -> str:
+    """What the READY line says."""
+    if process.stdout is None:
+        raise CannotStart("its output cannot be read")
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            line = await process.stdout.readline()
+            if not line:
+                code = await process.wait()
+                raise CannotStart(f"it ended with exit code {code}", model_at_fault=code == CANNOT_LOAD)
+    except TimeoutError as error:
+        raise CannotStart(f"it did not answer within {START_SECONDS:.0f} seconds") from error
+    word, _, address = line.decode(errors="replace").strip().partition(" ")
+    if word != "READY":
+        raise CannotStart("it did not say where it answers")
+    return address
+
+
+async def _end(process: Process, seconds: float) -> None:
+    """Close its input, which it takes as the word to leave; kill it if it has not left by then."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """What a model server may know of this process's environment: no secrets."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _ENVIRONMENT

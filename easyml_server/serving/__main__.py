@@ -1,0 +1,130 @@
+"""The model server's command: `easyml-model-server`, also `python -m easyml_server.serving`.
+
+Exit codes: 0 stopped, 2 cannot start or was called wrongly, 3 a model cannot be loaded; one line on standard error
+says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from easyml_server import __version__
+
+CANNOT_START = 2
+CANNOT_LOAD = 3
+
+app = App(
+    name="easyml-model-server",
+    help="A model behind PredictionService, in a process of its own.",
+    version=f"easyml-model-server {__version__}",
+)
+
+
+@app.default
+def serve(
+    *,
+    model: Annotated[list[str], Parameter(name="--model", negative=())],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    jwks: Path | None = None,
+    audience: str = "",
+    insecure: bool = False,
+    lifeline: bool = False,
+    max_predict_rows: int = 10_000,
+    max_predict_cells: int = 200_000,
+    max_arrow_bytes: int = 3 << 20,
+    max_message_bytes: int = 4 << 20,
+    max_predictions: int = 256,
+    default_deadline_seconds: float = 60,
+    drain_grace_seconds: float = 20,
+    log_level: str = "info",
+    log_format: str = "console",
+) -> int:
+    """Serve model versions until SIGTERM or Ctrl-C; prints READY and the address when it answers.
+
+    Example: easyml-model-server --model 4f0c...=./model --port 50052 --insecure
+
+    Parameters
+    ----------
+    model
+        VERSION_ID=FOLDER of a model version, with its manifest.json; may be given several times.
+    host
+        Address to listen on.
+    port
+        Port to listen on; 0 takes a free one.
+    jwks
+        File with the public keys (JWK Set) of those who sign tokens; read again when a key is not in it.
+    audience
+        Audience that tokens must name.
+    insecure
+        Let anyone ask, without tokens; on a loopback address only.
+    lifeline
+        End when standard input is closed, and with the process that started this one.
+    max_predict_rows
+        Rows of a prediction request.
+    max_predict_cells
+        Cells of a prediction request.
+    max_arrow_bytes
+        The Arrow part of a prediction request.
+    max_message_bytes
+        Largest message.
+    max_predictions
+        Predictions made or waiting at once, of those that take longer.
+    default_deadline_seconds
+        Deadline of a call that has none.
+    drain_grace_seconds
+        Time for calls in flight to end.
+    log_level
+        Least level of log lines: debug, info, warning, error.
+    log_format
+        Log lines for people (console) or machines (json).
+    """
+    if lifeline:
+        from easyml_server.serving.lifeline import die_with_parent
+
+        die_with_parent()
+    from easyml_server.observability.logs import configure_logging
+    from easyml_server.serving import process
+    from easyml_server.serving.predictors import CannotLoad
+    from easyml_server.serving.server import ServingLimits
+    from easyml_server.serving.tables import TableLimits
+
+    configure_logging(log_level, log_format)
+    table = TableLimits(max_predict_rows, max_predict_cells, max_arrow_bytes)
+    limits = ServingLimits(table, max_message_bytes, max_predictions, default_deadline_seconds)
+    try:
+        options = process.Options(
+            process.parse_models(model), host, port, jwks, audience, insecure, lifeline, drain_grace_seconds, limits
+        )
+        asyncio.run(process.serve(options, _ready))
+    except process.CannotStart as error:
+        return _refuse(error, CANNOT_START)
+    except CannotLoad as error:
+        return _refuse(error, CANNOT_LOAD)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and end the process with its exit code."""
+    result = app(list(sys.argv[1:] if arguments is None else arguments), result_action="return_value")
+    raise SystemExit(result if isinstance(result, int) else 0)
+
+
+def _ready(address: str) -> None:
+    sys.stdout.write(f"READY {address}\n")
+    sys.stdout.flush()
+
+
+def _refuse(error: Exception, code: int) -> int:
+    sys.stderr.write(f"easyml-model-server: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

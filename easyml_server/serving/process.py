@@ -1,0 +1,154 @@
+"""Puts a model server together and runs it: models, tokens, services, health, reflection, and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import grpc
+import jwt
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from easyml_server.serving.lifeline import on_end_of_input
+from easyml_server.serving.models import LoadedModel, load_model
+from easyml_server.serving.predictors import CannotLoad
+from easyml_server.serving.server import SERVICE, CheckToken, PredictionServicer, ServingLimits
+from easyml_server.serving.tokens import TokenCheck
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+LIVENESS = "liveness"
+READINESS = ""
+SERVING = health_pb2.HealthCheckResponse.SERVING
+MAX_METADATA_BYTES = 8 * 1024
+MOST_THREADS = 4
+
+log = structlog.get_logger(__name__)
+
+
+class CannotStart(Exception):
+    """The model server was told something that cannot be; the sentence says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a model server is told. Without `jwks` anyone may ask, which takes `insecure` and a loopback address."""
+
+    models: Mapping[str, Path]
+    host: str = "127.0.0.1"
+    port: int = 0
+    jwks: Path | None = None
+    audience: str = ""
+    insecure: bool = False
+    lifeline: bool = False
+    grace_seconds: float = 20.0
+    limits: ServingLimits = field(default_factory=ServingLimits)
+
+
+def parse_models(arguments: Iterable[str]) -> dict[str, Path]:
+    """Folders by version from VERSION_ID=FOLDER. Raises CannotStart."""
+    models: dict[str, Path] = {}
+    for argument in arguments:
+        version, _, folder = argument.partition("=")
+        try:
+            models[str(UUID(version))] = Path(folder)
+        except ValueError as error:
+            raise CannotStart(f"--model {argument} is not VERSION_ID=FOLDER with a UUID.") from error
+    return models
+
+
+async def serve(options: Options, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, or, with `lifeline`, until standard input is closed.
+
+    Raises CannotStart and CannotLoad.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    if options.lifeline:
+        # Ctrl-C reaches the whole terminal; the server that started this one decides when it ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        on_end_of_input(stopping.set)
+    else:
+        loop.add_signal_handler(signal.SIGINT, stopping.set)
+    async with run_model_server(options) as address:
+        ready(address)
+        await stopping.wait()
+
+
+@asynccontextmanager
+async def run_model_server(options: Options) -> AsyncIterator[str]:
+    """A model server that answers at the address given; calls in flight may end before it closes."""
+    check_token = _token_check(options)
+    models = {version: load_one(version, folder, options) for version, folder in options.models.items()}
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads:
+        server = grpc.aio.server(options=_channel_options(options.limits))
+        health = health_aio.HealthServicer()
+        servicer = PredictionServicer(models, check_token, options.limits, threads)
+        server.add_generic_rpc_handlers((servicer.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        names = [SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+        address = _listen(server, options)
+        await server.start()
+        for name in (LIVENESS, SERVICE, READINESS):
+            await health.set(name, SERVING)
+        try:
+            yield address
+        finally:
+            await health.enter_graceful_shutdown()
+            await server.stop(options.grace_seconds)
+
+
+def load_one(version: str, folder: Path, options: Options) -> LoadedModel:
+    """A model, or CannotLoad with a sentence that names it."""
+    try:
+        return load_model(version, folder, options.limits.table)
+    except CannotLoad as error:
+        log.exception("model_refused", model_version_id=version)
+        raise CannotLoad(f"Model version {version} cannot be served: {error}.") from error
+
+
+def _token_check(options: Options) -> CheckToken:
+    if options.jwks is not None:
+        if not options.audience:
+            raise CannotStart("Say with --audience which tokens are meant for this server.")
+        try:
+            return TokenCheck(options.jwks, options.audience).check
+        except (OSError, ValueError, jwt.PyJWTError) as error:
+            raise CannotStart(f"{options.jwks} holds no public keys.") from error
+    if not options.insecure:
+        raise CannotStart("Name the public keys of those who may ask with --jwks, or let anyone ask with --insecure.")
+    if options.host not in LOOPBACK:
+        raise CannotStart("--insecure lets anyone ask, so it takes a loopback address.")
+    return lambda _authorization: None
+
+
+def _listen(server: grpc.aio.Server, options: Options) -> str:
+    host = f"[{options.host.strip('[]')}]" if ":" in options.host else options.host
+    try:
+        port = server.add_insecure_port(f"{host}:{options.port}")
+    except RuntimeError as error:
+        raise CannotStart(f"Port {options.port} on {options.host} is taken or not allowed.") from error
+    return f"{host}:{port}"
+
+
+def _channel_options(limits: ServingLimits) -> list[tuple[str, int]]:
+    return [
+        # A little more than is taken, so that what is too large gets an answer that says so.
+        ("grpc.max_receive_message_length", limits.max_message_bytes + 64 * 1024),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        # Else a second server gets the same port without an error.
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
+    ]
