@@ -55,8 +55,12 @@ class ModelServerProcess:
         self._process = process
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL)
         # Without serializers: bytes in, bytes out.
-        self.predict = self._channel.unary_unary("/easyml.v1.PredictionService/Predict")
-        self.stream_predict = self._channel.stream_stream("/easyml.v1.PredictionService/StreamPredict")
+        self.predict: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
+            "/easyml.v1.PredictionService/Predict"
+        )
+        self.stream_predict: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
+            "/easyml.v1.PredictionService/StreamPredict"
+        )
         self.process_id = process.pid
         self.ended = asyncio.create_task(process.wait(), name=f"model-server-{process.pid}")
 

@@ -134,9 +134,9 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
         (["projects", "create", "a", "--label", "b"], "--label takes KEY=VALUE; 'b' is not"),
         (["projects", "update", "a"], "There is nothing to change"),
         (["datasets", "upload", "/nowhere.csv"], "No such file"),
-        (["train", "titanic"], "--algorithm"),
-        (["train", "titanic", "-a", "x", "--test-size", "much"], "--test-size"),
-        (["train", "titanic", "-a", "x", "--split", "column:a"], "column:COLUMN=VALUE"),
+        (["train", "ridge"], "--dataset"),
+        (["train", "ridge", "-d", "titanic", "--test-size", "much"], "--test-size"),
+        (["train", "ridge", "-d", "titanic", "--split", "column:a"], "column:COLUMN=VALUE"),
         (["predict", "churn", "--row", "age"], "--row takes KEY=VALUE"),
         (["predict", "churn", "rows.csv", "--row", "a=1"], "not both"),
         (["predict", "churn", "/nowhere.csv"], "No such file"),
@@ -322,7 +322,7 @@ def test_an_upload_that_is_refused_says_why(
 def test_a_training_is_started_with_typed_settings(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     said = output_of(
         capsys,
-        *("train", "titanic", "-t", "survived", "-a", "random_forest", "--cv", "5", "--seed", "7"),
+        *("train", "random_forest", "-d", "titanic", "-t", "survived", "--cv", "5", "--seed", "7"),
         *("--set", "n_estimators=200", "--set", "criterion=gini", "--set", "max_depth=null", "--set", "bootstrap=true"),
         *("--split", "group:ticket", "--feature", "age", "--feature", "fare"),
     )

@@ -71,7 +71,9 @@ def list_(
             labels=labels_of(label),
             view="full",
         )
-        print_list(found, COLUMNS, as_json=common.json, empty="No experiments yet: `easyml train DATASET`.")
+        print_list(
+            found, COLUMNS, as_json=common.json, empty="No experiments yet: `easyml train ALGORITHM --dataset NAME`."
+        )
 
 
 @app.command

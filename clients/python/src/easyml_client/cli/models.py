@@ -64,7 +64,7 @@ def list_(*, prefix: str = "", project: ProjectOption = None, common: Common = E
     """
     with connected(common) as client:
         found = client.models.list(chosen_project(client, project), name_prefix=prefix)
-        print_list(found, MODELS, as_json=common.json, empty="No models yet: `easyml train DATASET`.")
+        print_list(found, MODELS, as_json=common.json, empty="No models yet: `easyml train ALGORITHM --dataset NAME`.")
 
 
 @app.command
@@ -84,7 +84,9 @@ def versions(
     """
     with connected(common) as client:
         found = client.models.versions(chosen_project(client, project), model, labels=labels_of(label), view="full")
-        print_list(found, VERSIONS, as_json=common.json, empty="No versions yet: `easyml train DATASET`.")
+        print_list(
+            found, VERSIONS, as_json=common.json, empty="No versions yet: `easyml train ALGORITHM --dataset NAME`."
+        )
 
 
 @app.command

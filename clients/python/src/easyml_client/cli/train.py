@@ -21,10 +21,10 @@ from easyml_client.cli.output import UsageError, print_done, print_one, size
 
 
 def train(
-    dataset: str,
+    algorithm: str,
     /,
     *,
-    algorithm: Annotated[str, Parameter(name=["--algorithm", "-a"])],
+    dataset: Annotated[str, Parameter(name=["--dataset", "-d"])],
     target: Annotated[str, Parameter(name=["--target", "-t"])] = "",
     set_: Annotated[tuple[str, ...], Parameter(name=["--set", "-s"])] = (),
     feature: tuple[str, ...] = (),
@@ -49,10 +49,10 @@ def train(
 ) -> int:
     """Train a model on a dataset.
 
-    Example: `easyml train customers -t churned -a random_forest --set n_estimators=200 --cv 5 --watch`
+    Example: `easyml train random_forest --dataset customers --target churned --set n_estimators=200 --watch`
 
-    :param dataset: Name or id.
     :param algorithm: Name, as in `easyml algorithms list`.
+    :param dataset: Name or id of the dataset.
     :param target: Column to predict; the one with role target if left out.
     :param set_: SETTING=VALUE of the algorithm; can be repeated.
     :param feature: Column to learn from; can be repeated. All features if left out.
