@@ -10,6 +10,8 @@ from typing import Any
 
 from easyml_server.domain.errors import Violation
 
+MAX_LIST = 16
+
 
 class Task(StrEnum):
     """What a model does; names as in the contract."""
@@ -64,8 +66,8 @@ class Hyperparameter:
             case HyperparameterType.CHOICE:
                 return None if value in self.choices else f"must be one of {', '.join(self.choices)}"
             case HyperparameterType.INTEGER_LIST:
-                if not isinstance(value, list) or not value or len(value) > 16:
-                    return "must be a list of 1 to 16 whole numbers"
+                if not isinstance(value, list) or not value or len(value) > MAX_LIST:
+                    return f"must be a list of 1 to {MAX_LIST} whole numbers"
                 return next((p for p in (self._number_problem(v, whole=True) for v in value) if p), None)
             case _:
                 return self._number_problem(value, whole=self.type is HyperparameterType.INTEGER)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from easyml_server.domain.datasets import StorageType
+from easyml_server.domain.datasets import ColumnKind, StorageType
 from easyml_server.domain.models import Signature, SignatureColumn
 from easyml_server.ml.prepare import Cells, Encoding, encoding_of, prepare_cells, prepared_names
 
@@ -28,16 +28,14 @@ DTYPES: Final[dict[StorageType, Any]] = {
 _TOGETHER: Final = "block"
 
 
-@dataclass(frozen=True, slots=True)
-class RawColumn:
+class RawColumn(NamedTuple):
     """The values of one column as Python has them, one per row, and the rows without one."""
 
     values: Sequence[Any]
     nulls: Sequence[int] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RawTable:
+class RawTable(NamedTuple):
     """A table that fits the signature: its columns in the signature's order."""
 
     rows: int
@@ -76,8 +74,7 @@ class Block:
         return list(prepare_cells({_TOGETHER: cells}, self.signature).values())
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedBlock:
+class PreparedBlock(NamedTuple):
     """A block's prepared columns, with the raw cells they come from."""
 
     block: Block
@@ -92,7 +89,10 @@ class Layout:
         names = prepared_names(signature.inputs)
         positions: dict[tuple[StorageType, Encoding], list[int]] = {}
         for position, column in enumerate(signature.inputs):
-            key = (column.storage_type, encoding_of(column.storage_type, column.kind))
+            encoding = encoding_of(column.storage_type, column.kind)
+            # Whole numbers and truth values become the same 64-bit floats here as they would in `prepare_cells`.
+            as_double = encoding in (Encoding.NUMBER, Encoding.BOOLEAN)
+            key = (StorageType.DOUBLE if as_double else column.storage_type, encoding)
             positions.setdefault(key, []).append(position)
         self.blocks = tuple(
             Block(
@@ -100,7 +100,7 @@ class Layout:
                 encoding,
                 tuple(members),
                 tuple(tuple(names[member]) for member in members),
-                _signature_of(signature.inputs[members[0]]),
+                _signature_of(storage_type, signature.inputs[members[0]].kind),
             )
             for (storage_type, encoding), members in positions.items()
         )
@@ -115,7 +115,7 @@ class Layout:
         return prepared
 
 
-def _signature_of(column: SignatureColumn) -> Signature:
+def _signature_of(storage_type: StorageType, kind: ColumnKind) -> Signature:
     """What `prepare_cells` needs to know of a block: one column that stands for all."""
-    together = SignatureColumn(_TOGETHER, column.storage_type, column.kind, nullable=True)
+    together = SignatureColumn(_TOGETHER, storage_type, kind, nullable=True)
     return Signature((together,), output="", output_type=StorageType.DOUBLE)

@@ -12,14 +12,7 @@ from pathlib import Path
 
 import pytest
 
-IRIS = """sepal_length,sepal_width,petal_length,petal_width,species
-5.1,3.5,1.4,0.2,setosa
-4.9,3.0,1.4,0.2,setosa
-7.0,3.2,4.7,1.4,versicolor
-6.4,3.2,4.5,1.5,versicolor
-6.3,3.3,6.0,2.5,virginica
-5.8,2.7,5.1,1.9,virginica
-"""
+FLOWERS = {"setosa": (5.0, 3.4, 1.5, 0.2), "versicolor": (5.9, 2.8, 4.3, 1.3), "virginica": (6.6, 3.0, 5.6, 2.0)}
 
 
 @dataclass
@@ -89,8 +82,12 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small table, each row ten times."""
-    header, *rows = IRIS.splitlines()
+    """A small table: twenty flowers of each species, none like the other."""
+    lines = ["sepal_length,sepal_width,petal_length,petal_width,species"]
+    for species, sizes in FLOWERS.items():
+        for number in range(20):
+            shape = [size * (0.9 + 0.01 * ((number * (7 + 2 * place)) % 20)) for place, size in enumerate(sizes)]
+            lines.append(",".join([*(f"{size:.3f}" for size in shape), species]))
     path = tmp_path_factory.mktemp("iris") / "iris.csv"
-    path.write_text("\n".join([header, *rows * 10]) + "\n")
+    path.write_text("\n".join(lines) + "\n")
     return path

@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_a_training_running(shell: Shell, iris: Path) -> None:
 
 
 def test_people_sign_in_and_out(shell: Shell, server: Server) -> None:
-    email, password = f"{uuid.uuid4()}@example.org", "correct horse battery staple\n"
+    email, password = f"{uuid.uuid4()}@example.org", f"{uuid.uuid4()}\n"
     shell.ask("register", server.address, "--email", email, given=password)
     assert shell.json("whoami")["user"]["email"] == email  # type: ignore[index]
     shell.ask("logout")
