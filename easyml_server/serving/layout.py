@@ -26,6 +26,12 @@ DTYPES: Final[dict[StorageType, Any]] = {
     StorageType.TIMESTAMP: np.int64,
 }
 _TOGETHER: Final = "block"
+_KINDS: Final = {
+    Encoding.NUMBER: ColumnKind.NUMERIC,
+    Encoding.BOOLEAN: ColumnKind.BOOLEAN,
+    Encoding.CATEGORY: ColumnKind.CATEGORICAL,
+    Encoding.DATE: ColumnKind.DATETIME,
+}
 
 
 class RawColumn(NamedTuple):
@@ -55,15 +61,16 @@ class Block:
     names: tuple[tuple[str, ...], ...]
     signature: Signature
 
-    def cells(self, table: RawTable) -> Cells:
+    def cells(self, tables: Sequence[RawTable], rows: int) -> Cells:
         """The columns of this block, one after the other; a number that is NaN is missing."""
         values: list[Any] = []
-        missing = np.zeros(table.rows * len(self.positions), dtype=np.bool_)
+        missing = np.zeros(rows * len(self.positions), dtype=np.bool_)
         for position in self.positions:
-            column = table.columns[position]
-            if column.nulls:
-                missing[np.asarray(column.nulls) + len(values)] = True
-            values.extend(column.values)
+            for table in tables:
+                column = table.columns[position]
+                if column.nulls:
+                    missing[np.asarray(column.nulls) + len(values)] = True
+                values += column.values
         array = np.array(values, dtype=DTYPES[self.storage_type])
         if self.storage_type is StorageType.DOUBLE:
             missing |= np.isnan(array)
@@ -100,22 +107,23 @@ class Layout:
                 encoding,
                 tuple(members),
                 tuple(tuple(names[member]) for member in members),
-                _signature_of(storage_type, signature.inputs[members[0]].kind),
+                _signature_of(storage_type, encoding),
             )
             for (storage_type, encoding), members in positions.items()
         )
         self.prepared_names = tuple(name for parts in names for name in parts)
 
-    def prepare(self, table: RawTable) -> list[PreparedBlock]:
-        """All blocks of a table."""
+    def prepare(self, tables: Sequence[RawTable]) -> list[PreparedBlock]:
+        """All blocks of one table, or of several as if they were one."""
+        rows = sum(table.rows for table in tables)
         prepared = []
         for block in self.blocks:
-            cells = block.cells(table)
+            cells = block.cells(tables, rows)
             prepared.append(PreparedBlock(block, cells, block.prepare(cells)))
         return prepared
 
 
-def _signature_of(storage_type: StorageType, kind: ColumnKind) -> Signature:
+def _signature_of(storage_type: StorageType, encoding: Encoding) -> Signature:
     """What `prepare_cells` needs to know of a block: one column that stands for all."""
-    together = SignatureColumn(_TOGETHER, storage_type, kind, nullable=True)
+    together = SignatureColumn(_TOGETHER, storage_type, _KINDS[encoding], nullable=True)
     return Signature((together,), output="", output_type=StorageType.DOUBLE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -14,13 +16,20 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml.v1 import table_pb2
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.models import ModelManifest, Signature
-from easyml_server.serving.layout import Layout
-from easyml_server.serving.notes import NoteTaker
-from easyml_server.serving.predictors import CannotLoad, Predictor, Run, load_predictor, read_manifest
+from easyml_server.serving.layout import Layout, RawTable
+from easyml_server.serving.notes import Notes, NoteTaker
+from easyml_server.serving.predictors import Answers, CannotLoad, Predictor, Run, load_predictor, read_manifest
 from easyml_server.serving.tables import Request, TableLimits, TableReader
 
 QUICK_SECONDS: Final = 0.002
 _WARM_UP_RUNS: Final = 5
+
+
+class Prediction(NamedTuple):
+    """What there is to say about one table."""
+
+    answers: Answers
+    notes: Notes | None
 
 
 class LoadedModel:
@@ -37,16 +46,32 @@ class LoadedModel:
 
     def answer(self, request: Request, response: pb.PredictResponse, run: Run | None = None) -> None:
         """Fill in the answer to a request. Raises InvalidInput where the table does not fit the signature."""
-        table = self._reader.read(request)
-        blocks = self._layout.prepare(table)
-        answers = self._predictor.predict(blocks, table.rows, run)
+        self.write(response, self.predict([self.read(request)], run)[0])
+
+    def read(self, request: Request) -> RawTable:
+        """The table of a request. Raises InvalidInput."""
+        return self._reader.read(request)
+
+    def predict(self, tables: Sequence[RawTable], run: Run | None = None) -> list[Prediction]:
+        """A prediction per table, all made in one run."""
+        blocks = self._layout.prepare(tables)
+        stops = list(accumulate(table.rows for table in tables))
+        answers = self._predictor.predict(blocks, stops[-1], run)
+        notes = self._notes.take(blocks, stops)
+        return [
+            Prediction(answers.rows(stop - table.rows, stop), notes.get(number))
+            for number, (table, stop) in enumerate(zip(tables, stops, strict=True))
+        ]
+
+    def write(self, response: pb.PredictResponse, prediction: Prediction) -> None:
+        """Fill in an answer."""
+        answers, notes = prediction
         response.prediction_id = str(uuid4())
         response.model_version_id = self.version_id
         _write_predictions(response.predictions, self._signature, answers.predictions)
         if answers.probabilities is not None:
             for label, values in zip(self._signature.classes, answers.probabilities.T.tolist(), strict=True):
                 response.probabilities.add(label=label, values=values)
-        notes = self._notes.take(blocks, table.rows)
         if notes is not None:
             response.notes.extend(notes.kept)
             response.omitted_notes = notes.omitted

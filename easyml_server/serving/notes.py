@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,9 @@ class Notes:
     omitted: int
 
 
+_NONE: Final[Mapping[int, Notes]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """Rows of one column with the same note."""
@@ -44,23 +47,31 @@ class NoteTaker:
         # Without a list of what was seen (too many to keep) nothing can be said of what was not.
         self._categories = [frozenset(column.categories) for column in signature.inputs]
 
-    def take(self, blocks: Sequence[PreparedBlock], rows: int) -> Notes | None:
-        """Notes on a prepared table, if there are any."""
-        found = [found for block in blocks for found in self._of(block, rows)]
+    def take(self, blocks: Sequence[PreparedBlock], stops: Sequence[int]) -> Mapping[int, Notes]:
+        """Notes on the tables that were prepared together, by their numbers; `stops` says where each ends."""
+        found = [found for block in blocks for found in self._of(block, stops[-1])]
         if not found:
-            return None
+            return _NONE
         lengths = [len(each.rows) for each in found]
-        all_rows = np.concatenate([each.rows for each in found])
+        rows = np.concatenate([each.rows for each in found])
         columns = np.repeat([each.position for each in found], lengths)
         kinds = np.repeat([each.kind for each in found], lengths)
-        first = np.lexsort((columns, all_rows))[:MAX_NOTES]
+        order = np.lexsort((columns, rows))
+        cells = np.column_stack([rows, columns, kinds])[order]
+        ends = np.searchsorted(cells[:, 0], stops)
+        starts = [0, *ends[:-1]]
+        return {
+            number: self._notes(cells[start:end], stop_before)
+            for number, (start, end, stop_before) in enumerate(zip(starts, ends, [0, *stops[:-1]], strict=True))
+            if start < end
+        }
+
+    def _notes(self, cells: NDArray[np.intp], first_row: int) -> Notes:
         kept = [
-            pb.CellNote(row=row, column=self._names[column], kind=kind)
-            for row, column, kind in zip(
-                all_rows[first].tolist(), columns[first].tolist(), kinds[first].tolist(), strict=True
-            )
+            pb.CellNote(row=row - first_row, column=self._names[column], kind=kind)
+            for row, column, kind in cells[:MAX_NOTES].tolist()
         ]
-        return Notes(kept, len(all_rows) - len(kept))
+        return Notes(kept, len(cells) - len(kept))
 
     def _of(self, prepared: PreparedBlock, rows: int) -> Iterator[_Found]:
         if prepared.block.encoding is Encoding.CATEGORY:
@@ -83,9 +94,12 @@ class NoteTaker:
         for number, position in enumerate(prepared.block.positions):
             seen = self._categories[position]
             own = texts[number * rows : (number + 1) * rows]
-            filled = [row for row, text in enumerate(own) if text == MISSING_CATEGORY]
+            unknown = [row for row, text in enumerate(own) if text not in seen]
+            if not unknown:
+                continue
+            filled = [row for row in unknown if own[row] == MISSING_CATEGORY]
             if filled:
                 yield _Found(np.array(filled), position, NULL_FILLED)
-            unseen = [row for row, text in enumerate(own) if text not in seen and text != MISSING_CATEGORY]
-            if seen and unseen:
+            if seen and len(filled) < len(unknown):
+                unseen = [row for row in unknown if own[row] != MISSING_CATEGORY]
                 yield _Found(np.array(unseen), position, UNSEEN_CATEGORY)

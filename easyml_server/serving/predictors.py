@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime
@@ -30,12 +29,16 @@ class CannotLoad(Exception):
     """A stored model that cannot be served; the sentence says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """What a model says about rows: a value each, and the probabilities of the classes [rows, classes]."""
 
     predictions: NDArray[Any]
     probabilities: NDArray[np.float64] | None
+
+    def rows(self, start: int, stop: int) -> Answers:
+        """What it says about some of them."""
+        probabilities = None if self.probabilities is None else self.probabilities[start:stop]
+        return Answers(self.predictions[start:stop], probabilities)
 
 
 class Run:
@@ -75,31 +78,33 @@ class GraphPredictor:
     def predict(self, blocks: Sequence[PreparedBlock], rows: int, run: Run | None) -> Answers:
         """See Predictor."""
         feeds: dict[str, NDArray[Any]] = {}
-        for prepared, arguments in zip(blocks, self._inputs, strict=True):
-            parts = {str(number): part for number, part in enumerate(prepared.parts)}
-            tensors = graph_inputs(parts, [(name, arguments[0][number][1]) for number, name in enumerate(parts)])
-            for start, names in zip(range(0, len(arguments) * rows, rows), arguments, strict=True):
-                for (name, _), tensor in zip(names, tensors.values(), strict=True):
-                    feeds[name] = tensor[start : start + rows]
+        for prepared, (types, names) in zip(blocks, self._inputs, strict=True):
+            tensors = graph_inputs(dict(zip(types, prepared.parts, strict=True)), list(types.items()))
+            for part, tensor in zip(names, tensors.values(), strict=True):
+                # One tensor [rows, 1] per column, without copying.
+                feeds.update(zip(part, tensor.reshape(len(part), rows, 1), strict=True))
         outputs = self._session.run(self._outputs, feeds, run.options if run else None)
         probabilities = np.asarray(outputs[1], dtype=np.float64) if len(outputs) > 1 else None
         return Answers(np.asarray(outputs[0]).ravel(), probabilities)
 
 
-_Arguments = list[list[tuple[str, str]]]
+_Inputs = tuple[dict[str, str], list[list[str]]]
+"""Of a block: the tensor type of each part, and the graph's names for it, one per column."""
 
 
-def _by_block(arguments: Sequence[tuple[str, str]], layout: Layout) -> list[_Arguments]:
-    """A graph's arguments, which are in the order of the prepared columns, per block, column and part."""
+def _by_block(arguments: Sequence[tuple[str, str]], layout: Layout) -> list[_Inputs]:
+    """A graph's arguments, which are in the order of the prepared columns, as the blocks have them."""
     if len(arguments) != len(layout.prepared_names):
         raise CannotLoad("its ONNX graph takes other columns than its signature")
     by_name = dict(zip(layout.prepared_names, arguments, strict=True))
-    blocks = [[[by_name[name] for name in names] for names in block.names] for block in layout.blocks]
-    for columns in blocks:
-        for column in columns[1:]:
-            if [tensor for _, tensor in column] != [tensor for _, tensor in columns[0]]:
-                raise CannotLoad("its ONNX graph takes columns of one kind in different types")
-    return blocks
+    inputs: list[_Inputs] = []
+    for block in layout.blocks:
+        parts = [[by_name[name] for name in part] for part in zip(*block.names, strict=True)]
+        if any(len({tensor for _, tensor in part}) != 1 for part in parts):
+            raise CannotLoad("its ONNX graph takes columns of one kind in different types")
+        types = {str(number): part[0][1] for number, part in enumerate(parts)}
+        inputs.append((types, [[name for name, _ in part] for part in parts]))
+    return inputs
 
 
 class PipelinePredictor:

@@ -1,7 +1,7 @@
 """PredictionService of a model server: bytes in, bytes out, every error with its status.
 
-Small requests to a quick model are answered at once, since handing them to a thread costs more than they do. The rest
-goes to threads, so that health checks are answered meanwhile, and ends at the call's deadline.
+Small requests to a quick model are answered on the event loop, since handing them to a thread costs more than they do.
+The rest goes to threads, so that health checks are answered meanwhile, and ends at the call's deadline.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 from uuid import uuid4
 
 import grpc
@@ -21,7 +21,8 @@ from google.rpc import code_pb2
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, NotFound, NotSignedIn, Reason
 from easyml_server.serving import faults
-from easyml_server.serving.models import LoadedModel
+from easyml_server.serving.batching import Batches
+from easyml_server.serving.models import LoadedModel, Prediction
 from easyml_server.serving.predictors import Run
 from easyml_server.serving.tables import Request, TableLimits
 from easyml_server.transport import status
@@ -31,7 +32,6 @@ INLINE_BYTES: Final = 4096
 RETRY_SECONDS: Final = 0.5
 LONGEST_CALL_ID: Final = 128
 
-Answer = Callable[[bytes, Run | None], bytes]
 Context = grpc.aio.ServicerContext[Any, Any]
 CheckToken = Callable[[str], None]
 
@@ -61,10 +61,12 @@ class PredictionServicer:
         self._models = models
         self._only = next(iter(models.values())) if len(models) == 1 else None
         self._quick = all(model.quick for model in models.values())
+        self._batches = {version_id: Batches(model) for version_id, model in models.items()}
         self._check_token = check_token
         self._limits = limits
         self._threads = threads
         self._in_threads = 0
+        self._single = _Single(self)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Handlers that take and give bytes; gRPC would answer what it cannot decode with UNKNOWN."""
@@ -80,10 +82,9 @@ class PredictionServicer:
         """Answer one request."""
         try:
             self._check_token(_authorization(context))
-            return await self.work(self._answer, raw, context)
+            return await self.answer(self._single, raw, context)
         except Exception as error:  # the boundary: what is not told here, gRPC tells badly
             await _fail(context, error)
-            raise
 
     async def stream_predict(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Answer each request of a stream in its place."""
@@ -93,13 +94,39 @@ class PredictionServicer:
             await _fail(context, error)
         stream = _Stream(self)
         async for raw in requests:
-            yield await stream.answer(raw, context)
+            try:
+                yield await self.answer(stream, raw, context)
+            except Exception as error:  # one request must not end the stream
+                yield stream.error(_told(error, _call_id(context))[1])
 
-    async def work(self, answer: Answer, raw: bytes, context: Context) -> bytes:
-        """Answer bytes here or in a thread."""
+    async def answer(self, form: _Form, raw: bytes, context: Context) -> bytes:
+        """Answer a message here, together with others of the moment, or in a thread."""
         if self._quick and len(raw) <= INLINE_BYTES:
-            return answer(raw, None)
-        self._check_size(raw)
+            model, request = form.open(raw)
+            prediction = await self._batches[model.version_id].predict(model.read(request))
+            return self._serialized(form.answer(model, prediction))
+        if len(raw) > self._limits.max_message_bytes:
+            raise faults.too_large(f"{len(raw)} bytes", "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes)
+        return await self._in_thread(form, raw, context.time_remaining())
+
+    def find(self, request: Request) -> LoadedModel:
+        """The model that a request names.
+
+        Names are known to the main server only: what it sends here by name is meant for the one model served here.
+        """
+        target = request.WhichOneof("target")
+        if target == "model_version_id":
+            model = self._models.get(request.model_version_id.lower())
+            if model is None:
+                raise NotFound.of("model version", faults.shortened(request.model_version_id))
+            return model
+        if target is None:
+            raise InvalidInput.at("target", "Name the model: model_version_id, or name with project and model.")
+        if self._only is None:
+            raise InvalidInput.at("target", "Several models are served here; name one by model_version_id.")
+        return self._only
+
+    async def _in_thread(self, form: _Form, raw: bytes, remaining: float | None) -> bytes:
         if self._in_threads >= self._limits.max_predictions:
             raise LimitReached(
                 f"{self._in_threads} predictions are being made (EASYML_MAX_PREDICTIONS); try again in a moment.",
@@ -107,25 +134,24 @@ class PredictionServicer:
                 retry_after=RETRY_SECONDS,
                 metadata={"limit": "EASYML_MAX_PREDICTIONS", "maximum": str(self._limits.max_predictions)},
             )
-        return await self._in_thread(answer, raw, context.time_remaining())
+        run = Run()
+        longest = self._limits.default_deadline_seconds
+        self._in_threads += 1
+        try:
+            async with asyncio.timeout(longest if remaining is None else min(remaining, longest)):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._answer_at_once, form, raw, run
+                )
+        finally:
+            self._in_threads -= 1
+            run.stop()
 
-    def find(self, request: Request) -> LoadedModel:
-        """The model that a request names.
+    def _answer_at_once(self, form: _Form, raw: bytes, run: Run) -> bytes:
+        model, request = form.open(raw)
+        prediction = model.predict([model.read(request)], run)[0]
+        return self._serialized(form.answer(model, prediction))
 
-        Names are known to the main server only: what it sends here by name is meant for the one model served here.
-        """
-        if request.WhichOneof("target") == "model_version_id":
-            model = self._models.get(request.model_version_id.lower())
-            if model is None:
-                raise NotFound.of("model version", faults.shortened(request.model_version_id))
-            return model
-        if request.WhichOneof("target") is None:
-            raise InvalidInput.at("target", "Name the model: model_version_id, or name with project and model.")
-        if self._only is None:
-            raise InvalidInput.at("target", "Several models are served here; name one by model_version_id.")
-        return self._only
-
-    def serialize(self, answer: Message) -> bytes:
+    def _serialized(self, answer: Message) -> bytes:
         """Many classes make an answer much larger than its request, and clients take no larger one by default."""
         raw = answer.SerializeToString()
         if len(raw) > self._limits.max_message_bytes:
@@ -134,70 +160,63 @@ class PredictionServicer:
             )
         return raw
 
-    def _answer(self, raw: bytes, run: Run | None) -> bytes:
-        request = decode(pb.PredictRequest, raw)
+
+class _Form(Protocol):
+    """How a request and its answer are packed: as a call, or as messages of a stream."""
+
+    def open(self, raw: bytes) -> tuple[LoadedModel, Request]: ...
+
+    def answer(self, model: LoadedModel, prediction: Prediction) -> Message: ...
+
+
+class _Single:
+    """A call with one request."""
+
+    def __init__(self, servicer: PredictionServicer) -> None:
+        self._servicer = servicer
+
+    def open(self, raw: bytes) -> tuple[LoadedModel, Request]:
+        request = _decode(pb.PredictRequest, raw)
+        return self._servicer.find(request), request
+
+    def answer(self, model: LoadedModel, prediction: Prediction) -> Message:
         response = pb.PredictResponse()
-        self.find(request).answer(request, response, run)
-        return self.serialize(response)
-
-    async def _in_thread(self, answer: Answer, raw: bytes, remaining: float | None) -> bytes:
-        run = Run()
-        longest = self._limits.default_deadline_seconds
-        self._in_threads += 1
-        try:
-            async with asyncio.timeout(longest if remaining is None else min(remaining, longest)):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, answer, raw, run)
-        finally:
-            self._in_threads -= 1
-            run.stop()
-
-    def _check_size(self, raw: bytes) -> None:
-        if len(raw) > self._limits.max_message_bytes:
-            raise faults.too_large(f"{len(raw)} bytes", "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes)
+        model.write(response, prediction)
+        return response
 
 
 class _Stream:
-    """The requests of one stream: the first names the model for all."""
+    """The requests of one stream, one after the other: the first names the model for all."""
 
     def __init__(self, servicer: PredictionServicer) -> None:
         self._servicer = servicer
         self._model: LoadedModel | None = None
         self._id = ""
 
-    async def answer(self, raw: bytes, context: Context) -> bytes:
-        """The answer to one message, or an error in its place."""
+    def open(self, raw: bytes) -> tuple[LoadedModel, Request]:
         self._id = ""
-        try:
-            return await self._servicer.work(self._answer, raw, context)
-        except Exception as error:  # one request must not end the stream
-            told = _told(error, _call_id(context))[1]
-            return pb.StreamPredictResponse(
-                id=self._id,
-                error=pb.PredictError(
-                    reason=told.reason.value, message=told.message, column=told.metadata.get("column", "")
-                ),
-            ).SerializeToString()
-
-    def _answer(self, raw: bytes, run: Run | None) -> bytes:
-        request = decode(pb.StreamPredictRequest, raw)
+        request = _decode(pb.StreamPredictRequest, raw)
         self._id = request.id
-        model = self._find(request)
-        response = pb.StreamPredictResponse(id=request.id)
-        model.answer(request, response.response, run)
-        return self._servicer.serialize(response)
-
-    def _find(self, request: pb.StreamPredictRequest) -> LoadedModel:
         if self._model is None:
             self._model = self._servicer.find(request)
         elif request.WhichOneof("target") is not None and self._servicer.find(request) is not self._model:
             raise InvalidInput.at("target", "A stream asks one model, the one its first message names.")
-        return self._model
+        return self._model, request
+
+    def answer(self, model: LoadedModel, prediction: Prediction) -> Message:
+        response = pb.StreamPredictResponse(id=self._id)
+        model.write(response.response, prediction)
+        return response
+
+    def error(self, told: EasyMLError) -> bytes:
+        error = pb.PredictError(reason=told.reason.value, message=told.message, column=told.metadata.get("column", ""))
+        return pb.StreamPredictResponse(id=self._id, error=error).SerializeToString()
 
 
 MessageType = TypeVar("MessageType", pb.PredictRequest, pb.StreamPredictRequest)
 
 
-def decode(kind: type[MessageType], raw: bytes) -> MessageType:
+def _decode(kind: type[MessageType], raw: bytes) -> MessageType:
     """A message from its bytes. Raises InvalidInput (MALFORMED_MESSAGE)."""
     try:
         return kind.FromString(raw)

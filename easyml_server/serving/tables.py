@@ -34,17 +34,14 @@ _WIRE_WORDS: Final = {
     "bools": "a column of true or false",
     "timestamps": "a column of points in time",
 }
-_TAKEN: Final = frozenset(
-    {
-        (StorageType.DOUBLE, "doubles"),
-        (StorageType.DOUBLE, "int64s"),
-        (StorageType.INT64, "int64s"),
-        (StorageType.INT64, "doubles"),
-        (StorageType.STRING, "strings"),
-        (StorageType.BOOL, "bools"),
-        (StorageType.TIMESTAMP, "timestamps"),
-    }
-)
+_AS_THEY_ARE: Final = {
+    StorageType.DOUBLE: frozenset({"doubles", "int64s"}),
+    StorageType.INT64: frozenset({"int64s"}),
+    StorageType.STRING: frozenset({"strings"}),
+    StorageType.BOOL: frozenset({"bools"}),
+    StorageType.TIMESTAMP: frozenset({"timestamps"}),
+}
+"""What each type takes without looking at the values."""
 PLACEHOLDERS: Final[dict[StorageType, Any]] = {
     StorageType.INT64: 0,
     StorageType.DOUBLE: 0.0,
@@ -72,6 +69,7 @@ class TableReader:
         self.columns = signature.inputs
         self._limits = limits
         self._positions = {column.name: position for position, column in enumerate(signature.inputs)}
+        self._as_they_are = [_AS_THEY_ARE[column.storage_type] for column in signature.inputs]
 
     def read(self, request: Request) -> RawTable:
         """The table of a request. Raises InvalidInput."""
@@ -114,24 +112,33 @@ class TableReader:
         columns: list[RawColumn | None] = [None] * len(self.columns)
         rows = -1
         for number, column in enumerate(sent):
-            position = self.position(column.name, f"columns.columns[{number}].name")
-            if columns[position] is not None:
-                raise _twice(column.name, f"columns.columns[{number}].name")
+            position = self._positions.get(column.name, -1)
+            if position < 0 or columns[position] is not None:
+                raise self._superfluous(column.name, number)
             kind = column.WhichOneof("values")
             if kind is None:
-                raise InvalidInput.at(
-                    f"columns.columns[{number}].values", f"Column {faults.quoted(column.name)} has no values."
-                )
+                raise _empty(column.name, number)
             typed = getattr(column, kind)
             values = typed.micros if kind == "timestamps" else typed.values
-            if rows < 0:
-                rows = len(values)
-                self.check_size(rows, f"columns.columns[{number}]")
-            elif len(values) != rows:
-                raise _uneven(column.name, len(values), rows, number)
+            if len(values) != rows:
+                rows = self._count_rows(column.name, len(values), rows, number)
             nulls = _nulls(column, rows, number) if column.null_positions else ()
-            columns[position] = accept(self.columns[position], kind, values, nulls, _Place(number, kind))
-        return RawTable(max(rows, 0), self.complete(columns, "columns.columns"))
+            if kind in self._as_they_are[position]:
+                columns[position] = RawColumn(values, nulls)
+            else:
+                columns[position] = accept(self.columns[position], kind, values, nulls, _Place(number, kind))
+        return RawTable(rows, self.complete(columns, "columns.columns"))
+
+    def _superfluous(self, name: str, number: int) -> InvalidInput:
+        field = f"columns.columns[{number}].name"
+        return _twice(name, field) if name in self._positions else faults.unknown_column(name, field, self._positions)
+
+    def _count_rows(self, name: str, length: int, rows: int, number: int) -> int:
+        """The first column says how many rows there are."""
+        if rows >= 0:
+            raise _uneven(name, length, rows, number)
+        self.check_size(length, f"columns.columns[{number}]")
+        return length
 
     def _read_rows(self, sent: Sequence[Any]) -> RawTable:
         rows = len(sent)
@@ -197,11 +204,11 @@ def accept(
     column: SignatureColumn, kind: str, values: Sequence[Any], nulls: Sequence[int], place: _Place | Elsewhere
 ) -> RawColumn:
     """Typed values as values of the signature's type, or an error."""
-    if (column.storage_type, kind) not in _TAKEN:
-        raise faults.wrong_type(column, place.column, _WIRE_WORDS[kind])
+    if kind in _AS_THEY_ARE[column.storage_type]:
+        return RawColumn(values, nulls)
     if column.storage_type is StorageType.INT64 and kind == "doubles":
         return _whole(column, values, nulls, place)
-    return RawColumn(values, nulls)
+    raise faults.wrong_type(column, place.column, _WIRE_WORDS[kind])
 
 
 def _whole(
@@ -280,6 +287,10 @@ def _cell_field(row: int, name: str) -> str:
 
 def _twice(name: str, field: str) -> InvalidInput:
     return InvalidInput.at(field, f"Column {faults.quoted(name)} is there twice; send it once.")
+
+
+def _empty(name: str, number: int) -> InvalidInput:
+    return InvalidInput.at(f"columns.columns[{number}].values", f"Column {faults.quoted(name)} has no values.")
 
 
 def _uneven(name: str, length: int, rows: int, number: int) -> InvalidInput:

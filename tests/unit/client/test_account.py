@@ -174,6 +174,15 @@ def test_a_key_is_shown_once_on_stdout(accounts: Accounts, capsys: Any) -> None:
 
 
 @pytest.mark.usefixtures("_signed_in")
+def test_a_project_of_the_environment_does_not_narrow_a_key(
+    accounts: Accounts, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASYML_PROJECT", an_id("p"))
+    assert run(["token", "create", "ci"]) == 0
+    assert not accounts.calls[0].HasField("scope")
+
+
+@pytest.mark.usefixtures("_signed_in")
 def test_a_key_is_revoked_by_name_where_that_is_clear(accounts: Accounts, capsys: Any) -> None:
     assert run(["token", "revoke", "nightly"]) == 0
     assert accounts.calls[0].api_key_id == an_id("key")

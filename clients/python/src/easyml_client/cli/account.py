@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from easyml_client.cli.app import group, single
-from easyml_client.cli.common import EVERYWHERE, Common, ProjectOption, connected
+from easyml_client.cli.common import EVERYWHERE, Common, connected
 from easyml_client.cli.output import UsageError, complain, print_done, print_json, print_list, print_one
 
 token = group("token", "Keys for programs.")
@@ -20,6 +20,11 @@ token = group("token", "Keys for programs.")
 Tls = Annotated[bool | None, Parameter(negative="--plaintext", help="Encrypt; on unless the server is this machine.")]
 Certificates = Annotated[
     Path | None, Parameter(name="--root-certificates", help="PEM file with the authority of the server's certificate.")
+]
+
+# Not the option of other commands: a variable that happens to be set should not decide what a key can reach.
+KeyProject = Annotated[
+    str | None, Parameter(name=["--project", "-p"], help="The only project it can reach; all of yours if left out.")
 ]
 
 
@@ -194,7 +199,7 @@ def create(
     *,
     permission: str | None = None,
     days: float | None = None,
-    project: ProjectOption = None,
+    project: KeyProject = None,
     common: Common = EVERYWHERE,
 ) -> None:
     """Make a key for a program; it is shown once.

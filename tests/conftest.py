@@ -1,0 +1,111 @@
+"""What tests of several folders share: a store in a copy of a migrated file, and a real server for a whole session."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from easyml.v1 import auth_service_pb2, permission_pb2, user_pb2
+from easyml_server.repositories.sql.migrate import migrate_sqlite
+from easyml_server.repositories.sql.store import SqlStore, open_sqlite
+from tests.builders import a_project_of, a_training, register, upload
+from tests.servers import Client, ServerProcess, serving
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of this release's schema, to copy."""
+    path = tmp_path_factory.mktemp("template") / "easyml.db"
+    migrate_sqlite(path)
+    return path
+
+
+@pytest.fixture
+async def store(migrated_database: Path, tmp_path: Path) -> AsyncIterator[SqlStore]:
+    """A store of its own for each test; a file, since there is no WAL in memory."""
+    path = tmp_path / "easyml.db"
+    shutil.copy(migrated_database, path)
+    store = open_sqlite(str(path))
+    yield store
+    await store.close()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for a whole session; tests make projects of their own."""
+    folder = tmp_path_factory.mktemp("shared") / "data"
+    with serving(folder, OPEN_REGISTRATION="true", LOGINS_PER_MINUTE_PER_ADDRESS="1000") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def anonymous(shared_server: ServerProcess) -> Iterator[Client]:
+    """Nobody."""
+    with Client(shared_server.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def owner(shared_server: ServerProcess) -> Iterator[Client]:
+    """The local owner, an administrator."""
+    with Client(shared_server.address, shared_server.key) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def other(shared_server: ServerProcess, anonymous: Client) -> Iterator[Client]:
+    """A user who is a member of nothing."""
+    with Client(shared_server.address, register(anonymous).session.access_token) as client:
+        yield client
+
+
+@pytest.fixture
+def project_id(owner: Client) -> str:
+    """A project of the owner's for one test."""
+    return a_project_of(owner)
+
+
+@dataclass(frozen=True)
+class World:
+    """A project of the owner's with one of everything, which tests only read."""
+
+    project_id: str
+    dataset_id: str
+    upload_id: str
+    experiment_id: str
+    model_name: str
+    model_version_id: str
+    viewer: Client
+    editor: Client
+
+
+@pytest.fixture(scope="session")
+def world(owner: Client) -> Iterator[World]:
+    """One of everything."""
+    from uuid import uuid4
+
+    from easyml.v1 import training_service_pb2 as trainings
+
+    project_id, upload_id = a_project_of(owner, "world"), str(uuid4())
+    dataset = upload(owner, project_id, upload_id=upload_id)
+    started = owner.trainings.StartTraining(a_training(project_id, dataset.id, model_name="answers"))
+    experiment_id = started.experiment.id
+    list(owner.trainings.WatchTraining(trainings.WatchTrainingRequest(experiment_id=experiment_id)))
+    ended = owner.trainings.GetExperiment(trainings.GetExperimentRequest(experiment_id=experiment_id)).experiment
+    with a_key(owner, permission_pb2.PERMISSION_VIEWER) as viewer, a_key(
+        owner, permission_pb2.PERMISSION_EDITOR
+    ) as editor:
+        yield World(
+            project_id, dataset.id, upload_id, experiment_id, "answers", ended.model_version_id, viewer, editor
+        )
+
+
+def a_key(client: Client, permission: int, project_id: str = "") -> Client:
+    """A caller with an API key of this scope."""
+    scope = user_pb2.ApiKeyScope(project_id=project_id, permission=permission)  # type: ignore[arg-type]  # an enum's number
+    request = auth_service_pb2.CreateApiKeyRequest(name="test", scope=scope)
+    return Client(client.address, client.auth.CreateApiKey(request).secret)

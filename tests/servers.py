@@ -1,0 +1,271 @@
+"""Real servers in processes of their own, and callers that speak the contract to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from easyml.v1 import (
+    auth_service_pb2_grpc,
+    dataset_service_pb2_grpc,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+    project_service_pb2_grpc,
+    training_service_pb2_grpc,
+)
+
+CALL_SECONDS = 60.0
+END_SECONDS = 30.0
+DETAILS = (
+    error_details_pb2.ErrorInfo,
+    error_details_pb2.RequestInfo,
+    error_details_pb2.BadRequest,
+    error_details_pb2.PreconditionFailure,
+    error_details_pb2.RetryInfo,
+    error_details_pb2.ResourceInfo,
+)
+
+
+@dataclass
+class ServerProcess:
+    """`easyml-server serve` on a data folder; it can be killed, and started again at the same address."""
+
+    data: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    address: str = "127.0.0.1:0"
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def key(self) -> str:
+        """The local owner's key."""
+        return (self.data / "owner.key").read_text().strip()
+
+    @property
+    def running(self) -> subprocess.Popen[str]:
+        """The process, which must be there."""
+        assert self.process is not None
+        return self.process
+
+    def start(self) -> ServerProcess:
+        """Returns when it says READY."""
+        self.process = launch(self.data, self.settings, port=self.address.rsplit(":", 1)[1])
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("READY "), f"{line!r}: {self._errors()}"
+        self.address = line.split()[1]
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it and all its children are gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code when it and all its children are gone."""
+        return self._end(signal.SIGTERM)
+
+    def family(self) -> list[psutil.Process]:
+        """The server and everything it started."""
+        server = psutil.Process(self.running.pid)
+        return [server, *server.children(recursive=True)]
+
+    def _end(self, number: int) -> int:
+        process, self.process = self.running, None
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        code = process.wait(END_SECONDS)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        _, left = psutil.wait_procs(family, timeout=END_SECONDS)
+        assert not left, f"processes stayed behind: {left}"
+        return code
+
+    def _errors(self) -> str:
+        process, self.process = self.running, None
+        _, errors = process.communicate()
+        return errors
+
+
+def launch(data: Path, settings: Mapping[str, str], port: str = "0") -> subprocess.Popen[str]:
+    """The command as people start it, with nothing of the environment's own settings."""
+    command = [sys.executable, "-m", "easyml_server", "serve", "--port", port, "--data-dir", str(data)]
+    log = data.with_name(f"{data.name}.log")
+    with log.open("a") as errors:
+        stderr: Any = errors if settings.get("LOG") != "pipe" else subprocess.PIPE
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(settings), cwd=data.parent
+        )
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a server, with settings by their names without EASYML_."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("EASYML_")}
+    given = {"LOG_LEVEL": "warning", **settings}
+    return {
+        **own,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        **{f"EASYML_{name}": value for name, value in given.items() if name != "LOG"},
+    }
+
+
+@contextmanager
+def serving(data: Path, **settings: str) -> Iterator[ServerProcess]:
+    """A server for a while, whatever happens to it."""
+    server = ServerProcess(data, settings).start()
+    try:
+        yield server
+    finally:
+        if server.process is not None:
+            server.stop()
+
+
+class _Call:
+    """A method with the caller's credentials and a deadline."""
+
+    def __init__(self, method: Any, metadata: Sequence[tuple[str, str]]) -> None:
+        self._method = method
+        self._metadata = metadata
+
+    def __call__(self, request: Any, *, timeout: float = CALL_SECONDS, metadata: Any = ()) -> Any:
+        return self._method(request, timeout=timeout, metadata=(*self._metadata, *metadata))
+
+    def with_call(self, request: Any, *, timeout: float = CALL_SECONDS, metadata: Any = ()) -> Any:
+        return self._method.with_call(request, timeout=timeout, metadata=(*self._metadata, *metadata))
+
+    def future(self, request: Any, *, timeout: float = CALL_SECONDS, metadata: Any = ()) -> Any:
+        return self._method.future(request, timeout=timeout, metadata=(*self._metadata, *metadata))
+
+
+class _SignedChannel:
+    """A channel whose methods send the caller's credentials."""
+
+    def __init__(self, channel: grpc.Channel, token: str | None) -> None:
+        self._channel = channel
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+
+    def __getattr__(self, kind: str) -> Callable[..., _Call]:
+        make = getattr(self._channel, kind)
+        return lambda *args, **options: _Call(make(*args, **options), self._metadata)
+
+
+class Client:
+    """A caller: the stubs of all services, with its credentials."""
+
+    def __init__(self, address: str, token: str | None = None) -> None:
+        self.address = address
+        self.token = token
+        # Service configurations are off: tests see each answer, not what a retry makes of it.
+        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.insecure_channel(address, options=options)
+        signed: Any = _SignedChannel(self.channel, token)
+        self.auth: Any = auth_service_pb2_grpc.AuthServiceStub(signed)
+        self.projects: Any = project_service_pb2_grpc.ProjectServiceStub(signed)
+        self.datasets: Any = dataset_service_pb2_grpc.DatasetServiceStub(signed)
+        self.trainings: Any = training_service_pb2_grpc.TrainingServiceStub(signed)
+        self.models: Any = model_service_pb2_grpc.ModelServiceStub(signed)
+        self.predictions: Any = prediction_service_pb2_grpc.PredictionServiceStub(signed)
+
+    def raw(self, path: str, *, kind: str = "unary_unary") -> Any:
+        """A method by its path that takes and gives bytes."""
+        signed: Any = _SignedChannel(self.channel, self.token)
+        return getattr(signed, kind)(path)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How the server said no."""
+
+    code: grpc.StatusCode
+    message: str
+    details: Mapping[str, Any]
+    trailers: Mapping[str, Any]
+
+    @property
+    def reason(self) -> str:
+        """Of google.rpc.ErrorInfo; empty where it did not come."""
+        return self.details["ErrorInfo"].reason if "ErrorInfo" in self.details else ""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Of google.rpc.ErrorInfo."""
+        return dict(self.details["ErrorInfo"].metadata)
+
+    @property
+    def fields(self) -> list[str]:
+        """Of google.rpc.BadRequest."""
+        if "BadRequest" not in self.details:
+            return []
+        return [violation.field for violation in self.details["BadRequest"].field_violations]
+
+    @property
+    def retry_seconds(self) -> float | None:
+        """Of google.rpc.RetryInfo."""
+        if "RetryInfo" not in self.details:
+            return None
+        return float(self.details["RetryInfo"].retry_delay.ToTimedelta().total_seconds())
+
+    @property
+    def call_id(self) -> str:
+        """Of google.rpc.RequestInfo."""
+        return str(self.details["RequestInfo"].request_id)
+
+    @property
+    def short(self) -> tuple[str, str]:
+        """Code and reason."""
+        return self.code.name, self.reason
+
+    def without_call_id(self) -> tuple[Any, ...]:
+        """Everything a caller can tell two refusals apart by, but the id of the call."""
+        details = {
+            name: detail.SerializeToString(deterministic=True)
+            for name, detail in self.details.items()
+            if name != "RequestInfo"
+        }
+        trailers = {name: value for name, value in self.trailers.items() if name != "grpc-status-details-bin"}
+        return self.code, self.message, details, trailers
+
+
+def refusal_of(error: Any) -> Refusal:
+    """The refusal in an error of gRPC."""
+    found: dict[str, Message] = {}
+    rich = rpc_status.from_call(error)
+    for packed in rich.details if rich is not None else ():
+        for kind in DETAILS:
+            if packed.Is(kind.DESCRIPTOR):
+                found[kind.DESCRIPTOR.name] = kind.FromString(packed.value)
+    trailers = {each.key: each.value for each in error.trailing_metadata() or ()}
+    return Refusal(error.code(), error.details() or "", found, trailers)
+
+
+def refusal(call: Callable[..., Any], request: Any, **options: Any) -> Refusal:
+    """Make a call that must be refused; a stream is read to its end."""
+    try:
+        answer = call(request, **options)
+        if not isinstance(answer, (Message, bytes)):
+            answer = list(answer)
+    except grpc.RpcError as error:
+        return refusal_of(error)
+    raise AssertionError(f"it was answered: {answer}")
