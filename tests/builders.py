@@ -80,9 +80,7 @@ def a_long_training(project_id: str, dataset_id: str, **changes: Any) -> trainin
 def register(anonymous: Client, name: str | None = None) -> auth_pb.RegisterResponse:
     """Make an account."""
     email = f"{name or uuid4()}@example.org"
-    answer: auth_pb.RegisterResponse = anonymous.auth.Register(
-        auth_pb.RegisterRequest(email=email, password=PASSWORD)
-    )
+    answer: auth_pb.RegisterResponse = anonymous.auth.Register(auth_pb.RegisterRequest(email=email, password=PASSWORD))
     return answer
 
 

@@ -96,12 +96,11 @@ def world(owner: Client) -> Iterator[World]:
     experiment_id = started.experiment.id
     list(owner.trainings.WatchTraining(trainings.WatchTrainingRequest(experiment_id=experiment_id)))
     ended = owner.trainings.GetExperiment(trainings.GetExperimentRequest(experiment_id=experiment_id)).experiment
-    with a_key(owner, permission_pb2.PERMISSION_VIEWER) as viewer, a_key(
-        owner, permission_pb2.PERMISSION_EDITOR
-    ) as editor:
-        yield World(
-            project_id, dataset.id, upload_id, experiment_id, "answers", ended.model_version_id, viewer, editor
-        )
+    with (
+        a_key(owner, permission_pb2.PERMISSION_VIEWER) as viewer,
+        a_key(owner, permission_pb2.PERMISSION_EDITOR) as editor,
+    ):
+        yield World(project_id, dataset.id, upload_id, experiment_id, "answers", ended.model_version_id, viewer, editor)
 
 
 def a_key(client: Client, permission: int, project_id: str = "") -> Client:

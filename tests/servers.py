@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from easyml.v1 import (
     training_service_pb2_grpc,
 )
 
+ROOT = Path(__file__).parents[1]
 CALL_SECONDS = 60.0
 END_SECONDS = 30.0
 DETAILS = (
@@ -64,7 +67,9 @@ class ServerProcess:
         self.process = launch(self.data, self.settings, port=self.address.rsplit(":", 1)[1])
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("READY "), f"{line!r}: {self._errors()}"
+        if not line.startswith("READY "):
+            self._end(signal.SIGKILL)
+            raise AssertionError(f"{line!r}: {log_of(self.data).read_text()}")
         self.address = line.split()[1]
         return self
 
@@ -93,21 +98,19 @@ class ServerProcess:
         assert not left, f"processes stayed behind: {left}"
         return code
 
-    def _errors(self) -> str:
-        process, self.process = self.running, None
-        _, errors = process.communicate()
-        return errors
-
 
 def launch(data: Path, settings: Mapping[str, str], port: str = "0") -> subprocess.Popen[str]:
     """The command as people start it, with nothing of the environment's own settings."""
     command = [sys.executable, "-m", "easyml_server", "serve", "--port", port, "--data-dir", str(data)]
-    log = data.with_name(f"{data.name}.log")
-    with log.open("a") as errors:
-        stderr: Any = errors if settings.get("LOG") != "pipe" else subprocess.PIPE
+    with log_of(data).open("a") as errors:
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(settings), cwd=data.parent
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(settings), cwd=data.parent
         )
+
+
+def log_of(data: Path) -> Path:
+    """What servers on a data folder wrote to standard error."""
+    return data.with_name(f"{data.name}.log")
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -117,7 +120,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {
         **own,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        **{f"EASYML_{name}": value for name, value in given.items() if name != "LOG"},
+        **{f"EASYML_{name}": value for name, value in given.items()},
     }
 
 
@@ -261,11 +264,23 @@ def refusal_of(error: Any) -> Refusal:
 
 
 def refusal(call: Callable[..., Any], request: Any, **options: Any) -> Refusal:
-    """Make a call that must be refused; a stream is read to its end."""
+    """Make a call that must be refused, as the contract says of the reason; a stream is read to its end."""
     try:
         answer = call(request, **options)
         if not isinstance(answer, (Message, bytes)):
             answer = list(answer)
     except grpc.RpcError as error:
-        return refusal_of(error)
+        refused = refusal_of(error)
+        assert refused.code.name == documented_codes().get(refused.reason), refused
+        return refused
     raise AssertionError(f"it was answered: {answer}")
+
+
+@cache
+def documented_codes() -> Mapping[str, str]:
+    """The status code of each reason, as the contract's comments have it."""
+    text = (ROOT / "protos/easyml/v1/error_reason.proto").read_text()
+    return {
+        reason: code
+        for code, reason in re.findall(r"  // ([A-Z_]+): .*\n(?:  //.*\n)*  ERROR_REASON_([A-Z_]+) =", text)
+    }

@@ -61,16 +61,15 @@ class Block:
     names: tuple[tuple[str, ...], ...]
     signature: Signature
 
-    def cells(self, tables: Sequence[RawTable], rows: int) -> Cells:
+    def cells(self, table: RawTable) -> Cells:
         """The columns of this block, one after the other; a number that is NaN is missing."""
         values: list[Any] = []
-        missing = np.zeros(rows * len(self.positions), dtype=np.bool_)
+        missing = np.zeros(table.rows * len(self.positions), dtype=np.bool_)
         for position in self.positions:
-            for table in tables:
-                column = table.columns[position]
-                if column.nulls:
-                    missing[np.asarray(column.nulls) + len(values)] = True
-                values += column.values
+            column = table.columns[position]
+            if column.nulls:
+                missing[np.asarray(column.nulls) + len(values)] = True
+            values += column.values
         array = np.array(values, dtype=DTYPES[self.storage_type])
         if self.storage_type is StorageType.DOUBLE:
             missing |= np.isnan(array)
@@ -113,12 +112,11 @@ class Layout:
         )
         self.prepared_names = tuple(name for parts in names for name in parts)
 
-    def prepare(self, tables: Sequence[RawTable]) -> list[PreparedBlock]:
-        """All blocks of one table, or of several as if they were one."""
-        rows = sum(table.rows for table in tables)
+    def prepare(self, table: RawTable) -> list[PreparedBlock]:
+        """All blocks of a table."""
         prepared = []
         for block in self.blocks:
-            cells = block.cells(tables, rows)
+            cells = block.cells(table)
             prepared.append(PreparedBlock(block, cells, block.prepare(cells)))
         return prepared
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-from uuid import uuid4
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +14,13 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml.v1 import table_pb2
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.models import ModelManifest, Signature
-from easyml_server.serving.layout import Layout, RawTable
-from easyml_server.serving.notes import Notes, NoteTaker
-from easyml_server.serving.predictors import Answers, CannotLoad, Predictor, Run, load_predictor, read_manifest
+from easyml_server.serving.layout import Layout
+from easyml_server.serving.notes import NoteTaker
+from easyml_server.serving.predictors import CannotLoad, Predictor, Run, load_predictor, read_manifest
 from easyml_server.serving.tables import Request, TableLimits, TableReader
 
 QUICK_SECONDS: Final = 0.002
 _WARM_UP_RUNS: Final = 5
-
-
-class Prediction(NamedTuple):
-    """What there is to say about one table."""
-
-    answers: Answers
-    notes: Notes | None
 
 
 class LoadedModel:
@@ -46,32 +37,16 @@ class LoadedModel:
 
     def answer(self, request: Request, response: pb.PredictResponse, run: Run | None = None) -> None:
         """Fill in the answer to a request. Raises InvalidInput where the table does not fit the signature."""
-        self.write(response, self.predict([self.read(request)], run)[0])
-
-    def read(self, request: Request) -> RawTable:
-        """The table of a request. Raises InvalidInput."""
-        return self._reader.read(request)
-
-    def predict(self, tables: Sequence[RawTable], run: Run | None = None) -> list[Prediction]:
-        """A prediction per table, all made in one run."""
-        blocks = self._layout.prepare(tables)
-        stops = list(accumulate(table.rows for table in tables))
-        answers = self._predictor.predict(blocks, stops[-1], run)
-        notes = self._notes.take(blocks, stops)
-        return [
-            Prediction(answers.rows(stop - table.rows, stop), notes.get(number))
-            for number, (table, stop) in enumerate(zip(tables, stops, strict=True))
-        ]
-
-    def write(self, response: pb.PredictResponse, prediction: Prediction) -> None:
-        """Fill in an answer."""
-        answers, notes = prediction
-        response.prediction_id = str(uuid4())
+        table = self._reader.read(request)
+        blocks = self._layout.prepare(table)
+        answers = self._predictor.predict(blocks, table.rows, run)
+        response.prediction_id = _new_id()
         response.model_version_id = self.version_id
         _write_predictions(response.predictions, self._signature, answers.predictions)
         if answers.probabilities is not None:
             for label, values in zip(self._signature.classes, answers.probabilities.T.tolist(), strict=True):
                 response.probabilities.add(label=label, values=values)
+        notes = self._notes.take(blocks, table.rows)
         if notes is not None:
             response.notes.extend(notes.kept)
             response.omitted_notes = notes.omitted
@@ -99,6 +74,12 @@ def load_model(version_id: str, folder: Path, limits: TableLimits) -> LoadedMode
     except Exception as error:
         raise CannotLoad("it cannot predict for its own example") from error
     return model
+
+
+def _new_id() -> str:
+    """A random UUID (version 4), in a third of the time that `uuid4` takes."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _write_predictions(column: table_pb2.Column, signature: Signature, predictions: NDArray[Any]) -> None:

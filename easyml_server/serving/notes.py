@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,9 +28,6 @@ class Notes:
     omitted: int
 
 
-_NONE: Final[Mapping[int, Notes]] = {}
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     """Rows of one column with the same note."""
@@ -47,42 +45,29 @@ class NoteTaker:
         # Without a list of what was seen (too many to keep) nothing can be said of what was not.
         self._categories = [frozenset(column.categories) for column in signature.inputs]
 
-    def take(self, blocks: Sequence[PreparedBlock], stops: Sequence[int]) -> Mapping[int, Notes]:
-        """Notes on the tables that were prepared together, by their numbers; `stops` says where each ends."""
-        found = [found for block in blocks for found in self._of(block, stops[-1])]
+    def take(self, blocks: Sequence[PreparedBlock], rows: int) -> Notes | None:
+        """Notes on a prepared table, if there are any."""
+        found = [found for block in blocks for found in self._of(block, rows)]
         if not found:
-            return _NONE
+            return None
         lengths = [len(each.rows) for each in found]
-        rows = np.concatenate([each.rows for each in found])
+        all_rows = np.concatenate([each.rows for each in found])
         columns = np.repeat([each.position for each in found], lengths)
         kinds = np.repeat([each.kind for each in found], lengths)
-        order = np.lexsort((columns, rows))
-        cells = np.column_stack([rows, columns, kinds])[order]
-        ends = np.searchsorted(cells[:, 0], stops)
-        starts = [0, *ends[:-1]]
-        return {
-            number: self._notes(cells[start:end], stop_before)
-            for number, (start, end, stop_before) in enumerate(zip(starts, ends, [0, *stops[:-1]], strict=True))
-            if start < end
-        }
-
-    def _notes(self, cells: NDArray[np.intp], first_row: int) -> Notes:
-        kept = [
-            pb.CellNote(row=row - first_row, column=self._names[column], kind=kind)
-            for row, column, kind in cells[:MAX_NOTES].tolist()
-        ]
-        return Notes(kept, len(cells) - len(kept))
+        first = np.lexsort((columns, all_rows))[:MAX_NOTES]
+        cells = np.column_stack([all_rows, columns, kinds])[first].tolist()
+        kept = [pb.CellNote(row=row, column=self._names[column], kind=kind) for row, column, kind in cells]
+        return Notes(kept, len(all_rows) - len(kept))
 
     def _of(self, prepared: PreparedBlock, rows: int) -> Iterator[_Found]:
         if prepared.block.encoding is Encoding.CATEGORY:
             yield from self._of_categories(prepared, rows)
             return
-        filled = prepared.cells.missing
-        if prepared.block.encoding is Encoding.NUMBER:
-            # Infinite numbers, and those that 32 bits cannot hold, are filled in too.
-            filled = np.isnan(prepared.parts[0])
-        if not filled.any():
+        # Infinite numbers, and those that 32 bits cannot hold, are filled in too. A sum over one NaN is NaN.
+        values = prepared.parts[0]
+        if not math.isnan(values.sum()):
             return
+        filled = np.isnan(values)
         for number, position in enumerate(prepared.block.positions):
             places = np.flatnonzero(filled[number * rows : (number + 1) * rows])
             if len(places):

@@ -35,11 +35,6 @@ class Answers(NamedTuple):
     predictions: NDArray[Any]
     probabilities: NDArray[np.float64] | None
 
-    def rows(self, start: int, stop: int) -> Answers:
-        """What it says about some of them."""
-        probabilities = None if self.probabilities is None else self.probabilities[start:stop]
-        return Answers(self.predictions[start:stop], probabilities)
-
 
 class Run:
     """One run of a model, which may be told to stop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -90,6 +91,9 @@ async def run_model_server(options: Options) -> AsyncIterator[str]:
     """A model server that answers at the address given; calls in flight may end before it closes."""
     check_token = _token_check(options)
     models = {version: load_one(version, folder, options) for version, folder in options.models.items()}
+    # What is loaded stays: the collector need not walk through it again and again.
+    gc.collect()
+    gc.freeze()
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads:
         server = grpc.aio.server(options=_channel_options(options.limits))
         health = health_aio.HealthServicer()

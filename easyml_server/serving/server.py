@@ -21,8 +21,7 @@ from google.rpc import code_pb2
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, NotFound, NotSignedIn, Reason
 from easyml_server.serving import faults
-from easyml_server.serving.batching import Batches
-from easyml_server.serving.models import LoadedModel, Prediction
+from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Run
 from easyml_server.serving.tables import Request, TableLimits
 from easyml_server.transport import status
@@ -61,7 +60,6 @@ class PredictionServicer:
         self._models = models
         self._only = next(iter(models.values())) if len(models) == 1 else None
         self._quick = all(model.quick for model in models.values())
-        self._batches = {version_id: Batches(model) for version_id, model in models.items()}
         self._check_token = check_token
         self._limits = limits
         self._threads = threads
@@ -100,11 +98,9 @@ class PredictionServicer:
                 yield stream.error(_told(error, _call_id(context))[1])
 
     async def answer(self, form: _Form, raw: bytes, context: Context) -> bytes:
-        """Answer a message here, together with others of the moment, or in a thread."""
+        """Answer a message at once or in a thread."""
         if self._quick and len(raw) <= INLINE_BYTES:
-            model, request = form.open(raw)
-            prediction = await self._batches[model.version_id].predict(model.read(request))
-            return self._serialized(form.answer(model, prediction))
+            return self._answer_at_once(form, raw, None)
         if len(raw) > self._limits.max_message_bytes:
             raise faults.too_large(f"{len(raw)} bytes", "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes)
         return await self._in_thread(form, raw, context.time_remaining())
@@ -146,27 +142,20 @@ class PredictionServicer:
             self._in_threads -= 1
             run.stop()
 
-    def _answer_at_once(self, form: _Form, raw: bytes, run: Run) -> bytes:
-        model, request = form.open(raw)
-        prediction = model.predict([model.read(request)], run)[0]
-        return self._serialized(form.answer(model, prediction))
-
-    def _serialized(self, answer: Message) -> bytes:
-        """Many classes make an answer much larger than its request, and clients take no larger one by default."""
-        raw = answer.SerializeToString()
-        if len(raw) > self._limits.max_message_bytes:
+    def _answer_at_once(self, form: _Form, raw: bytes, run: Run | None) -> bytes:
+        answer = form.answer(raw, run).SerializeToString()
+        # Many classes make an answer much larger than its request, and clients take no larger one by default.
+        if len(answer) > self._limits.max_message_bytes:
             raise faults.too_large(
-                f"an answer of {len(raw)} bytes", "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes
+                f"an answer of {len(answer)} bytes", "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes
             )
-        return raw
+        return answer
 
 
 class _Form(Protocol):
     """How a request and its answer are packed: as a call, or as messages of a stream."""
 
-    def open(self, raw: bytes) -> tuple[LoadedModel, Request]: ...
-
-    def answer(self, model: LoadedModel, prediction: Prediction) -> Message: ...
+    def answer(self, raw: bytes, run: Run | None) -> Message: ...
 
 
 class _Single:
@@ -175,13 +164,10 @@ class _Single:
     def __init__(self, servicer: PredictionServicer) -> None:
         self._servicer = servicer
 
-    def open(self, raw: bytes) -> tuple[LoadedModel, Request]:
+    def answer(self, raw: bytes, run: Run | None) -> Message:
         request = _decode(pb.PredictRequest, raw)
-        return self._servicer.find(request), request
-
-    def answer(self, model: LoadedModel, prediction: Prediction) -> Message:
         response = pb.PredictResponse()
-        model.write(response, prediction)
+        self._servicer.find(request).answer(request, response, run)
         return response
 
 
@@ -193,20 +179,20 @@ class _Stream:
         self._model: LoadedModel | None = None
         self._id = ""
 
-    def open(self, raw: bytes) -> tuple[LoadedModel, Request]:
+    def answer(self, raw: bytes, run: Run | None) -> Message:
         self._id = ""
         request = _decode(pb.StreamPredictRequest, raw)
         self._id = request.id
+        response = pb.StreamPredictResponse(id=request.id)
+        self._find(request).answer(request, response.response, run)
+        return response
+
+    def _find(self, request: pb.StreamPredictRequest) -> LoadedModel:
         if self._model is None:
             self._model = self._servicer.find(request)
         elif request.WhichOneof("target") is not None and self._servicer.find(request) is not self._model:
             raise InvalidInput.at("target", "A stream asks one model, the one its first message names.")
-        return self._model, request
-
-    def answer(self, model: LoadedModel, prediction: Prediction) -> Message:
-        response = pb.StreamPredictResponse(id=self._id)
-        model.write(response.response, prediction)
-        return response
+        return self._model
 
     def error(self, told: EasyMLError) -> bytes:
         error = pb.PredictError(reason=told.reason.value, message=told.message, column=told.metadata.get("column", ""))

@@ -19,7 +19,7 @@ from easyml_server.domain.users import Caller
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 
-JsonType = JSON().with_variant(JSONB(), "postgresql")
+JsonType = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -1,0 +1,86 @@
+"""Experiments to test services with."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from easyml_server.domain.algorithms import Task
+from easyml_server.domain.datasets import ColumnSchema, Dataset, DatasetVersion, FileFormat, TableSchema
+from easyml_server.domain.experiments import (
+    Experiment,
+    Metric,
+    MetricValue,
+    Objective,
+    Partition,
+    Split,
+    SplitKind,
+    TrainingSpec,
+    TrainingState,
+)
+from tests.builders import TIME
+
+
+def a_spec(**changes: Any) -> TrainingSpec:
+    """What a short training does."""
+    values: dict[str, Any] = {
+        "dataset_id": uuid4(),
+        "dataset_version_id": uuid4(),
+        "target": "y",
+        "features": ("x", "z"),
+        "task": Task.CLASSIFICATION,
+        "algorithm": "gaussian_nb",
+        "hyperparameters": {},
+        "split": Split(SplitKind.STRATIFIED),
+        "objective": Objective(Metric.ACCURACY),
+        "random_seed": 1,
+        "model_name": "answers",
+        "max_seconds": 60.0,
+    }
+    return TrainingSpec(**{**values, **changes})
+
+
+def an_experiment(project_id: UUID | None = None, creator_id: UUID | None = None, **changes: Any) -> Experiment:
+    """A queued experiment on a dataset that is not there any more."""
+    values: dict[str, Any] = {
+        "id": uuid4(),
+        "project_id": project_id or uuid4(),
+        "name": "an experiment",
+        "labels": {},
+        "state": TrainingState.QUEUED,
+        "spec": a_spec(),
+        "dataset_name": "table",
+        "dataset_sha256": "0" * 64,
+        "creator_id": creator_id or uuid4(),
+        "create_time": TIME,
+        "update_time": TIME,
+        "etag": uuid4().hex,
+    }
+    return Experiment(**{**values, **changes})
+
+
+def measured(value: float, metric: Metric = Metric.ACCURACY, partition: Partition = Partition.TEST) -> MetricValue:
+    """One measurement."""
+    return MetricValue(metric, partition, value)
+
+
+def a_dataset(project_id: UUID, creator_id: UUID, columns: tuple[ColumnSchema, ...] = (), rows: int = 100) -> Dataset:
+    """A dataset without a file."""
+    dataset_id = uuid4()
+    version = DatasetVersion(
+        id=uuid4(),
+        dataset_id=dataset_id,
+        project_id=project_id,
+        version=1,
+        filename="table.csv",
+        format=FileFormat.CSV,
+        size_bytes=9,
+        sha256="0" * 64,
+        stored_bytes=9,
+        stored_sha256="0" * 64,
+        schema=TableSchema(columns, rows),
+        warnings=(),
+        keeps_original=True,
+        create_time=TIME,
+    )
+    return Dataset(dataset_id, project_id, "table", "", {}, creator_id, TIME, TIME, uuid4().hex, version)

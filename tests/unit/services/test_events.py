@@ -1,0 +1,159 @@
+"""The log of a training and its watchers: stored before shown, no gap, no repeat, nobody slowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from easyml_server.domain.errors import Reason, Stale, Unavailable
+from easyml_server.domain.events import Finished, IterationCompleted, StateChanged, TrainingEvent
+from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.sessions import TrainingSession
+from easyml_server.repositories.sql.store import SqlStore
+from easyml_server.services.events import REMEMBERED_EVENTS, EventHub, Feed, Heartbeat, TrainingLog, Watcher
+from tests.builders import a_config, a_project, a_user
+from tests.unit.services.builders import a_dataset, a_spec, an_experiment
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+async def experiment(store: SqlStore) -> Experiment:
+    """A stored experiment that was claimed."""
+    user = a_user()
+    project = a_project(user.id)
+    async with store.begin() as work:
+        await work.users.add(user)
+        await work.projects.add(project, a_config(project))
+        dataset = a_dataset(project.id, user.id)
+        await work.datasets.add(dataset)
+        spec = a_spec(dataset_id=dataset.id, dataset_version_id=dataset.current.id)
+        await work.experiments.add(an_experiment(project.id, user.id, spec=spec))
+        claimed = await work.experiments.claim(now(), [], 1)
+        await work.commit()
+    assert claimed is not None
+    return claimed
+
+
+def a_log(store: SqlStore, feed: Feed, experiment: Experiment) -> TrainingLog:
+    return TrainingLog(store, feed, experiment, TrainingSession(experiment.id, experiment.state), now)
+
+
+async def sequences(items: AsyncIterator[object]) -> list[int]:
+    return [item.event.sequence async for item in items if not isinstance(item, Heartbeat)]  # type: ignore[attr-defined]
+
+
+async def test_events_are_numbered_without_gaps_and_stored(store: SqlStore, experiment: Experiment) -> None:
+    log = a_log(store, Feed(), experiment)
+    for iteration in range(1, 6):
+        log.add(IterationCompleted(iteration, 5))
+    await log.flush()
+    async with store.read() as work:
+        events = await work.experiments.list_events(experiment.id, 0, 100)
+        stored = await work.experiments.load(experiment.id)
+        session = await work.experiments.find_session(experiment.id)
+    assert [event.sequence for event in events] == [1, 2, 3, 4, 5]
+    assert stored.last_sequence == 5
+    assert session is not None
+    assert (session.iteration, session.iterations) == (5, 5)
+
+
+async def test_nothing_is_shown_before_it_is_stored(store: SqlStore, experiment: Experiment) -> None:
+    feed = Feed()
+    log = a_log(store, feed, experiment)
+    log.add(StateChanged(TrainingState.RUNNING))
+    assert not feed.recent
+    await log.flush()
+    assert [stored.event.sequence for stored in feed.recent] == [1]
+
+
+async def test_a_log_whose_training_was_taken_over_stores_nothing(store: SqlStore, experiment: Experiment) -> None:
+    log = a_log(store, Feed(), replace(experiment, fencing=experiment.fencing - 1))
+    log.add(StateChanged(TrainingState.RUNNING))
+    with pytest.raises(Stale):
+        await log.flush()
+    async with store.read() as work:
+        assert not await work.experiments.list_events(experiment.id, 0, 10)
+
+
+async def test_watchers_from_every_place_see_the_rest_once(store: SqlStore, experiment: Experiment) -> None:
+    hub = EventHub()
+    with hub.use(experiment.id) as feed:
+        log = a_log(store, feed, experiment)
+        for iteration in range(1, 4):
+            log.add(IterationCompleted(iteration, 6))
+        await log.flush()
+        watchers = [
+            asyncio.create_task(sequences(Watcher(store, hub, now).watch(experiment, after))) for after in range(4)
+        ]
+        for iteration in range(4, 7):
+            log.add(IterationCompleted(iteration, 6))
+            await log.flush()
+        log.add(Finished(TrainingState.SUCCEEDED))
+        await log.flush()
+        found = await asyncio.gather(*watchers)
+    assert found == [[1, 2, 3, 4, 5, 6, 7], [2, 3, 4, 5, 6, 7], [3, 4, 5, 6, 7], [4, 5, 6, 7]]
+
+
+async def test_a_watcher_that_lags_behind_memory_reads_the_log(store: SqlStore, experiment: Experiment) -> None:
+    hub = EventHub()
+    count = REMEMBERED_EVENTS + 700
+    with hub.use(experiment.id) as feed:
+        log = a_log(store, feed, experiment)
+        for iteration in range(count):
+            log.add(IterationCompleted(iteration + 1, count))
+        log.add(Finished(TrainingState.SUCCEEDED))
+        await log.flush()
+        assert feed.since(0) is None
+        assert await sequences(Watcher(store, hub, now).watch(experiment, 0)) == list(range(1, count + 2))
+
+
+async def test_a_quiet_stream_has_heartbeats(store: SqlStore, experiment: Experiment) -> None:
+    async for item in Watcher(store, EventHub(), now).watch(experiment, 0, heartbeat_seconds=0.01):
+        assert isinstance(item, Heartbeat)
+        assert item.session.state is TrainingState.RUNNING
+        assert item.session.progress is None
+        break
+
+
+async def test_a_draining_server_sends_watchers_away_with_the_time_to_come_back(
+    store: SqlStore, experiment: Experiment
+) -> None:
+    hub = EventHub()
+    watching = Watcher(store, hub, now).watch(experiment, 0, heartbeat_seconds=0.01)
+    assert isinstance(await anext(watching), Heartbeat)
+    hub.drain()
+    with pytest.raises(Unavailable) as refused:
+        await anext(watching)
+    assert refused.value.reason is Reason.SERVER_DRAINING
+    assert refused.value.retry_after
+
+
+async def test_watching_an_ended_training_from_its_last_event_ends_at_once(
+    store: SqlStore, experiment: Experiment
+) -> None:
+    ended = replace(experiment, state=TrainingState.SUCCEEDED, last_sequence=9)
+    assert await sequences(Watcher(store, EventHub(), now).watch(ended, 9)) == []
+
+
+def test_a_feed_nobody_uses_is_forgotten() -> None:
+    hub, identity = EventHub(), uuid4()
+    with hub.use(identity) as first, hub.use(identity) as second:
+        assert first is second
+    assert hub.find(identity) is None
+
+
+def test_a_feed_gives_what_is_newer_or_says_that_it_cannot() -> None:
+    feed, identity = Feed(), uuid4()
+    assert feed.since(0) is None
+    feed.publish([TrainingEvent(identity, sequence, now(), IterationCompleted(sequence, 0)) for sequence in (4, 5, 6)])
+    assert feed.since(2) is None
+    assert [stored.event.sequence for stored in feed.since(3) or ()] == [4, 5, 6]
+    assert feed.since(6) == []
