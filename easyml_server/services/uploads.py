@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -111,9 +111,15 @@ class UploadService:
         """Uploads that run now flush what they have and end with UNAVAILABLE; they can be continued."""
         self._draining.set()
 
-    async def upload(self, caller: Caller, stated: Stated, chunks: Chunks) -> Dataset:
-        """Receive the chunks of one call; once all bytes are there, convert them and store the dataset."""
+    async def upload(
+        self, caller: Caller, stated: Stated, chunks: Chunks, announce: Callable[[UUID], Awaitable[None]]
+    ) -> Dataset:
+        """Receive the chunks of one call; once all bytes are there, convert them and store the dataset.
+
+        `announce` is told the id once the upload can be asked about and continued.
+        """
         upload = await self._open(caller, stated)
+        await announce(upload.id)
         if upload.state is UploadState.COMPLETED and upload.dataset_id is not None:
             async with self._store.read() as work:
                 return await work.datasets.get(upload.dataset_id, caller)
@@ -136,7 +142,11 @@ class UploadService:
             upload = await work.datasets.find_upload(upload_id, caller.user_id)
             if upload is None:
                 raise NotFound.of("upload", upload_id)
-            await work.projects.get(upload.project_id, caller)
+            try:
+                await work.projects.get(upload.project_id, caller)
+            except NotFound as error:
+                # A key of another project must not learn which project it goes to.
+                raise NotFound.of("upload", upload_id) from error
         return upload
 
     async def forget_expired(self) -> None:
@@ -452,7 +462,8 @@ def _silent(seconds: float) -> Unavailable:
 
 
 def _open_at(path: Path, offset: int) -> BinaryIO:
-    file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    # Buffered: an unbuffered file may write a part only, and writelines does not say so.
+    file = path.open("r+b" if path.exists() else "w+b")
     # What lies behind the safe bytes may be torn.
     file.truncate(offset)
     file.seek(offset)

@@ -7,7 +7,7 @@ instead of a few per column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -64,28 +64,34 @@ class Block:
     def cells(self, table: RawTable) -> Cells:
         """The columns of this block, one after the other; a number that is NaN is missing."""
         values: list[Any] = []
-        missing = np.zeros(table.rows * len(self.positions), dtype=np.bool_)
+        nulls: list[int] = []
         for position in self.positions:
-            column = table.columns[position]
-            if column.nulls:
-                missing[np.asarray(column.nulls) + len(values)] = True
-            values += column.values
+            column, empty = table.columns[position]
+            if empty:
+                nulls += [len(values) + row for row in empty]
+            values += column
         array = np.array(values, dtype=DTYPES[self.storage_type])
-        if self.storage_type is StorageType.DOUBLE:
-            missing |= np.isnan(array)
+        is_double = self.storage_type is StorageType.DOUBLE
+        missing = np.isnan(array) if is_double else np.zeros(len(values), dtype=np.bool_)
+        if nulls:
+            missing[nulls] = True
         return Cells(array, missing)
 
-    def prepare(self, cells: Cells) -> list[NDArray[Any]]:
+    def prepare(self, cells: Cells) -> dict[str, NDArray[Any]]:
         """One long prepared column, or one per part of a date."""
-        return list(prepare_cells({_TOGETHER: cells}, self.signature).values())
+        return prepare_cells({_TOGETHER: cells}, self.signature)
 
 
 class PreparedBlock(NamedTuple):
-    """A block's prepared columns, with the raw cells they come from."""
+    """A block's prepared columns: one long one, or one per part of a date."""
 
     block: Block
-    cells: Cells
-    parts: Sequence[NDArray[Any]]
+    parts: Mapping[str, NDArray[Any]]
+
+    @property
+    def first(self) -> NDArray[Any]:
+        """The one long column, or the first part, which tells where values are missing."""
+        return next(iter(self.parts.values()))
 
 
 class Layout:
@@ -114,11 +120,7 @@ class Layout:
 
     def prepare(self, table: RawTable) -> list[PreparedBlock]:
         """All blocks of a table."""
-        prepared = []
-        for block in self.blocks:
-            cells = block.cells(table)
-            prepared.append(PreparedBlock(block, cells, block.prepare(cells)))
-        return prepared
+        return [PreparedBlock(block, block.prepare(block.cells(table))) for block in self.blocks]
 
 
 def _signature_of(storage_type: StorageType, encoding: Encoding) -> Signature:

@@ -64,7 +64,7 @@ class NoteTaker:
             yield from self._of_categories(prepared, rows)
             return
         # Infinite numbers, and those that 32 bits cannot hold, are filled in too. A sum over one NaN is NaN.
-        values = prepared.parts[0]
+        values = prepared.first
         if not math.isnan(values.sum()):
             return
         filled = np.isnan(values)
@@ -75,7 +75,7 @@ class NoteTaker:
 
     def _of_categories(self, prepared: PreparedBlock, rows: int) -> Iterator[_Found]:
         """The empty text is what a missing category looks like, so it counts as none."""
-        texts = prepared.parts[0].tolist()
+        texts = prepared.first.tolist()
         for number, position in enumerate(prepared.block.positions):
             seen = self._categories[position]
             own = texts[number * rows : (number + 1) * rows]

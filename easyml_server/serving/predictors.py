@@ -74,7 +74,7 @@ class GraphPredictor:
         """See Predictor."""
         feeds: dict[str, NDArray[Any]] = {}
         for prepared, (types, names) in zip(blocks, self._inputs, strict=True):
-            tensors = graph_inputs(dict(zip(types, prepared.parts, strict=True)), list(types.items()))
+            tensors = graph_inputs(prepared.parts, types)
             for part, tensor in zip(names, tensors.values(), strict=True):
                 # One tensor [rows, 1] per column, without copying.
                 feeds.update(zip(part, tensor.reshape(len(part), rows, 1), strict=True))
@@ -83,8 +83,8 @@ class GraphPredictor:
         return Answers(np.asarray(outputs[0]).ravel(), probabilities)
 
 
-_Inputs = tuple[dict[str, str], list[list[str]]]
-"""Of a block: the tensor type of each part, and the graph's names for it, one per column."""
+_Inputs = tuple[list[tuple[str, str]], list[list[str]]]
+"""Of a block: per part an argument that stands for all, and the names of all, one per column."""
 
 
 def _by_block(arguments: Sequence[tuple[str, str]], layout: Layout) -> list[_Inputs]:
@@ -97,7 +97,7 @@ def _by_block(arguments: Sequence[tuple[str, str]], layout: Layout) -> list[_Inp
         parts = [[by_name[name] for name in part] for part in zip(*block.names, strict=True)]
         if any(len({tensor for _, tensor in part}) != 1 for part in parts):
             raise CannotLoad("its ONNX graph takes columns of one kind in different types")
-        types = {str(number): part[0][1] for number, part in enumerate(parts)}
+        types = [part[0] for part in parts]
         inputs.append((types, [[name for name, _ in part] for part in parts]))
     return inputs
 
@@ -122,7 +122,7 @@ class PipelinePredictor:
         columns: dict[str, NDArray[Any]] = {}
         for prepared in blocks:
             for number, names in enumerate(prepared.block.names):
-                for name, part in zip(names, prepared.parts, strict=True):
+                for name, part in zip(names, prepared.parts.values(), strict=True):
                     columns[name] = part[number * rows : (number + 1) * rows]
         # An explicit type: else pandas makes its own text type of text, whose missing value is not ours.
         return pd.DataFrame(

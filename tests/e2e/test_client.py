@@ -240,7 +240,13 @@ def test_the_quick_start_of_the_readme_predicts(server: Server, iris: Path) -> N
     text = (Path(__file__).parents[2] / "clients" / "python" / "README.md").read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=iris.parent, env=server.environment, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=iris.parent,
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "['setosa']"

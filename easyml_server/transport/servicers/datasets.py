@@ -62,8 +62,11 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
     ) -> pb.UploadDatasetResponse:
         header = await _header(request)
         stated = to_stated(header, self._limits, self._clock)
-        await context.send_initial_metadata(((status.CALL_ID, CURRENT.get().id), (UPLOAD_ID, str(stated.upload.id))))
-        dataset = await self._uploads.upload(caller(), stated, _chunks(request))
+
+        async def announce(upload_id: UUID) -> None:
+            await context.send_initial_metadata(((status.CALL_ID, CURRENT.get().id), (UPLOAD_ID, str(upload_id))))
+
+        dataset = await self._uploads.upload(caller(), stated, _chunks(request), announce)
         return pb.UploadDatasetResponse(dataset=dataset_to_proto(dataset, full=True))
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.GetUploadResponse:
