@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pydantic  # noqa: F401 - where it is loaded, cyclopts checks the converted values with it too
 import pytest
 
 from easyml.v1 import dataset_pb2, experiment_pb2, model_pb2, model_service_pb2, project_pb2, training_service_pb2

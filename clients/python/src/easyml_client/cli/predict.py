@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 _BLOCK = 1_000
 
 
-def _row_per_option(_: Any, tokens: Sequence[Token]) -> tuple[dict[str, str], ...]:
-    """What follows one --row is one row; cyclopts counts from 0 at each."""
+def _row_per_option(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """What follows one --row is one row, as JSON; cyclopts counts from 0 at each."""
     rows: list[list[str]] = []
     for token in tokens:
         if token.index == 0:
             rows.append([])
         rows[-1].append(token.value)
-    return tuple(pairs("--row", cells) for cells in rows)
+    return tuple(json.dumps(pairs("--row", cells)) for cells in rows)
 
 
 Rows = Annotated[tuple[str, ...], Parameter(name="--row", consume_multiple=True, converter=_row_per_option)]
@@ -65,7 +66,7 @@ def predict(
         raise UsageError("There are no rows; give --row COLUMN=VALUE …, a file, or rows on stdin.")
     with connected(common) as client:
         version = client.models.get(model, project=project_for(client, model, project))
-        given: Any = row or rows_of_file(file, format)
+        given = map(json.loads, row) if row else rows_of_file(file, format)
         answer = _Answer(version)
         for prediction in _predictions(client, version, typed(given, version.signature, ignore_extra=ignore_extra)):
             answer.add(prediction)
