@@ -135,9 +135,8 @@ class TrainingDispatcher:
                 try:
                     outcome = await self._outcome(run, training_log, work_path)
                 finally:
-                    writer.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await writer
+                    training_log.stop()
+                    await writer
                 await self._write_down(run, training_log, outcome, work_path)
         except Stale:
             log.warning("training_taken_over", experiment_id=str(experiment.id))

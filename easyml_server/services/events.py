@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from easyml_server.domain.errors import Reason, Unavailable
+import structlog
+
+from easyml_server.domain.errors import LimitReached, Reason, Unavailable
 from easyml_server.domain.events import EventBody, Finished, TrainingEvent
 from easyml_server.domain.experiments import Experiment
 from easyml_server.domain.sessions import TrainingSession
@@ -26,6 +28,9 @@ REMEMBERED_EVENTS = 1_000
 LOG_PAGE = 500
 HEARTBEAT_SECONDS = 10.0
 DRAIN_RETRY_SECONDS = 2.0
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -121,6 +126,7 @@ class TrainingLog:
         self._pending: list[TrainingEvent] = []
         self._wanted = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._stopping = False
         self.session = session
 
     def add(self, body: EventBody) -> None:
@@ -132,11 +138,20 @@ class TrainingLog:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Store groups as they come, until cancelled."""
-        while True:
+        """Store groups as they come, until `stop`; while the database is away they gather."""
+        while not self._stopping:
             await self._wanted.wait()
             await asyncio.sleep(GROUP_SECONDS)
-            await self.flush()
+            try:
+                await self.flush()
+            except (Unavailable, LimitReached) as error:
+                log.warning("events_wait", experiment_id=str(self._experiment.id), error=error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def stop(self) -> None:
+        """Let `run` end once the group it stores is stored: cut off in between, its events would be lost."""
+        self._stopping = True
+        self._wanted.set()
 
     async def flush(self) -> None:
         """Store what is queued now."""
@@ -145,7 +160,7 @@ class TrainingLog:
             if not stored:
                 return
             await work.commit()
-            self._feed.publish(stored)
+            self.publish(stored)
 
     async def finish(self, work: UnitOfWork, *bodies: EventBody) -> Sequence[TrainingEvent]:
         """Queue the last events and store all in a unit of work of the caller, who commits and then publishes."""
@@ -155,14 +170,15 @@ class TrainingLog:
 
     async def store_pending(self, work: UnitOfWork) -> Sequence[TrainingEvent]:
         """Store what is queued in a unit of work; the caller commits and then publishes."""
-        events, self._pending = self._pending, []
+        events = tuple(self._pending)
         self._wanted.clear()
         if events:
             await work.experiments.add_events(events, self.session, self._experiment.fencing)
         return events
 
     def publish(self, events: Sequence[TrainingEvent]) -> None:
-        """Show stored events to the watchers."""
+        """Show events that were stored and committed to the watchers; only now are they no longer queued."""
+        del self._pending[: len(events)]
         self._feed.publish(events)
 
 

@@ -36,6 +36,7 @@ from easyml_server.serving.server import INLINE_BYTES, PredictionServicer, Servi
 from easyml_server.serving.tables import TableLimits
 from tests.unit.serving.requests import VERSION, a_row, columns, rows, without
 
+DEFAULTS = ServingLimits()
 OTHER = "00000000-0000-4000-8000-000000000009"
 NUMBER = Signature(
     (SignatureColumn("x", StorageType.DOUBLE, ColumnKind.NUMERIC, nullable=True),), "y", StorageType.DOUBLE
@@ -116,9 +117,7 @@ async def serving(folder: Path, **options: Any) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def serving_models(
-    models: Mapping[str, LoadedModel], limits: ServingLimits = ServingLimits()
-) -> AsyncIterator[Client]:
+async def serving_models(models: Mapping[str, LoadedModel], limits: ServingLimits = DEFAULTS) -> AsyncIterator[Client]:
     """The service with models that were never stored."""
     with ThreadPoolExecutor(1) as threads:
         server = grpc.aio.server()
@@ -248,7 +247,7 @@ async def test_a_request_names_its_model(trained: Path) -> None:
     upper = rows(a_row())
     upper.model_version_id = VERSION.upper()
     by_name = rows(a_row())
-    by_name.name.model = "levels"
+    by_name.name.model_name = "levels"
     async with serving(trained) as client:
         assert (await client.refused(nobody)).fields == ["target"]
         assert (await client.refused(other)).code == code_pb2.NOT_FOUND
@@ -259,7 +258,7 @@ async def test_a_request_names_its_model(trained: Path) -> None:
 async def test_several_models_are_told_apart_by_id_only() -> None:
     models = {VERSION: a_model(Constant(1)), OTHER: a_model(Constant(2), OTHER)}
     by_name = numbers()
-    by_name.name.model = "levels"
+    by_name.name.model_name = "levels"
     async with serving_models(models) as client:
         for version, value in ((VERSION, 1), (OTHER, 2)):
             answer = await client.predict(numbers(target=version))

@@ -1,0 +1,353 @@
+"""Model servers as child processes: started when asked, warm, replaced when they die, and none left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import grpc
+import psutil
+import pytest
+import structlog
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from easyml.v1 import prediction_service_pb2 as pb
+from easyml_server.deployers.identities import RENEW_AFTER, Identities
+from easyml_server.deployers.local import LocalModelServers, start_model_servers
+from easyml_server.domain.errors import InvalidInput, Unavailable
+from easyml_server.domain.users import Caller
+from easyml_server.ports.model_servers import ModelServerError, ServedModel
+from easyml_server.security.tokens import Ed25519Signer
+from tests.unit.ml.training_jobs import FEATURES, a_job, a_mixed_table, succeed
+from tests.unit.serving.requests import a_row, rows
+
+CALLER = Caller(UUID("00000000-0000-4000-8000-000000000002"))
+SECRET = "EASYML_CANARY"
+GONE_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    job = a_job(tmp_path_factory.mktemp("trained"), a_mixed_table(), target="level", features=FEATURES)
+    succeed(job)
+    return Path(job.output_path)
+
+
+@asynccontextmanager
+async def model_servers(folder: Path, kept_warm: int = 4, max_rows: int = 100) -> AsyncIterator[LocalModelServers]:
+    signer = Ed25519Signer(folder / "keys")
+    async with start_model_servers(
+        signer,
+        signer.jwks_path,
+        kept_warm=kept_warm,
+        max_rows=max_rows,
+        max_cells=100_000,
+        max_arrow_bytes=1 << 20,
+        clock=lambda: datetime.now(UTC),
+    ) as servers:
+        yield servers
+
+
+def a_model(folder: Path, number: int = 1) -> ServedModel:
+    return ServedModel(UUID(f"00000000-0000-4000-8000-{number:012d}"), folder)
+
+
+def request(model: ServedModel, count: int = 1, **changes: object) -> bytes:
+    message = rows(*[a_row(**changes)] * count)
+    message.model_version_id = str(model.version_id)
+    return message.SerializeToString()
+
+
+async def ask(servers: LocalModelServers, model: ServedModel, timeout: float | None = 60) -> pb.PredictResponse:
+    return pb.PredictResponse.FromString(await servers.predict(model, CALLER, request(model), timeout))
+
+
+async def ask_again(servers: LocalModelServers, model: ServedModel) -> pb.PredictResponse:
+    """Ask until the end of a server has been noticed."""
+    async with asyncio.timeout(GONE_SECONDS):
+        while True:
+            try:
+                return await ask(servers, model)
+            except Unavailable:
+                await asyncio.sleep(0.01)
+
+
+def children() -> dict[str, psutil.Process]:
+    """Model servers of this process, by the version they serve."""
+    found = {}
+    for child in psutil.Process().children(recursive=True):
+        arguments = child.cmdline()
+        if "easyml_server.serving" in arguments:
+            found[next(a for a in arguments if a.startswith("--model=")).split("=")[1]] = child
+    return found
+
+
+async def gone(process: psutil.Process) -> None:
+    await asyncio.to_thread(psutil.wait_procs, [process], GONE_SECONDS)
+    assert not process.is_running()
+
+
+async def test_the_first_call_starts_a_server_and_many_first_calls_start_one(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+    async with model_servers(tmp_path) as servers:
+        assert not children()
+        answers = await asyncio.gather(*(ask(servers, model) for _ in range(10)))
+        assert len(children()) == 1
+        (child,) = children().values()
+    assert {answer.model_version_id for answer in answers} == {str(model.version_id)}
+    assert not child.is_running()
+
+
+async def test_an_error_of_the_model_server_passes_on_with_all_its_details(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+    structlog.contextvars.clear_contextvars()
+    async with model_servers(tmp_path, max_rows=7) as servers:
+        with structlog.contextvars.bound_contextvars(call_id="call-7"), pytest.raises(ModelServerError) as caught:
+            await servers.predict(model, CALLER, request(model, beak=1), 60)
+        with pytest.raises(ModelServerError) as too_many:
+            await servers.predict(model, CALLER, request(model, 8), 60)
+    assert caught.value.code == code_pb2.INVALID_ARGUMENT
+    assert "beak" in caught.value.message
+    details = status_pb2.Status.FromString(dict(caught.value.trailers)["grpc-status-details-bin"])  # type: ignore[arg-type]
+    info, call = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
+    assert details.details[0].Unpack(info)
+    assert details.details[1].Unpack(call)
+    assert info.reason == "UNKNOWN_COLUMN"
+    assert call.request_id == "call-7"
+    assert "EASYML_MAX_PREDICT_ROWS" in too_many.value.message
+
+
+async def test_a_stream_passes_through_and_a_failing_client_keeps_its_answers(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+
+    async def requests() -> AsyncIterator[bytes]:
+        message = pb.StreamPredictRequest.FromString(request(model))
+        message.id = "first"
+        yield message.SerializeToString()
+        raise InvalidInput("The message cannot be decoded.")
+
+    async with model_servers(tmp_path) as servers:
+        answers = []
+        with pytest.raises(InvalidInput):
+            async for raw in servers.stream_predict(model, CALLER, requests()):
+                answers.append(pb.StreamPredictResponse.FromString(raw))
+    assert [answer.id for answer in answers] == ["first"]
+    assert answers[0].response.prediction_id
+
+
+async def test_the_one_that_was_not_asked_for_longest_makes_room(trained: Path, tmp_path: Path) -> None:
+    first, second, third = (a_model(trained, number) for number in (1, 2, 3))
+    async with model_servers(tmp_path, kept_warm=2) as servers:
+        await ask(servers, first)
+        await ask(servers, second)
+        await ask(servers, first)
+        leaving = children()[str(second.version_id)]
+        await ask(servers, third)
+        await gone(leaving)
+        assert set(children()) == {str(first.version_id), str(third.version_id)}
+        assert (await ask(servers, second)).model_version_id == str(second.version_id)
+
+
+async def test_a_call_in_flight_fails_when_its_server_dies_and_the_next_gets_a_new_one(
+    trained: Path, tmp_path: Path
+) -> None:
+    model = a_model(trained)
+    async with model_servers(tmp_path) as servers:
+        await ask(servers, model)
+        (child,) = children().values()
+        child.suspend()
+        in_flight = asyncio.create_task(ask(servers, model))
+        with pytest.raises(TimeoutError):
+            await ask(servers, model, timeout=0.2)
+        child.kill()
+        with pytest.raises(Unavailable) as caught:
+            await in_flight
+        assert caught.value.retry_after is not None
+        assert caught.value.metadata == {"part": "model_server"}
+        assert (await ask_again(servers, model)).prediction_id
+        assert next(iter(children().values())).pid != child.pid
+
+
+async def test_a_server_that_keeps_dying_is_left_alone_for_a_while(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+    async with model_servers(tmp_path) as servers:
+        for _ in range(2):
+            await ask_again(servers, model)
+            (child,) = children().values()
+            child.kill()
+            await gone(child)
+        with pytest.raises(Unavailable, match="left alone") as caught:
+            while True:
+                await ask(servers, model)
+        assert caught.value.retry_after is not None
+        assert not children()
+
+
+async def test_a_damaged_model_is_told_and_not_started_again_and_again(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes((trained / "manifest.json").read_bytes())
+    (folder / "model.onnx").write_bytes(b"damaged")
+    model = a_model(folder)
+    async with model_servers(tmp_path) as servers:
+        with pytest.raises(Unavailable, match="cannot be loaded"):
+            await ask(servers, model)
+        with pytest.raises(Unavailable, match="left alone"):
+            while True:
+                await ask(servers, model)
+        assert not children()
+    assert "SHA-256" in capfd.readouterr().err
+
+
+async def test_a_version_that_is_forgotten_is_stopped(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+    async with model_servers(tmp_path) as servers:
+        await ask(servers, model)
+        (child,) = children().values()
+        await servers.forget(model.version_id)
+        assert not child.is_running()
+        await servers.forget(model.version_id)
+
+
+async def test_a_start_goes_on_when_its_first_caller_leaves(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+    async with model_servers(tmp_path) as servers:
+        with pytest.raises(TimeoutError):
+            await ask(servers, model, timeout=0.01)
+        waiting = asyncio.create_task(ask(servers, model))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        assert (await ask(servers, model)).prediction_id
+        assert len(children()) == 1
+
+
+async def test_closing_ends_a_start_and_whoever_waits_for_it(trained: Path, tmp_path: Path) -> None:
+    async with model_servers(tmp_path) as servers:
+        waiting = asyncio.create_task(ask(servers, a_model(trained)))
+        await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await waiting
+    assert not children()
+    with pytest.raises(Unavailable):
+        await ask(servers, a_model(trained))
+
+
+async def test_a_model_server_sees_no_secrets_and_ignores_ctrl_c(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET, "do not pass on")
+    model = a_model(trained)
+    async with model_servers(tmp_path) as servers:
+        await ask(servers, model)
+        (child,) = children().values()
+        environment = child.environ()
+        assert SECRET not in environment
+        assert environment["OMP_NUM_THREADS"] == "1"
+        child.send_signal(signal.SIGINT)
+        await ask(servers, model)
+        assert [each.pid for each in children().values()] == [child.pid]
+
+
+async def test_nobody_else_on_this_machine_can_ask_it(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+    async with model_servers(tmp_path) as servers:
+        await ask(servers, model)
+        (child,) = children().values()
+        ports = {c.laddr.port for c in child.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        assert {c.laddr.ip for c in child.net_connections("tcp") if c.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports.pop()}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/easyml.v1.PredictionService/Predict")(request(model))
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from tests.integration.test_model_server import a_model, ask, children, model_servers
+
+async def main():
+    async with model_servers(Path(sys.argv[1])) as servers:
+        await ask(servers, a_model(Path(sys.argv[2])))
+        print(next(iter(children().values())).pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_no_model_server_outlives_a_server_that_is_killed(trained: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVER, str(tmp_path), str(trained)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        child = psutil.Process(int(server.stdout.readline()))
+        server.kill()
+        psutil.wait_procs([child], GONE_SECONDS)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def model_server(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "easyml_server.serving", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_command_ends_when_its_input_is_closed(trained: Path) -> None:
+    arguments = (f"--model={a_model(trained).version_id}={trained}", "--insecure", "--lifeline")
+    with model_server(*arguments) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("READY 127.0.0.1:")
+        process.stdin.close()
+        assert process.wait(GONE_SECONDS) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_ends_at_a_signal(trained: Path, number: signal.Signals) -> None:
+    with model_server(f"--model={a_model(trained).version_id}={trained}", "--insecure") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(GONE_SECONDS) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--model=x=y", "--insecure"], 2, "VERSION_ID=FOLDER"),
+        (["--model=00000000-0000-4000-8000-000000000001=/nowhere"], 2, "--jwks"),
+        (["--model=00000000-0000-4000-8000-000000000001=/nowhere", "--insecure"], 3, "manifest.json cannot be read"),
+    ],
+)
+def test_the_command_says_in_one_line_why_it_cannot_start(arguments: list[str], code: int, sentence: str) -> None:
+    with model_server(*arguments) as process:
+        _, errors = process.communicate(timeout=GONE_SECONDS)
+    assert process.returncode == code
+    assert sentence in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].startswith("easyml-model-server: ")
+
+
+async def test_a_token_is_signed_again_before_it_expires(tmp_path: Path) -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    identities = Identities(Ed25519Signer(tmp_path / "keys"), lambda: now)
+    first = identities.token(CALLER.user_id, "a")
+    assert identities.token(CALLER.user_id, "a") == first
+    assert identities.token(CALLER.user_id, "b") != first
+    now += RENEW_AFTER
+    second = identities.token(CALLER.user_id, "a")
+    assert second != first
+    now -= timedelta(hours=1)
+    assert identities.token(CALLER.user_id, "a") not in (first, second)
