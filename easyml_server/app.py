@@ -203,10 +203,13 @@ async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts, folder: Dat
     """Remove files that a crash left without a row: they were published, but never acknowledged."""
     async with store.read() as work:
         known = await work.known_file_ids()
-    for path in artifacts.version_folders():
-        if path.name not in known:
-            await artifacts.remove(path)
-            log.info("orphan_removed", path=str(path.relative_to(folder.root)))
+        unfinished = await work.datasets.unfinished_uploads()
+    continued = {artifacts.upload_path(upload.user_id, upload.id) for upload in unfinished}
+    orphans = [path for path in artifacts.version_folders() if path.name not in known]
+    orphans += [path for path in artifacts.upload_files() if path not in continued]
+    for path in orphans:
+        await artifacts.remove(path)
+        log.info("orphan_removed", path=str(path.relative_to(folder.root)))
 
 
 def transport_limits(settings: Settings) -> TransportLimits:

@@ -35,6 +35,10 @@ class LocalArtifacts:
         """One file per upload."""
         return self._uploads / f"{user_id}-{upload_id}"
 
+    def upload_files(self) -> Iterator[Path]:
+        """The files of all uploads."""
+        yield from self._uploads.iterdir()
+
     def dataset_path(self, project_id: UUID, version_id: UUID) -> Path:
         """Folder of a dataset version."""
         return self._files / str(project_id) / "datasets" / str(version_id)

@@ -19,7 +19,7 @@ from easyml.v1 import dataset_service_pb2, experiment_pb2, training_service_pb2
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
 from tests.servers import Client, ServerProcess, refusal_of
 
-ROWS = 400_000
+ROWS = 200_000
 CHUNK = 256 * 1024
 ENDED = (experiment_pb2.TRAINING_STATE_SUCCEEDED, experiment_pb2.TRAINING_STATE_FAILED)
 
@@ -139,7 +139,7 @@ class Trainings:
 
     def _start(self, client: Client, request_id: str | None = None) -> str:
         request = a_training(self._project_id, self._dataset_id, algorithm="random_forest", request_id=request_id)
-        request.spec.cross_validation.folds = 5
+        request.spec.cross_validation.folds = 2
         return str(client.trainings.StartTraining(request).experiment.id)
 
     def _watch(self, client: Client, experiment_id: str, seen: list[int]) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
-import subprocess
+import signal
+import socket
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from tests.faults.kills import Kill, Trainings, Uploads, moments
-from tests.servers import ServerProcess, serving
+from easyml.v1 import dataset_service_pb2, experiment_pb2, training_service_pb2
+from tests.builders import a_header, a_long_training, a_project_of, a_table, an_upload, upload
+from tests.faults.kills import Kill, Trainings, Uploads, check_consistent, moments
+from tests.servers import Client, ServerProcess, launch, log_of, refusal_of, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 KILLS = 5
 
@@ -21,6 +27,12 @@ KILLS = 5
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     with serving(tmp_path / "data") as server:
         yield server
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[Client]:
+    with Client(server.address, server.key) as client:
+        yield client
 
 
 @pytest.fixture
@@ -43,3 +55,120 @@ def test_a_killed_server_loses_no_upload(server: ServerProcess, seed: int) -> No
 def test_a_killed_server_loses_no_training(server: ServerProcess, seed: int) -> None:
     trainings = Trainings(server)
     told([trainings.killed_at(moment) for moment in moments(trainings.longest, KILLS, seed)])
+
+
+# Stopped in order.
+
+
+def test_a_stopping_server_sends_its_watchers_to_the_next_one(server: ServerProcess, client: Client) -> None:
+    project_id = a_project_of(client)
+    started = client.trainings.StartTraining(a_long_training(project_id, upload(client, project_id).id))
+    experiment_id = started.experiment.id
+    seen: list[int] = []
+    with pytest.raises(grpc.RpcError) as caught:
+        watch = training_service_pb2.WatchTrainingRequest(experiment_id=experiment_id)
+        for answer in client.trainings.WatchTraining(watch):
+            seen.append(answer.event.sequence)
+            if len(seen) == 8:
+                server.running.send_signal(signal.SIGTERM)
+    said = refusal_of(caught.value)
+    assert said.short == ("UNAVAILABLE", "SERVER_DRAINING")
+    assert said.retry_seconds
+    assert said.trailers["grpc-retry-pushback-ms"]
+    assert server.stop() == 0
+    server.start()
+    with Client(server.address, server.key) as again:
+        again.trainings.CancelTraining(training_service_pb2.CancelTrainingRequest(experiment_id=experiment_id))
+        watch = training_service_pb2.WatchTrainingRequest(experiment_id=experiment_id, after_sequence=seen[-1])
+        events = [answer.event for answer in again.trainings.WatchTraining(watch) if answer.HasField("event")]
+    seen += [event.sequence for event in events]
+    assert seen == list(range(1, len(seen) + 1))
+    assert events[-1].finished.state == experiment_pb2.TRAINING_STATE_CANCELLED
+
+
+def test_an_upload_is_flushed_when_the_server_stops_and_continued_by_the_next(
+    server: ServerProcess, client: Client
+) -> None:
+    content = a_table(5_000)
+    header = a_header(a_project_of(client), content, upload_id="4d0d3a4e-4b53-4a5c-9d4f-0c4b9d2c6f10")
+    stopped = threading.Event()
+
+    def half() -> Iterator[dataset_service_pb2.UploadDatasetRequest]:
+        yield dataset_service_pb2.UploadDatasetRequest(header=header)
+        yield dataset_service_pb2.UploadDatasetRequest(chunk=content[:10_000])
+        server.running.send_signal(signal.SIGTERM)
+        stopped.wait(60)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        client.datasets.UploadDataset(half())
+    stopped.set()
+    assert refusal_of(caught.value).short == ("UNAVAILABLE", "SERVER_DRAINING")
+    assert server.stop() == 0
+    server.start()
+    with Client(server.address, server.key) as again:
+        request = dataset_service_pb2.GetUploadRequest(upload_id=header.upload_id)
+        header.offset = again.datasets.GetUpload(request).upload.received_bytes
+        assert header.offset in (0, 10_000)
+        dataset = again.datasets.UploadDataset(an_upload(header, content)).dataset
+    assert dataset.current_version.sha256 == header.sha256
+    check_consistent(server.data)
+
+
+def test_bytes_of_an_upload_that_nobody_will_continue_are_removed_at_the_next_start(server: ServerProcess) -> None:
+    server.stop()
+    left = server.data / "uploads" / "left-behind-by-a-crash"
+    left.write_bytes(b"x")
+    server.start()
+    assert not left.exists()
+
+
+# Not started.
+
+
+def said_by(data: Path, port: str = "0", **settings: str) -> tuple[int, str]:
+    """Exit code and standard error of a server that does not start."""
+    log_of(data).unlink(missing_ok=True)
+    process = launch(data, settings, port)
+    output, _ = process.communicate(timeout=60)
+    assert output == ""
+    return process.returncode, log_of(data).read_text()
+
+
+def check_one_line(code: int, errors: str, *words: str) -> None:
+    assert code == 2
+    assert errors.count("\n") == 1
+    assert errors.startswith("easyml-server: ")
+    for word in words:
+        assert word in errors
+
+
+def test_a_second_server_on_a_folder_is_refused(server: ServerProcess) -> None:
+    check_one_line(*said_by(server.data), str(server.data), "--data-dir")
+
+
+def test_a_busy_port_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        check_one_line(*said_by(tmp_path / "data", port), port, "--port")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_one_line(*said_by(tmp_path / "file"), str(tmp_path / "file"))
+
+
+def test_a_newer_database_is_refused(server: ServerProcess) -> None:
+    server.stop()
+    database = sqlite3.connect(server.data / "easyml.db")
+    database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.commit()
+    database.close()
+    check_one_line(*said_by(server.data), "newer", "9999")
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"MAX_ROWS": "many"}, "EASYML_MAX_ROWS"), ({"HOST": "0.0.0.0"}, "TLS"), ({"MAX_CHUNK_BYTES": "99999999"}, "max_")],
+)
+def test_settings_that_will_not_do_are_refused(tmp_path: Path, settings: dict[str, str], word: str) -> None:
+    check_one_line(*said_by(tmp_path / "data", **settings), word)

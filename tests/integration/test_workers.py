@@ -123,13 +123,14 @@ async def test_closing_a_worker_ends_what_it_started_too(pool: ProcessPool) -> N
 
 
 async def test_closing_a_pool_leaves_no_process(tmp_path: Path) -> None:
-    before = set(psutil.Process().children(recursive=True))
     async with start_pool([HERE], worker_environment(threads=1)) as pool:
         workers = [await pool.start(f"{HERE}:stubborn") for _ in range(3)]
-        assert len(psutil.Process().children(recursive=True)) == len(before) + 4
+        assert pool.process_id is not None
+        family = [psutil.Process(pool.process_id), *psutil.Process(pool.process_id).children(recursive=True)]
+        assert len(family) == 4
         for worker in workers:
             await worker.close()
-    assert set(psutil.Process().children(recursive=True)) == before
+    assert not [process for process in family if process.is_running()]
 
 
 async def test_usage_is_read_alike_in_both_ways() -> None:
@@ -222,7 +223,8 @@ async def test_a_cancelled_conversion_leaves_no_process(tmp_path: Path) -> None:
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
-        assert len(psutil.Process().children(recursive=True)) == 1
+        assert pool.process_id is not None
+        assert not psutil.Process(pool.process_id).children(recursive=True)
 
 
 async def test_a_csv_becomes_a_table_and_files_again(tmp_path: Path) -> None:
