@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -260,7 +261,8 @@ async def serve(settings: Settings, ready: Callable[[RunningServer], None]) -> N
 
     def stop() -> None:
         if stopping.is_set():
-            raise SystemExit(1)
+            # Not by an exception, which would drain first; children end with their server, recovery does the rest.
+            os._exit(1)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

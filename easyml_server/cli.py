@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,8 @@ def serve(host: str | None = None, port: int | None = None, data_dir: DataDir = 
     data_dir
         Folder of everything that is stored (EASYML_DATA_DIR, ~/.local/share/easyml).
     """
+    # gRPC's own lines on standard error, such as of a busy port, would stand beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from easyml_server.app import RunningServer, serve
     from easyml_server.observability.logs import configure_logging
 

@@ -81,15 +81,20 @@ class ServerProcess:
         """SIGTERM; returns the exit code when it and all its children are gone."""
         return self._end(signal.SIGTERM)
 
+    def ended(self) -> int:
+        """The exit code of a server that was told to stop already, when it and all its children are gone."""
+        return self._end(None)
+
     def family(self) -> list[psutil.Process]:
         """The server and everything it started."""
         server = psutil.Process(self.running.pid)
         return [server, *server.children(recursive=True)]
 
-    def _end(self, number: int) -> int:
+    def _end(self, number: int | None) -> int:
         process, self.process = self.running, None
         family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
+        if number is not None:
+            process.send_signal(number)
         code = process.wait(END_SECONDS)
         for stream in (process.stdout, process.stderr):
             if stream is not None:

@@ -276,9 +276,9 @@ async def test_nobody_else_on_this_machine_can_ask_it(trained: Path, tmp_path: P
     async with model_servers(tmp_path) as servers:
         await ask(servers, model)
         (child,) = children().values()
-        ports = {c.laddr.port for c in child.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-        assert {c.laddr.ip for c in child.net_connections("tcp") if c.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports.pop()}") as channel:
+        addresses = [each.laddr for each in child.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+        assert [address.ip.removeprefix("::ffff:") for address in addresses] == ["127.0.0.1"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{addresses[0].port}") as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await channel.unary_unary("/easyml.v1.PredictionService/Predict")(request(model))
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -292,7 +292,7 @@ from tests.integration.test_model_server import a_model, ask, children, model_se
 async def main():
     async with model_servers(Path(sys.argv[1])) as servers:
         await ask(servers, a_model(Path(sys.argv[2])))
-        print(next(iter(children().values())).pid, flush=True)
+        print("CHILD", next(iter(children().values())).pid, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -303,7 +303,8 @@ def test_no_model_server_outlives_a_server_that_is_killed(trained: Path, tmp_pat
     command = [sys.executable, "-c", SERVER, str(tmp_path), str(trained)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        child = psutil.Process(int(server.stdout.readline()))
+        told = next(line for line in server.stdout if line.startswith("CHILD "))
+        child = psutil.Process(int(told.split()[1]))
         server.kill()
         psutil.wait_procs([child], GONE_SECONDS)
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -75,7 +75,7 @@ def test_a_stopping_server_sends_its_watchers_to_the_next_one(server: ServerProc
     assert said.short == ("UNAVAILABLE", "SERVER_DRAINING")
     assert said.retry_seconds
     assert said.trailers["grpc-retry-pushback-ms"]
-    assert server.stop() == 0
+    assert server.ended() == 0
     server.start()
     with Client(server.address, server.key) as again:
         again.trainings.CancelTraining(training_service_pb2.CancelTrainingRequest(experiment_id=experiment_id))
@@ -96,14 +96,16 @@ def test_an_upload_is_flushed_when_the_server_stops_and_continued_by_the_next(
     def half() -> Iterator[dataset_service_pb2.UploadDatasetRequest]:
         yield dataset_service_pb2.UploadDatasetRequest(header=header)
         yield dataset_service_pb2.UploadDatasetRequest(chunk=content[:10_000])
-        server.running.send_signal(signal.SIGTERM)
         stopped.wait(60)
 
+    call = client.datasets.UploadDataset.future(half())
+    assert ("x-upload-id", header.upload_id) in [tuple(pair) for pair in call.initial_metadata()]
+    server.running.send_signal(signal.SIGTERM)
     with pytest.raises(grpc.RpcError) as caught:
-        client.datasets.UploadDataset(half())
+        call.result()
     stopped.set()
     assert refusal_of(caught.value).short == ("UNAVAILABLE", "SERVER_DRAINING")
-    assert server.stop() == 0
+    assert server.ended() == 0
     server.start()
     with Client(server.address, server.key) as again:
         request = dataset_service_pb2.GetUploadRequest(upload_id=header.upload_id)
@@ -112,6 +114,17 @@ def test_an_upload_is_flushed_when_the_server_stops_and_continued_by_the_next(
         dataset = again.datasets.UploadDataset(an_upload(header, content)).dataset
     assert dataset.current_version.sha256 == header.sha256
     check_consistent(server.data)
+
+
+def test_a_second_signal_ends_everything_at_once(server: ServerProcess, client: Client) -> None:
+    project_id = a_project_of(client)
+    started = client.trainings.StartTraining(a_long_training(project_id, upload(client, project_id).id))
+    watch = training_service_pb2.WatchTrainingRequest(experiment_id=started.experiment.id)
+    answers = client.trainings.WatchTraining(watch)
+    assert [next(answers).event.sequence for _ in range(8)] == list(range(1, 9))
+    server.running.send_signal(signal.SIGTERM)
+    server.running.send_signal(signal.SIGINT)
+    assert server.ended() == 1
 
 
 def test_bytes_of_an_upload_that_nobody_will_continue_are_removed_at_the_next_start(server: ServerProcess) -> None:
@@ -129,7 +142,11 @@ def said_by(data: Path, port: str = "0", **settings: str) -> tuple[int, str]:
     """Exit code and standard error of a server that does not start."""
     log_of(data).unlink(missing_ok=True)
     process = launch(data, settings, port)
-    output, _ = process.communicate(timeout=60)
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert output == ""
     return process.returncode, log_of(data).read_text()
 
