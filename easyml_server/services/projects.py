@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 
 from easyml_server.domain.algorithms import Task
 from easyml_server.domain.catalogue import find_algorithm
-from easyml_server.domain.errors import InvalidInput, NotFound, Reason, Violation, WrongState
+from easyml_server.domain.errors import InvalidInput, NotAllowed, NotFound, Reason, Violation, WrongState
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted, Member, Project, ProjectConfig, Role
 from easyml_server.domain.requests import RequestKey
-from easyml_server.domain.users import Caller
+from easyml_server.domain.users import Caller, Scope
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.masks import check_mask
@@ -48,6 +48,13 @@ class ProjectService:
         self, caller: Caller, key: RequestKey | None, name: str, description: str, labels: Mapping[str, str]
     ) -> Project:
         """Make a project that the caller owns."""
+        if not caller.scope.covers(Scope()):
+            # It would own the project, which is more than such a key may do.
+            raise NotAllowed(
+                "A key that is limited to a project or a lower permission cannot make projects.",
+                Reason.OUT_OF_SCOPE,
+                metadata={"required": "owner"},
+            )
         now = self._clock()
         name = checked_name(name)
         async with self._store.begin() as work:

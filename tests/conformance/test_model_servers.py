@@ -1,4 +1,4 @@
-"""What a model server answers is what the stored pipeline predicts, for every algorithm, from graph and from pipeline."""
+"""A model server answers what the stored pipeline predicts: every algorithm, from its graph and from its pipeline."""
 
 from __future__ import annotations
 
@@ -58,10 +58,13 @@ class Trained:
 
 @pytest.fixture(scope="module", params=ALGORITHMS, ids=lambda a: f"{a.task}-{a.name}")
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    algorithm: Algorithm = request.param
+    return train(request.param, tmp_path_factory.mktemp(request.param.name), a_mixed_table())
+
+
+def train(algorithm: Algorithm, folder: Path, table: Columns) -> Trained:
     job = a_job(
-        tmp_path_factory.mktemp(algorithm.name),
-        a_mixed_table(),
+        folder,
+        table,
         target="level" if algorithm.task is Task.CLASSIFICATION else "score",
         task=algorithm.task,
         algorithm=algorithm.name,
@@ -158,6 +161,22 @@ def test_a_model_server_answers_what_the_pipeline_predicts(trained: Trained, for
     assert parity.proved, parity.cause
     if format is ArtifactFormat.SKOPS:
         assert parity.max_difference == 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: f"{a.task}-{a.name}")
+def test_values_may_be_missing_where_they_never_were_in_training(algorithm: Algorithm, tmp_path: Path) -> None:
+    columns = a_mixed_table(320)
+    whole_rows = [row for row in range(320) if all(values[row] is not None for _, values in columns.values())]
+    complete = {name: (kind, [values[row] for row in whole_rows]) for name, (kind, values) in columns.items()}
+    trained = train(algorithm, tmp_path, complete)
+    assert not any(column.nullable for column in trained.signature.inputs)
+    table = held_out()
+    should_be = expected(trained, table)
+    deviation = 0.0 if trained.signature.classes else float(np.std(should_be.predictions))
+    for format in (ArtifactFormat.ONNX, ArtifactFormat.SKOPS):
+        actual = answered(trained.served(format), as_columns(table), trained)
+        parity = graphs.compare(should_be, actual, deviation)
+        assert parity.proved, parity.cause
 
 
 def test_one_row_at_a_time_gives_the_same_answers(trained: Trained) -> None:

@@ -185,7 +185,11 @@ def test_a_newer_database_is_refused(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"MAX_ROWS": "many"}, "EASYML_MAX_ROWS"), ({"HOST": "0.0.0.0"}, "TLS"), ({"MAX_CHUNK_BYTES": "99999999"}, "max_")],
+    [
+        ({"MAX_ROWS": "many"}, "EASYML_MAX_ROWS"),
+        ({"HOST": "0.0.0.0"}, "TLS"),
+        ({"MAX_CHUNK_BYTES": "99999999"}, "max_"),
+    ],
 )
 def test_settings_that_will_not_do_are_refused(tmp_path: Path, settings: dict[str, str], word: str) -> None:
     check_one_line(*said_by(tmp_path / "data", **settings), word)

@@ -1,0 +1,132 @@
+"""ProjectService as callers see it, and what all lists and updates have in common."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from easyml.v1 import auth_service_pb2, project_pb2
+from easyml.v1 import project_service_pb2 as pb
+from tests.builders import a_project_of, register
+from tests.servers import Client, refusal, refusal_of
+
+DESCRIPTION = FieldMask(paths=["description"])
+
+
+def test_a_name_that_is_taken_is_refused(owner: Client) -> None:
+    name = f"project-{uuid4()}"
+    a_project_of(owner, name)
+    said = refusal(owner.projects.CreateProject, pb.CreateProjectRequest(name=name))
+    assert (said.short, said.metadata) == (("ALREADY_EXISTS", "NAME_TAKEN"), {"name": name})
+
+
+def test_a_request_id_makes_one_project_and_serves_no_other_request(owner: Client) -> None:
+    request = pb.CreateProjectRequest(request_id=str(uuid4()), name=f"project-{uuid4()}")
+    with ThreadPoolExecutor(8) as pool:
+        made = {answer.project.id for answer in pool.map(owner.projects.CreateProject, [request] * 8)}
+    assert len(made) == 1
+    request.description = "another"
+    assert refusal(owner.projects.CreateProject, request).short == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
+
+
+@pytest.mark.parametrize("paths", [[], ["etag"], ["description", "id"]])
+def test_a_mask_of_what_cannot_be_updated_is_refused(owner: Client, project_id: str, paths: list[str]) -> None:
+    request = pb.UpdateProjectRequest(project_id=project_id, update_mask=FieldMask(paths=paths))
+    said = refusal(owner.projects.UpdateProject, request)
+    assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_UPDATE_MASK"), ["update_mask"])
+
+
+def test_of_two_updates_with_one_etag_one_wins(owner: Client, project_id: str) -> None:
+    etag = owner.projects.GetProject(pb.GetProjectRequest(project_id=project_id)).project.etag
+    calls = [
+        owner.projects.UpdateProject.future(
+            pb.UpdateProjectRequest(project_id=project_id, description=text, update_mask=DESCRIPTION, etag=etag)
+        )
+        for text in ("one", "other")
+    ]
+    codes = sorted(call.code().name for call in calls)
+    assert codes == ["ABORTED", "OK"]
+    lost = next(call for call in calls if call.code() is grpc.StatusCode.ABORTED)
+    assert refusal_of(lost.exception()).reason == "STALE_ETAG"
+    won = next(call.result().project for call in calls if call.code() is grpc.StatusCode.OK)
+    assert owner.projects.GetProject(pb.GetProjectRequest(project_id=project_id)).project == won
+
+
+def test_pages_are_stable_while_projects_are_made(owner: Client) -> None:
+    prefix = str(uuid4())
+    made = [a_project_of(owner, f"{prefix}-{number}") for number in range(5)]
+    request, seen = pb.ListProjectsRequest(page_size=2, name_prefix=prefix), []
+    while True:
+        page = owner.projects.ListProjects(request)
+        seen += [project.id for project in page.projects]
+        a_project_of(owner, f"{prefix}-later-{len(seen)}")
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert seen == made[::-1]
+
+
+@pytest.mark.parametrize("broken", ["rubbish", "W10=", "other caller", "other filter"])
+def test_a_page_token_of_elsewhere_is_refused(owner: Client, other: Client, broken: str) -> None:
+    prefix = str(uuid4())
+    for number in range(2):
+        a_project_of(owner, f"{prefix}-{number}")
+    request = pb.ListProjectsRequest(page_size=1, name_prefix=prefix)
+    token = owner.projects.ListProjects(request).next_page_token
+    request.page_token = token if broken.startswith("other") else broken
+    if broken == "other filter":
+        request.name_prefix = "another"
+    caller = other if broken == "other caller" else owner
+    said = refusal(caller.projects.ListProjects, request)
+    assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN"), ["page_token"])
+
+
+@pytest.mark.parametrize("size", [-1, 1001])
+def test_a_page_size_beyond_the_limits_is_named(owner: Client, size: int) -> None:
+    said = refusal(owner.projects.ListProjects, pb.ListProjectsRequest(page_size=size))
+    assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["page_size"])
+
+
+def test_the_last_owner_stays(owner: Client, project_id: str) -> None:
+    me = owner.auth.GetCurrentUser(auth_service_pb2.GetCurrentUserRequest()).user
+    less = pb.SetMemberRequest(project_id=project_id, email=me.email, role=project_pb2.ROLE_EDITOR)
+    gone = pb.RemoveMemberRequest(project_id=project_id, user_id=me.id)
+    for call, request in ((owner.projects.SetMember, less), (owner.projects.RemoveMember, gone)):
+        assert refusal(call, request).short == ("FAILED_PRECONDITION", "LAST_OWNER")
+
+
+def test_an_internal_project_is_read_by_everybody_and_changed_by_its_members(
+    owner: Client, anonymous: Client, project_id: str
+) -> None:
+    config = project_pb2.ProjectConfig(project_id=project_id, visibility=project_pb2.PROJECT_VISIBILITY_INTERNAL)
+    mask = FieldMask(paths=["visibility"])
+    owner.projects.UpdateProjectConfig(pb.UpdateProjectConfigRequest(config=config, update_mask=mask))
+    with Client(anonymous.address, register(anonymous).session.access_token) as reader:
+        assert reader.projects.GetProject(pb.GetProjectRequest(project_id=project_id)).project.id == project_id
+        update = pb.UpdateProjectRequest(project_id=project_id, update_mask=DESCRIPTION)
+        assert refusal(reader.projects.UpdateProject, update).short == ("PERMISSION_DENIED", "ROLE_TOO_LOW")
+
+
+def test_a_call_id_comes_back(owner: Client) -> None:
+    metadata = (("x-request-id", "mine-1"),)
+    _, call = owner.projects.ListProjects.with_call(pb.ListProjectsRequest(), metadata=metadata)
+    assert ("x-request-id", "mine-1") in [tuple(pair) for pair in call.initial_metadata()]
+    said = refusal(owner.projects.GetProject, pb.GetProjectRequest(project_id="none"), metadata=metadata)
+    assert said.call_id == "mine-1"
+
+
+def test_a_method_that_does_not_exist_is_said(owner: Client) -> None:
+    said = refusal(owner.raw("/easyml.v1.ProjectService/Nothing"), b"")
+    assert said.short == ("UNIMPLEMENTED", "UNKNOWN_METHOD")
+
+
+def test_a_message_cut_anywhere_is_refused_and_tells_nothing_of_the_inside(owner: Client) -> None:
+    whole = pb.CreateProjectRequest(name="x" * 255, labels={"a": "b"}, request_id="none").SerializeToString()
+    call = owner.raw("/easyml.v1.ProjectService/CreateProject")
+    for end in (*range(12), *range(len(whole) - 12, len(whole))):
+        said = refusal(call, whole[:end])
+        assert said.short in (("INVALID_ARGUMENT", "MALFORMED_MESSAGE"), ("INVALID_ARGUMENT", "INVALID_FIELD"))
