@@ -173,8 +173,8 @@ def test_values_may_be_missing_where_they_never_were_in_training(algorithm: Algo
     table = held_out()
     should_be = expected(trained, table)
     deviation = 0.0 if trained.signature.classes else float(np.std(should_be.predictions))
-    for format in (ArtifactFormat.ONNX, ArtifactFormat.SKOPS):
-        actual = answered(trained.served(format), as_columns(table), trained)
+    for stored in (ArtifactFormat.ONNX, ArtifactFormat.SKOPS):
+        actual = answered(trained.served(stored), as_columns(table), trained)
         parity = graphs.compare(should_be, actual, deviation)
         assert parity.proved, parity.cause
 

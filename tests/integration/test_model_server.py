@@ -17,7 +17,9 @@ import psutil
 import pytest
 import structlog
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
+from easyml.v1 import prediction_service_pb2
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.deployers.identities import RENEW_AFTER, Identities
 from easyml_server.deployers.local import LocalModelServers, start_model_servers
@@ -25,6 +27,11 @@ from easyml_server.domain.errors import InvalidInput, Unavailable
 from easyml_server.domain.users import Caller
 from easyml_server.ports.model_servers import ModelServerError, ServedModel
 from easyml_server.security.tokens import Ed25519Signer
+from easyml_server.transport.admission import Admission, ClassLimit
+from easyml_server.transport.calls import Context
+from easyml_server.transport.methods import CallClass, methods_of
+from easyml_server.transport.pipeline import MessageLimits, Pipeline
+from easyml_server.transport.validation import Validator
 from tests.unit.ml.training_jobs import FEATURES, a_job, a_mixed_table, succeed
 from tests.unit.serving.requests import a_row, rows
 
@@ -141,6 +148,51 @@ async def test_an_error_of_the_model_server_passes_on_with_all_its_details(train
     assert info.reason == "UNKNOWN_COLUMN"
     assert call.request_id == "call-7"
     assert "EASYML_MAX_PREDICT_ROWS" in too_many.value.message
+
+
+@asynccontextmanager
+async def main_port(servers: LocalModelServers, model: ServedModel) -> AsyncIterator[grpc.aio.Channel]:
+    """The main server's pipeline in front of a model."""
+
+    async def identify(_token: str) -> Caller:
+        return CALLER
+
+    async def predict(raw: bytes, context: Context) -> bytes:
+        return await servers.predict(model, CALLER, raw, context.time_remaining())
+
+    limits = {kind: ClassLimit(10, 10, "EASYML_MAX_IN_FLIGHT") for kind in CallClass}
+    message_limits = MessageLimits(1 << 18, 4 << 20, 1 << 20, 8 << 10)
+    methods = methods_of([prediction_service_pb2.DESCRIPTOR])
+    pipeline = Pipeline(methods, identify, Admission(limits, 0.2), Validator(), message_limits, 60)
+    server = grpc.aio.server(interceptors=[pipeline])
+    handlers = {"Predict": grpc.unary_unary_rpc_method_handler(predict)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("easyml.v1.PredictionService", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(0)
+
+
+async def test_the_main_port_gives_its_caller_the_error_unchanged(trained: Path, tmp_path: Path) -> None:
+    model = a_model(trained)
+    metadata = (("authorization", "Bearer x"), ("x-request-id", "call-7"))
+    async with model_servers(tmp_path) as servers, main_port(servers, model) as channel:
+        predict = channel.unary_unary("/easyml.v1.PredictionService/Predict")
+        answer = pb.PredictResponse.FromString(await predict(request(model), metadata=metadata))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await predict(request(model, beak=1), metadata=metadata)
+    assert answer.model_version_id == str(model.version_id)
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    assert (status.code, caught.value.code()) == (code_pb2.INVALID_ARGUMENT, grpc.StatusCode.INVALID_ARGUMENT)
+    info, call, bad = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo(), error_details_pb2.BadRequest()
+    assert [detail.Unpack(kind) for detail, kind in zip(status.details, (info, call, bad), strict=True)] == [True] * 3
+    assert (info.reason, info.metadata["column"]) == ("UNKNOWN_COLUMN", "beak")
+    assert call.request_id == "call-7"
+    assert bad.field_violations[0].field == "rows.rows[0].beak"
 
 
 async def test_a_stream_passes_through_and_a_failing_client_keeps_its_answers(trained: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from easyml.v1 import auth_service_pb2, project_pb2
 from easyml.v1 import project_service_pb2 as pb
 from tests.builders import a_project_of, register
+from tests.conftest import World
 from tests.servers import Client, refusal, refusal_of
 
 DESCRIPTION = FieldMask(paths=["description"])
@@ -97,6 +98,17 @@ def test_the_last_owner_stays(owner: Client, project_id: str) -> None:
     gone = pb.RemoveMemberRequest(project_id=project_id, user_id=me.id)
     for call, request in ((owner.projects.SetMember, less), (owner.projects.RemoveMember, gone)):
         assert refusal(call, request).short == ("FAILED_PRECONDITION", "LAST_OWNER")
+
+
+def test_a_project_that_holds_something_is_deleted_with_force_only(owner: Client, world: World) -> None:
+    request = pb.DeleteProjectRequest(project_id=world.project_id, validate_only=True)
+    said = refusal(owner.projects.DeleteProject, request)
+    assert (said.short, said.metadata["datasets"]) == (("FAILED_PRECONDITION", "IN_USE"), "1")
+    request.force = True
+    deleted = owner.projects.DeleteProject(request).deleted
+    assert (deleted.projects, deleted.datasets, deleted.model_versions) == (1, 1, 1)
+    assert deleted.bytes_freed > 0
+    assert owner.projects.GetProject(pb.GetProjectRequest(project_id=world.project_id)).project.id == world.project_id
 
 
 def test_an_internal_project_is_read_by_everybody_and_changed_by_its_members(
