@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from easyml_server.domain.errors import LimitReached, Reason
+from easyml_server.domain.disk import disk_errors, disk_full
 
 
 class LocalArtifacts:
@@ -83,22 +81,6 @@ class LocalArtifacts:
         """Keep some space free, for the database above all."""
         if shutil.disk_usage(self._files).free - needed_bytes < self._min_free_bytes:
             raise disk_full()
-
-
-def disk_full() -> LimitReached:
-    """The one sentence for a full disk."""
-    return LimitReached("The server's disk is full; free some space and try again.", Reason.DISK_FULL)
-
-
-@contextmanager
-def disk_errors() -> Iterator[None]:
-    """A full disk in the words of the domain."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise disk_full() from error
-        raise
 
 
 def sync_folder(path: Path) -> None:

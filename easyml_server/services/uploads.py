@@ -20,6 +20,7 @@ from easyml_server.domain.datasets import (
     Upload,
     UploadState,
 )
+from easyml_server.domain.disk import disk_errors
 from easyml_server.domain.errors import (
     AlreadyExists,
     EasyMLError,
@@ -242,7 +243,7 @@ class UploadService:
 
     async def _receive(self, upload: Upload, chunks: Chunks) -> Upload:
         path = self._path(upload)
-        with await asyncio.to_thread(_open_at, path, upload.received_bytes) as file:
+        with disk_errors(), await asyncio.to_thread(_open_at, path, upload.received_bytes) as file:
             receiver = _Receiver(file, upload.received_bytes)
             try:
                 async for chunk in self._timed(chunks):
@@ -437,14 +438,24 @@ class _Receiver:
         """Make everything taken safe, and say how many bytes of the file that is."""
         await self._write()
         if self.unsynced:
-            await asyncio.to_thread(_sync, self._file)
+            with disk_errors():
+                await asyncio.to_thread(_sync, self._file)
             self._synced = self.received
         return self._synced
 
     async def _write(self) -> None:
         batch, self._batch, self._batched = self._batch, [], 0
-        if batch:
-            await asyncio.to_thread(self._file.writelines, batch)
+        if not batch:
+            return
+        writing = asyncio.ensure_future(asyncio.to_thread(self._file.writelines, batch))
+        try:
+            with disk_errors():
+                await asyncio.shield(writing)
+        finally:
+            # Whoever waited may have gone away; the thread writes on, and only then is it known what is there.
+            await asyncio.wait({writing})
+            if writing.exception() is not None:
+                self.received = self._synced
 
 
 async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:

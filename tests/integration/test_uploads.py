@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,3 +227,20 @@ def test_a_disk_without_room_is_said_and_nothing_stays(tmp_path: Path) -> None:
         found = refused(owner, a_header(a_project_of(owner), CONTENT))
         assert found.short == ("RESOURCE_EXHAUSTED", "DISK_FULL")
         assert not list((tmp_path / "data" / "uploads").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_fills_up_in_the_middle_is_said_and_what_is_safe_stays(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "uploads").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", data / "uploads"], check=True)
+    try:
+        with serving(data, MIN_FREE_DISK_BYTES="0") as server, Client(server.address, server.key) as owner:
+            content = a_table(1_200_000)
+            header = a_header(a_project_of(owner), content, upload_id=str(uuid4()))
+            found = refusal(owner.datasets.UploadDataset, an_upload(header, content, chunk=512 * 1024))
+            assert found.short == ("RESOURCE_EXHAUSTED", "DISK_FULL")
+            assert get(owner, header.upload_id).received_bytes == 8 << 20
+    finally:
+        subprocess.run(["umount", data / "uploads"], check=True)

@@ -11,7 +11,7 @@ from sqlalchemy import JSON, DateTime, Dialect, MetaData, TypeDecorator, and_, f
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
-from easyml_server.domain.errors import NotAllowed, Reason
+from easyml_server.domain.errors import InvalidInput, NotAllowed, Reason
 from easyml_server.domain.pages import Order, Page, PageRequest
 from easyml_server.domain.projects import Role
 from easyml_server.domain.users import Caller
@@ -105,13 +105,22 @@ def ordered(
     descending = page.order is Order.NEWEST_FIRST
     if page.after is not None:
         raw, raw_id = page.after
-        position: Any = raw if key is not time else datetime.fromisoformat(raw)
-        identity_value = identity.type.python_type(raw_id)
+        try:
+            position: Any = raw if key is not time else datetime.fromisoformat(raw).astimezone(UTC)
+            identity_value = identity.type.python_type(raw_id)
+        except ValueError as error:
+            raise _altered() from error
         beyond = key < position if descending else key > position
         beyond_id = identity < identity_value if descending else identity > identity_value
         statement = statement.where(or_(beyond, and_(key == position, beyond_id)))
     order = (key.desc(), identity.desc()) if descending else (key.asc(), identity.asc())
     return statement.order_by(*order).limit(page.size + 1)
+
+
+def _altered() -> InvalidInput:
+    return InvalidInput.at(
+        "page_token", "This page token was altered; start again without it.", Reason.INVALID_PAGE_TOKEN
+    )
 
 
 def paged(

@@ -73,6 +73,15 @@ def page_token(request: Any, position: tuple[str, str] | None) -> str:
     return base64.urlsafe_b64encode(content).decode()
 
 
+def place(page: PageRequest) -> int:
+    """Where a page begins in a list that is counted through."""
+    if page.after is None:
+        return 0
+    if not page.after[0].isdecimal():
+        raise _invalid()
+    return int(page.after[0])
+
+
 def _position(request: Any) -> tuple[str, str]:
     try:
         fingerprint, key, identity = json.loads(base64.urlsafe_b64decode(request.page_token.encode()))

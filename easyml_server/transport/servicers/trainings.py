@@ -25,7 +25,7 @@ from easyml_server.transport.converters.experiments import (
     plan_to_proto,
     to_requested,
 )
-from easyml_server.transport.converters.pages import by_time, fit, page_request, page_token
+from easyml_server.transport.converters.pages import by_time, fit, page_request, page_token, place
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.converters.values import find_id
 
@@ -52,7 +52,7 @@ class TrainingServicer(pb_grpc.TrainingServiceServicer):
         task = TASK.find(request.task)
         found = [algorithm for algorithm in ALGORITHMS if task in (None, algorithm.task)]
         found.sort(key=lambda algorithm: (algorithm.task.value, algorithm.name))
-        start = int(page.after[0]) if page.after else 0
+        start = place(page)
         end = start + page.size
         return pb.ListAlgorithmsResponse(
             algorithms=[algorithm_to_proto(algorithm) for algorithm in found[start:end]],

@@ -26,6 +26,7 @@ from easyml_client.cli.common import (
 )
 from easyml_client.cli.output import (
     UsageError,
+    as_stored,
     complain,
     print_done,
     print_json,
@@ -34,6 +35,8 @@ from easyml_client.cli.output import (
     print_table,
     size,
 )
+
+_COUNTED = 10_000
 
 app = group("datasets", "Upload, look at and download tables.")
 
@@ -167,7 +170,7 @@ def preview(
         print_json(found)
         return
     columns = found.columns
-    print_table(list(columns), zip(*columns.values(), strict=True))
+    print_table(list(columns), zip(*columns.values(), strict=True), said=as_stored)
     if found.truncated:
         complain("Rows were left out to keep the answer small.")
 
@@ -296,9 +299,14 @@ def _print(dataset: Any, *, as_json: bool) -> None:
     print()
     print_table(
         ["COLUMN", "TYPE", "KIND", "ROLE", "MISSING", "DIFFERENT"],
-        [[c.name, c.storage_type, c.kind, c.role, c.null_count, c.distinct_count] for c in dataset.columns],
+        [[c.name, c.storage_type, c.kind, c.role, c.null_count, _different(c)] for c in dataset.columns],
     )
     _print_warnings(dataset)
+
+
+def _different(column: Any) -> Any:
+    """The server counts that far; one more says that there are more."""
+    return f"> {_COUNTED}" if column.distinct_count > _COUNTED else column.distinct_count
 
 
 def _print_warnings(dataset: Any) -> None:

@@ -150,7 +150,10 @@ def compare(
     title = f"{comparison.partition} {comparison.metric}".upper()
     print_table(["RANK", "NAME", title, "ALGORITHM", "TIME", *differing, "ID"], rows)
     if not comparison.same_test_rows:
-        complain("Note: they were tested on different rows, so the values do not compare.")
+        complain(
+            "Note: they were tested on different rows, so the values do not compare. "
+            "To test on the same rows, train with --split-like ID."
+        )
 
 
 def _setting(experiment: Any, name: str) -> Any:

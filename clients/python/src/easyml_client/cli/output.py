@@ -72,11 +72,15 @@ def print_list(items: Iterable[Any], columns: Columns, *, as_json: bool, empty: 
         print_table(list(columns), [[cell(item) for cell in columns.values()] for item in found])
 
 
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[Any]], *, said: Callable[[Any], str] | None = None
+) -> None:
     """A table; on a pipe one line per row, the cells separated by tabs, the titles first."""
+    say = said or words
     if not interactive():
-        for row in (titles, *rows):
-            print("\t".join(words(cell) for cell in row))
+        print("\t".join(map(clean, titles)))
+        for row in rows:
+            print("\t".join(say(cell) for cell in row))
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -85,9 +89,9 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for title in titles:
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title == "ID")  # an id is there to be copied
     for row in rows:
-        table.add_row(*(Text(words(cell), justify="right" if _is_number(cell) else "left") for cell in row))
+        table.add_row(*(Text(say(cell), justify="right" if _is_number(cell) else "left") for cell in row))
     Console().print(table)
 
 
@@ -128,6 +132,18 @@ def words(value: Any) -> str:  # noqa: PLR0911 - one return per type
         case list() | tuple():
             return ", ".join(words(item) for item in value)
     return clean(value)
+
+
+def as_stored(value: Any) -> str:
+    """A value of a table of data: what was stored, not what reads well; a program may read it from a pipe."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.10g}" if interactive() else repr(value)
+        case dt.datetime():
+            return value.isoformat()
+    return words(value)
 
 
 def _is_number(value: Any) -> bool:

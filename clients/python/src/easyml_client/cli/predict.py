@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from easyml_client.cli.app import single
 from easyml_client.cli.common import EVERYWHERE, Common, ProjectOption, connected, pairs, project_for
-from easyml_client.cli.output import UsageError, complain, print_json, print_table
+from easyml_client.cli.output import UsageError, as_stored, complain, print_json, print_table
 from easyml_client.cli.rows import Row, blocks, rows_of_file, typed
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ Rows = Annotated[tuple[str, ...], Parameter(name="--row", consume_multiple=True,
 
 def predict(
     model: str,
-    file: Path | None = None,
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
     row: Rows = (),
@@ -127,9 +127,17 @@ class _Answer:
             return
         output = self.version.signature.output if self.version.signature else "prediction"
         titles = [output or "prediction", *(f"P({label})" for label in self.probabilities)]
-        print_table(titles, zip(self.values, *self.probabilities.values(), strict=True))
-        for note in self.notes:
-            what = "had no value, one was filled in" if note["kind"] == "null_filled" else "is new to the model"
-            complain(f"Note: row {note['row'] + 1}, {note['column']}: {what}.")
+        print_table(titles, zip(self.values, *self.probabilities.values(), strict=True), said=as_stored)
+        self._print_notes()
         if self.omitted_notes:
             complain(f"Note: {self.omitted_notes} more notes were left out.")
+
+    def _print_notes(self) -> None:
+        """A line per column and kind; a file of many rows has a note for many cells."""
+        rows: dict[tuple[str, str], list[int]] = {}
+        for note in self.notes:
+            rows.setdefault((note["column"], note["kind"]), []).append(note["row"] + 1)
+        for (column, kind), where in rows.items():
+            what = "had no value, one was filled in" if kind == "null_filled" else "is new to the model"
+            place = f"row {where[0]}" if len(where) == 1 else f"{len(where)} rows, the first is row {where[0]}"
+            complain(f"Note: {column}: {what} ({place}).")

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from easyml_client.resources.models import Signature
 
 Row = Mapping[str, Any]
+# What the server reads as no value when a csv file is uploaded; a row must mean the same here as it did there.
+_NO_VALUE = frozenset(
+    (
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"),
+        *("NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    )
+)
 _YES, _NO = {"true", "1", "yes"}, {"false", "0", "no"}
 
 
@@ -60,7 +67,7 @@ def _csv_rows(text: str) -> Iterator[Row]:
         for row in reader:
             if None in row or None in row.values():
                 raise UsageError(f"Line {reader.line_num} has another number of cells than the header.")
-            yield row
+            yield {name: None if cell in _NO_VALUE else cell for name, cell in row.items()}
     except csv.Error as error:
         raise UsageError(f"Line {reader.line_num} is no CSV: {error}.") from error
 
