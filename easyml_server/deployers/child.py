@@ -28,6 +28,8 @@ _ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
+    # Else ONNX Runtime keeps a database of usage and a thread to send it.
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 _CHANNEL: Final = [
     ("grpc.enable_http_proxy", 0),
