@@ -14,7 +14,7 @@ from easyml.v1 import dataset_pb2, model_pb2, model_service_pb2
 from easyml.v1 import dataset_service_pb2 as pb
 from easyml.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 from easyml.v1.model_service_pb2_grpc import ModelServiceServicer
-from easyml_client import AsyncEasyML, errors
+from easyml_client import AsyncEasyML, InvalidInput, errors
 from easyml_client.plans.transfers import CHUNK_BYTES
 from tests.unit.client.support import an_id, client_of, refuse, serving
 
@@ -212,6 +212,18 @@ def test_a_download_is_checked_and_takes_its_name_when_it_is_whole(tmp_path: Pat
 def test_the_servers_name_for_a_file_stays_in_the_folder(tmp_path: Path) -> None:
     with client_of(a_store_with(b"a\n1\n")) as client:
         assert client.datasets.download(an_id("dataset"), tmp_path) == tmp_path / "table.csv"
+
+
+def test_a_file_whose_name_nobody_chose_replaces_nothing(tmp_path: Path) -> None:
+    mine = tmp_path / "table.csv"
+    mine.write_text("mine")
+    with client_of(a_store_with(b"a\n1\n")) as client:
+        with pytest.raises(InvalidInput) as refused:
+            client.datasets.download(an_id("dataset"), tmp_path)
+        assert "path" in refused.value.fields
+        assert mine.read_text() == "mine"
+        assert list(tmp_path.iterdir()) == [mine]
+        assert client.datasets.download(an_id("dataset"), mine).read_bytes() == b"a\n1\n"
 
 
 def test_a_download_that_breaks_begins_anew(tmp_path: Path) -> None:

@@ -81,9 +81,15 @@ class Arrival:
     """A file that is written aside and takes its name when it is whole."""
 
     def __init__(self, wanted: Path | None, filename: str) -> None:
-        """Without a wanted path, or where that is a folder, the server names the file; never its folders."""
+        """Without a wanted path, or where that is a folder, the server names the file; never its folders.
+
+        A name that nobody here chose replaces nothing: raises InvalidInput where a file has it.
+        """
         name = Path(filename).name or "download"
-        self.path = wanted / name if wanted and wanted.is_dir() else wanted or Path(name)
+        chosen = wanted is not None and not wanted.is_dir()
+        self.path = wanted if wanted is not None and chosen else (wanted or Path()) / name
+        if not chosen and self.path.exists():
+            raise InvalidInput.at("path", f"{self.path} is there already; name the file to replace it or to keep both.")
         handle, aside = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part")
         self._aside = Path(aside)
         self._file: IO[bytes] = os.fdopen(handle, "wb")
