@@ -14,6 +14,7 @@ from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.users import ApiKey, Caller, Permission, Scope, Session, SessionTokens, User
 from easyml_server.ports.security import AccessClaims, PasswordHasher, TokenSigner
 from easyml_server.ports.store import Store
+from easyml_server.services.scopes import require_full_scope
 
 PREFIX_LENGTH = 12
 CACHE_SECONDS = 10
@@ -189,6 +190,7 @@ class AuthService:
 
     async def logout_everywhere(self, caller: Caller) -> int:
         """End all sessions of the caller; returns how many."""
+        require_full_scope(caller, "end sessions")
         async with self._store.begin() as work:
             ended = await work.users.end_sessions(caller.user_id, self._clock())
             await work.commit()
@@ -235,11 +237,14 @@ class AuthService:
 
     async def list_api_keys(self, caller: Caller, page: PageRequest) -> Page[ApiKey]:
         """The caller's keys."""
+        require_full_scope(caller, "list keys")
         async with self._store.read() as work:
             return await work.users.list_api_keys(caller.user_id, page)
 
     async def revoke_api_key(self, caller: Caller, key_id: UUID) -> ApiKey:
-        """End a key at once."""
+        """End a key at once; any key may end itself."""
+        if key_id != caller.api_key_id:
+            require_full_scope(caller, "revoke other keys")
         async with self._store.begin() as work:
             await work.users.get_api_key(key_id, caller.user_id)
             await work.users.revoke_api_key(key_id, self._clock())

@@ -9,16 +9,17 @@ from uuid import UUID, uuid4
 
 from easyml_server.domain.algorithms import Task
 from easyml_server.domain.catalogue import find_algorithm
-from easyml_server.domain.errors import InvalidInput, NotAllowed, NotFound, Reason, Violation, WrongState
+from easyml_server.domain.errors import InvalidInput, NotFound, Reason, Violation, WrongState
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted, Member, Project, ProjectConfig, Role
 from easyml_server.domain.requests import RequestKey
-from easyml_server.domain.users import Caller, Scope
+from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.masks import check_mask
 from easyml_server.services.requests import find_first_result, remember
+from easyml_server.services.scopes import require_full_scope
 
 PROJECT_FIELDS = ("name", "description", "labels")
 CONFIG_FIELDS = ("default_hyperparameters", "mlflow_experiment", "storage", "visibility")
@@ -48,13 +49,8 @@ class ProjectService:
         self, caller: Caller, key: RequestKey | None, name: str, description: str, labels: Mapping[str, str]
     ) -> Project:
         """Make a project that the caller owns."""
-        if not caller.scope.covers(Scope()):
-            # It would own the project, which is more than such a key may do.
-            raise NotAllowed(
-                "A key that is limited to a project or a lower permission cannot make projects.",
-                Reason.OUT_OF_SCOPE,
-                metadata={"required": "owner"},
-            )
+        # It would own the project, which is more than a limited key may do.
+        require_full_scope(caller, "make projects")
         now = self._clock()
         name = checked_name(name)
         async with self._store.begin() as work:

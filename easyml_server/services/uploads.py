@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO, Protocol
+from typing import Protocol
 from uuid import UUID, uuid4
 
 from easyml_server.domain.datasets import (
@@ -37,9 +36,9 @@ from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tables import TableReader
 from easyml_server.services.projects import checked_name
+from easyml_server.services.receiving import Receiver, open_at
 
 SYNC_BYTES = 8 << 20
-BATCH_BYTES = 2 << 20
 TABLE_FILE = "table.parquet"
 ORIGINAL_FILE = "original"
 ENDINGS = {
@@ -243,8 +242,8 @@ class UploadService:
 
     async def _receive(self, upload: Upload, chunks: Chunks) -> Upload:
         path = self._path(upload)
-        with disk_errors(), await asyncio.to_thread(_open_at, path, upload.received_bytes) as file:
-            receiver = _Receiver(file, upload.received_bytes)
+        with disk_errors(), await asyncio.to_thread(open_at, path, upload.received_bytes) as file:
+            receiver = Receiver(file, upload.received_bytes)
             try:
                 async for chunk in self._timed(chunks):
                     self._check_chunk(upload, receiver.received + len(chunk), chunk)
@@ -256,7 +255,7 @@ class UploadService:
                 upload = await asyncio.shield(self._flush(upload, receiver))
         return upload
 
-    async def _flush(self, upload: Upload, receiver: _Receiver) -> Upload:
+    async def _flush(self, upload: Upload, receiver: Receiver) -> Upload:
         synced = await receiver.sync()
         return await self._save_progress(upload, synced) if synced != upload.received_bytes else upload
 
@@ -411,53 +410,6 @@ def new_upload(caller: Caller, given: Upload, clock: Callable[[], datetime], lim
     )
 
 
-class _Receiver:
-    """Writes chunks in batches, off the event loop."""
-
-    def __init__(self, file: BinaryIO, received: int) -> None:
-        self._file = file
-        self._batch: list[bytes] = []
-        self._batched = 0
-        self.received = received
-        self._synced = received
-
-    @property
-    def unsynced(self) -> int:
-        """Bytes taken that are not safe yet."""
-        return self.received - self._synced
-
-    async def take(self, chunk: bytes) -> None:
-        """Take a chunk; written with its neighbours."""
-        self._batch.append(chunk)
-        self._batched += len(chunk)
-        self.received += len(chunk)
-        if self._batched >= BATCH_BYTES:
-            await self._write()
-
-    async def sync(self) -> int:
-        """Make everything taken safe, and say how many bytes of the file that is."""
-        await self._write()
-        if self.unsynced:
-            with disk_errors():
-                await asyncio.to_thread(_sync, self._file)
-            self._synced = self.received
-        return self._synced
-
-    async def _write(self) -> None:
-        batch, self._batch, self._batched = self._batch, [], 0
-        if not batch:
-            return
-        writing = asyncio.ensure_future(asyncio.to_thread(self._file.writelines, batch))
-        try:
-            with disk_errors():
-                await asyncio.shield(writing)
-        finally:
-            # Whoever waited may have gone away; the thread writes on, and only then is it known what is there.
-            await asyncio.wait({writing})
-            if writing.exception() is not None:
-                self.received = self._synced
-
-
 async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
     return await anext(iterator, None)
 
@@ -474,20 +426,6 @@ def _silent(seconds: float) -> Unavailable:
         retry_after=1.0,
         metadata={"part": "upload"},
     )
-
-
-def _open_at(path: Path, offset: int) -> BinaryIO:
-    # Buffered: an unbuffered file may write a part only, and writelines does not say so.
-    file = path.open("r+b" if path.exists() else "w+b")
-    # What lies behind the safe bytes may be torn.
-    file.truncate(offset)
-    file.seek(offset)
-    return file
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _check_same(found: Upload, new: Upload) -> None:

@@ -97,6 +97,24 @@ def test_a_limited_key_makes_neither_wider_keys_nor_projects(owner: Client, limi
             assert refusal(call, request).short == ("PERMISSION_DENIED", "OUT_OF_SCOPE")
 
 
+@pytest.mark.parametrize("limited", ["permission", "project"])
+def test_a_limited_key_sees_and_ends_no_key_but_itself(owner: Client, limited: str) -> None:
+    project_id = a_project_of(owner) if limited == "project" else ""
+    permission = permission_pb2.PERMISSION_OWNER if limited == "project" else permission_pb2.PERMISSION_VIEWER
+    another = owner.auth.CreateApiKey(pb.CreateApiKeyRequest(name="another")).api_key.id
+    with a_key(owner, permission, project_id) as program:
+        for call, request in (
+            (program.auth.ListApiKeys, pb.ListApiKeysRequest()),
+            (program.auth.LogoutEverywhere, pb.LogoutEverywhereRequest()),
+            (program.auth.RevokeApiKey, pb.RevokeApiKeyRequest(api_key_id=another)),
+        ):
+            assert refusal(call, request).short == ("PERMISSION_DENIED", "OUT_OF_SCOPE")
+        own = program.auth.GetCurrentUser(pb.GetCurrentUserRequest()).api_key.id
+        program.auth.RevokeApiKey(pb.RevokeApiKeyRequest(api_key_id=own))
+        said = refusal(program.auth.GetCurrentUser, pb.GetCurrentUserRequest())
+        assert said.short == ("UNAUTHENTICATED", "INVALID_TOKEN")
+
+
 @pytest.mark.slow
 def test_registration_is_closed_and_attempts_are_counted_where_nobody_said_otherwise(tmp_path: Path) -> None:
     with serving(tmp_path / "data", LOGINS_PER_MINUTE="2") as server, Client(server.address) as client:

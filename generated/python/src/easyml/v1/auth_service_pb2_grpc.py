@@ -125,6 +125,8 @@ class AuthServiceServicer:
 
     def LogoutEverywhere(self, request, context):
         """LogoutEverywhere ends every session of the caller; open streams end at their next heartbeat.
+
+        Not with a key of limited scope: PERMISSION_DENIED, OUT_OF_SCOPE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +150,8 @@ class AuthServiceServicer:
 
     def ListApiKeys(self, request, context):
         """ListApiKeys lists the caller's keys, newest first, revoked ones included.
+
+        Not with a key of limited scope: PERMISSION_DENIED, OUT_OF_SCOPE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +159,8 @@ class AuthServiceServicer:
 
     def RevokeApiKey(self, request, context):
         """RevokeApiKey ends a key at once; revoking it again changes nothing.
+
+        A key of limited scope can end itself only: else PERMISSION_DENIED, OUT_OF_SCOPE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,10 @@ class AuthServiceStub:
     With an API key it changes nothing: revoke the key instead.
     """
     LogoutEverywhere: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LogoutEverywhereRequest, _auth_service_pb2.LogoutEverywhereResponse]
-    """LogoutEverywhere ends every session of the caller; open streams end at their next heartbeat."""
+    """LogoutEverywhere ends every session of the caller; open streams end at their next heartbeat.
+
+    Not with a key of limited scope: PERMISSION_DENIED, OUT_OF_SCOPE.
+    """
     GetCurrentUser: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetCurrentUserRequest, _auth_service_pb2.GetCurrentUserResponse]
     """GetCurrentUser returns who the call was made by, and with which rights."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]
@@ -47,9 +50,15 @@ class AuthServiceStub:
     A key cannot make a key with a wider scope than its own.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]
-    """ListApiKeys lists the caller's keys, newest first, revoked ones included."""
+    """ListApiKeys lists the caller's keys, newest first, revoked ones included.
+
+    Not with a key of limited scope: PERMISSION_DENIED, OUT_OF_SCOPE.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeApiKeyRequest, _auth_service_pb2.RevokeApiKeyResponse]
-    """RevokeApiKey ends a key at once; revoking it again changes nothing."""
+    """RevokeApiKey ends a key at once; revoking it again changes nothing.
+
+    A key of limited scope can end itself only: else PERMISSION_DENIED, OUT_OF_SCOPE.
+    """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """AuthService signs people in and gives programs keys."""
@@ -105,7 +114,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.LogoutEverywhereRequest,
         context: _aio.ServicerContext[_auth_service_pb2.LogoutEverywhereRequest, _abc.Awaitable[_auth_service_pb2.LogoutEverywhereResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.LogoutEverywhereResponse]:
-        """LogoutEverywhere ends every session of the caller; open streams end at their next heartbeat."""
+        """LogoutEverywhere ends every session of the caller; open streams end at their next heartbeat.
+
+        Not with a key of limited scope: PERMISSION_DENIED, OUT_OF_SCOPE.
+        """
 
     @_abc_1.abstractmethod
     def GetCurrentUser(
@@ -132,7 +144,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.ListApiKeysRequest,
         context: _aio.ServicerContext[_auth_service_pb2.ListApiKeysRequest, _abc.Awaitable[_auth_service_pb2.ListApiKeysResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.ListApiKeysResponse]:
-        """ListApiKeys lists the caller's keys, newest first, revoked ones included."""
+        """ListApiKeys lists the caller's keys, newest first, revoked ones included.
+
+        Not with a key of limited scope: PERMISSION_DENIED, OUT_OF_SCOPE.
+        """
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
@@ -140,6 +155,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.RevokeApiKeyRequest,
         context: _aio.ServicerContext[_auth_service_pb2.RevokeApiKeyRequest, _abc.Awaitable[_auth_service_pb2.RevokeApiKeyResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.RevokeApiKeyResponse]:
-        """RevokeApiKey ends a key at once; revoking it again changes nothing."""
+        """RevokeApiKey ends a key at once; revoking it again changes nothing.
+
+        A key of limited scope can end itself only: else PERMISSION_DENIED, OUT_OF_SCOPE.
+        """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _aio.Server) -> None: ...
