@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from easyml_server.domain.errors import Violation
+from easyml_server.domain.spelling import way_out
 
 MAX_LIST = 16
 
@@ -126,7 +127,7 @@ class Algorithm:
             if name not in known:
                 yield Violation(
                     f"{field}.{name}",
-                    f"{self.name} has no hyperparameter {name!r}; it has {', '.join(sorted(known)) or 'none'}.",
+                    f"{self.name} has no hyperparameter {name!r}; {way_out(name, sorted(known))}",
                 )
             elif problem := known[name].problem_with(value):
                 yield Violation(f"{field}.{name}", f"{name} {problem}.")

@@ -16,6 +16,7 @@ from easyml_server.domain.datasets import (
     ColumnRole,
     ColumnSchema,
     Dataset,
+    DatasetVersion,
     StorageType,
     TableSchema,
 )
@@ -31,6 +32,7 @@ from easyml_server.domain.experiments import (
     TrainingSpec,
 )
 from easyml_server.domain.limits import Limits
+from easyml_server.domain.spelling import way_out
 from easyml_server.domain.users import Caller
 from easyml_server.ports.store import UnitOfWork
 
@@ -113,7 +115,7 @@ async def plan(work: UnitOfWork, caller: Caller, request: RequestedTraining, lim
     defaults = _defaults(algorithm, config.default_hyperparameters.get(algorithm.name, {}))
     hyperparameters = _hyperparameters(algorithm, {**defaults, **request.hyperparameters})
     seed = secrets.randbits(SEED_BITS) if request.random_seed is None else request.random_seed
-    split = await _split(work, caller, request, schema, task, seed)
+    split = await _split(work, caller, request, dataset.current, task)
     objective = _objective(request.objective, task, schema, target, algorithm)
     spec = TrainingSpec(
         dataset_id=dataset.id,
@@ -202,10 +204,10 @@ def _check_target(target: ColumnSchema, task: Task, schema: TableSchema) -> None
 def _algorithm(task: Task, name: str) -> Algorithm:
     algorithm = find_algorithm(task, name)
     if algorithm is None:
-        known = ", ".join(a.name for a in ALGORITHMS if a.task is task)
+        known = [each.name for each in ALGORITHMS if each.task is task]
         raise InvalidInput.at(
             f"{FIELD}.algorithm",
-            f"There is no algorithm {name!r} for {task.value}; there are {known}.",
+            f"There is no algorithm {name!r} for {task.value}; {way_out(name, known)}",
             Reason.UNKNOWN_ALGORITHM,
             {"algorithm": name},
         )
@@ -226,7 +228,7 @@ def _hyperparameters(algorithm: Algorithm, values: Mapping[str, Any]) -> dict[st
 
 
 async def _split(
-    work: UnitOfWork, caller: Caller, request: RequestedTraining, schema: TableSchema, task: Task, seed: int
+    work: UnitOfWork, caller: Caller, request: RequestedTraining, version: DatasetVersion, task: Task
 ) -> Split:
     asked = request.split
     if asked.experiment_id is not None:
@@ -249,10 +251,15 @@ async def _split(
     return Split(
         kind=kind,
         test_size=0.2 if asked.test_size is None else asked.test_size,
-        seed=seed if asked.seed is None else asked.seed,
-        column=_split_column(schema, kind, asked.column),
+        seed=split_seed(version) if asked.seed is None else asked.seed,
+        column=_split_column(version.schema, kind, asked.column),
         test_values=asked.test_values,
     )
+
+
+def split_seed(version: DatasetVersion) -> int:
+    """The seed of a split that names none: of the file's bytes, so that trainings on it are tested on the same rows."""
+    return int(version.sha256[: SEED_BITS // 4], 16)
 
 
 def _split_column(schema: TableSchema, kind: SplitKind, name: str) -> str:
@@ -344,7 +351,10 @@ def _column(schema: TableSchema, name: str, field_name: str) -> ColumnSchema:
     column = schema.find(name)
     if column is None:
         raise InvalidInput.at(
-            f"{FIELD}.{field_name}", f"The dataset has no column {name!r}.", Reason.UNKNOWN_COLUMN, {"column": name}
+            f"{FIELD}.{field_name}",
+            f"The dataset has no column {name!r}; {way_out(name, (each.name for each in schema.columns))}",
+            Reason.UNKNOWN_COLUMN,
+            {"column": name},
         )
     return column
 

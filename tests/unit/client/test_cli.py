@@ -88,6 +88,10 @@ class Platform(
 
     def StartTraining(self, request: Any, context: Any) -> training_service_pb2.StartTrainingResponse:
         self.calls.append(request)
+        if request.spec.test_size > 0.5:
+            problem = {"spec.test_size": "must be at most 0.5"}
+            sentence = "spec.test_size: must be at most 0.5."
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", sentence, fields=problem)
         experiment = experiment_pb2.Experiment(id=an_id("experiment"), name="forest on titanic", state=1)
         return training_service_pb2.StartTrainingResponse(experiment=experiment)
 
@@ -97,6 +101,29 @@ class Platform(
         for name, storage_type in {"age": 1, "fare": 2, "plan": 3, "vip": 4, "since": 5}.items():
             version.signature.inputs.add(name=name, storage_type=storage_type)
         return model_service_pb2.GetModelVersionResponse(model_version=version)
+
+    def ListModelVersions(self, request: Any, context: Any) -> model_service_pb2.ListModelVersionsResponse:
+        versions = [
+            model_pb2.ModelVersion(id=an_id(f"version {number}"), model_name="churn", version=number)
+            for number in (3, 2, 1)
+        ]
+        found = {"churn": versions, "plans": versions[:1]}.get(request.model_name, [])
+        return model_service_pb2.ListModelVersionsResponse(model_versions=found)
+
+    def DeleteModelVersion(self, request: Any, context: Any) -> model_service_pb2.DeleteModelVersionResponse:
+        self.calls.append(request)
+        deleted = project_pb2.DeletedResources(model_versions=1, bytes_freed=1024)
+        return model_service_pb2.DeleteModelVersionResponse(deleted=deleted)
+
+    def ListExperiments(self, request: Any, context: Any) -> training_service_pb2.ListExperimentsResponse:
+        names = ("forest on titanic", "svc on titanic", "forest on titanic")
+        found = [experiment_pb2.Experiment(id=an_id(f"{name} {at}"), name=name) for at, name in enumerate(names)]
+        return training_service_pb2.ListExperimentsResponse(experiments=found)
+
+    def CancelTraining(self, request: Any, context: Any) -> training_service_pb2.CancelTrainingResponse:
+        self.calls.append(request)
+        experiment = experiment_pb2.Experiment(id=request.experiment_id, name="it", state=6)
+        return training_service_pb2.CancelTrainingResponse(experiment=experiment)
 
     def Predict(self, request: Any, context: Any) -> predictions_pb.PredictResponse:
         self.calls.append(request)
@@ -167,6 +194,13 @@ def test_a_refusal_is_1_and_says_what_the_server_said(platform: Platform, capsys
 def test_a_refusal_names_the_field(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["projects", "create", ""]) == 1
     assert capsys.readouterr().err == "The request is wrong.\n  name: must have at least 1 letter\n"
+
+
+def test_a_refusal_names_an_option_and_no_path_in_a_request(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "ridge", "-d", "titanic", "--test-size", "0.9"]) == 1
+    assert capsys.readouterr().err == "test_size: must be at most 0.5.\n"
 
 
 def test_without_a_server_the_way_to_one_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -382,6 +416,53 @@ def test_ctrl_c_leaves_a_training_running_and_says_how_to_come_back(
         assert run(["experiments", "watch", an_id("experiment")]) == 130
     assert f"Come back with: easyml experiments watch {an_id('experiment')}" in capsys.readouterr().err
     assert not story.cancelled
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("latest", "forest on titanic 0"), ("forest on titanic", "forest on titanic 0"), ("svc on titanic", None)],
+)
+def test_an_experiment_is_named_by_its_name_or_latest(
+    platform: Platform, capsys: pytest.CaptureFixture[str], said: str, meant: str | None
+) -> None:
+    output_of(capsys, "experiments", "cancel", said)
+    assert platform.calls[-1].experiment_id == an_id(meant or "svc on titanic 1")
+
+
+def test_an_experiment_that_nobody_knows_is_wrong_usage(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["experiments", "cancel", "ridge"]) == 2
+    assert "There is no experiment called 'ridge'" in capsys.readouterr().err
+
+
+def test_a_watch_says_once_that_the_server_is_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(Story(last=4, breaks=(2,))) as target:
+        monkeypatch.setenv("EASYML_TARGET", target)
+        assert run(["experiments", "watch", an_id("experiment")]) == 0
+    assert capsys.readouterr().err.count("The server is away") == 1
+
+
+# Models.
+
+
+def test_a_model_with_several_versions_is_not_deleted_by_its_name_alone(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models", "delete", "churn", "--yes"]) == 2
+    assert "churn has 3 versions; name one, such as churn:3, or delete all with --all." in capsys.readouterr().err
+    assert not platform.calls
+
+
+def test_a_model_is_deleted_with_all_its_versions(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    said = output_of(capsys, "models", "delete", "churn", "--all", "--yes")
+    assert said == "Deleted model churn with 3 versions: 3 model versions, 3.0 KiB of files.\n"
+    # All are asked before the first goes.
+    assert [call.validate_only for call in platform.calls] == [True] * 3 + [False] * 3
+
+
+def test_the_only_version_of_a_model_needs_no_number(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    assert output_of(capsys, "models", "delete", "plans", "--yes").startswith("Deleted model version churn:3")
 
 
 # Predictions.

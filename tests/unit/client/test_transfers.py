@@ -54,6 +54,10 @@ class Store(DatasetServiceServicer):
         assert request.upload_id == self.headers[-1].upload_id
         return pb.GetUploadResponse(upload=dataset_pb2.Upload(received_bytes=len(self.data)))
 
+    def GetDataset(self, request: pb.GetDatasetRequest, context: Any) -> pb.GetDatasetResponse:
+        version = dataset_pb2.DatasetVersion(format=dataset_pb2.FILE_FORMAT_CSV)
+        return pb.GetDatasetResponse(dataset=dataset_pb2.Dataset(id=request.dataset_id, current_version=version))
+
     def DownloadDataset(self, request: pb.DownloadDatasetRequest, context: Any) -> Iterator[pb.DownloadDatasetResponse]:
         self.formats = [*getattr(self, "formats", []), request.format]
         yield pb.DownloadDatasetResponse(header=self.header())
@@ -273,3 +277,21 @@ def test_a_model_is_exported_by_name(tmp_path: Path) -> None:
     with client_of(models) as client:
         assert client.models.export("churn@production", tmp_path, project=PROJECT).read_bytes() == data
     assert (models.name.model_name, models.name.alias) == ("churn", "production")
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "asked"),
+    [
+        ("t.parquet", None, dataset_pb2.FILE_FORMAT_PARQUET),
+        ("t.XLSX", None, dataset_pb2.FILE_FORMAT_XLSX),
+        # The file as it was uploaded, byte by byte.
+        ("t.csv", None, dataset_pb2.FILE_FORMAT_UNSPECIFIED),
+        ("t.bin", None, dataset_pb2.FILE_FORMAT_UNSPECIFIED),
+        ("t.parquet", "json", dataset_pb2.FILE_FORMAT_JSON),
+    ],
+)
+def test_the_ending_of_a_file_says_the_format(tmp_path: Path, name: str, format: str | None, asked: int) -> None:
+    store = Store()
+    with client_of(store) as client:
+        client.datasets.download(an_id("dataset"), tmp_path / name, format=format)
+    assert store.formats == [asked]

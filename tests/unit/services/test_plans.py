@@ -19,7 +19,14 @@ from easyml_server.domain.experiments import Direction, Metric, SplitKind
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.users import Caller, Permission
 from easyml_server.repositories.sql.store import SqlStore
-from easyml_server.services.plans import Plan, RequestedObjective, RequestedSplit, RequestedTraining, plan
+from easyml_server.services.plans import (
+    Plan,
+    RequestedObjective,
+    RequestedSplit,
+    RequestedTraining,
+    plan,
+    split_seed,
+)
 from tests.builders import a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, an_experiment
 
@@ -95,7 +102,11 @@ async def test_everything_left_open_is_filled_in(world: World) -> None:
     found = await world.plan()
     spec = found.spec
     assert spec.task is Task.CLASSIFICATION
-    assert (spec.split.kind, spec.split.test_size, spec.split.seed) == (SplitKind.STRATIFIED, 0.2, 7)
+    assert (spec.split.kind, spec.split.test_size, spec.split.seed) == (
+        SplitKind.STRATIFIED,
+        0.2,
+        split_seed(world.dataset.current),
+    )
     assert spec.objective.metric is Metric.ACCURACY
     assert spec.model_name == "table-kind"
     assert spec.hyperparameters["n_estimators"] == 100
@@ -114,7 +125,12 @@ async def test_a_number_is_told_to_be_a_regression(world: World) -> None:
 async def test_a_seed_is_drawn_once_and_kept(world: World) -> None:
     spec = (await world.plan(random_seed=None)).spec
     assert 0 <= spec.random_seed < 2**32
-    assert spec.split.seed == spec.random_seed
+
+
+async def test_trainings_on_one_file_are_tested_on_the_same_rows_whatever_their_seeds(world: World) -> None:
+    first, second = (await world.plan(random_seed=1)).spec, (await world.plan(random_seed=None)).spec
+    assert first.split == second.split
+    assert (await world.plan(split=RequestedSplit(seed=5))).spec.split.seed == 5
 
 
 async def test_a_group_split_takes_the_column_of_that_role_and_no_feature_of_it(world: World) -> None:
@@ -196,7 +212,7 @@ async def test_what_cannot_be_is_refused_by_field(
         await world.plan(**changes)
     assert refused.value.violations[0].field == field
     assert refused.value.reason is reason
-    assert refused.value.message.endswith(".")
+    assert refused.value.message[-1] in ".?"
 
 
 async def test_a_split_is_used_again(world: World) -> None:

@@ -21,7 +21,7 @@ from easyml_client.plans import (
     trainings,
 )
 from easyml_client.plans.references import ExperimentRef
-from easyml_client.resources.events import Heartbeat, TrainingEvent
+from easyml_client.resources.events import Heartbeat, Interruption, TrainingEvent
 from easyml_client.resources.experiments import Experiment
 from easyml_client.steps import Plan
 
@@ -146,8 +146,8 @@ class Training:
         """The events until the end, without gap or repeat, also over broken connections."""
         return self._driver.iterate(trainings.watch(self.id, after_sequence=after_sequence))
 
-    def follow(self, after_sequence: int = 0) -> Iterator[TrainingEvent | Heartbeat]:
-        """As `watch`, with signs of life in between."""
+    def follow(self, after_sequence: int = 0) -> Iterator[TrainingEvent | Heartbeat | Interruption]:
+        """As `watch`, with signs of life and interruptions in between."""
         return self._driver.iterate(trainings.follow(self.id, after_sequence=after_sequence))
 
     def result(self, timeout: float | None = None) -> Experiment:

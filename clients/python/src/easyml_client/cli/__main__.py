@@ -61,13 +61,21 @@ def _failed(error: Exception) -> int:
     if not isinstance(error, EasyMLError):
         complain(f"{type(error).__name__}: {error}")
         return FAILED
-    complain(error.message)
+    message = error.message
+    for field in error.fields:
+        # Where a field stands in a request says nothing to who typed an option.
+        message = message.replace(f"{field}:", f"{_option(field)}:", 1)
+    complain(message)
     for field, problem in error.fields.items():
-        if problem not in error.message:
-            complain(f"  {field}: {problem}")
+        if problem not in message:
+            complain(f"  {_option(field)}: {problem}")
     for line in _ways_out(error):
         complain(f"  {line}")
     return FAILED
+
+
+def _option(field: str) -> str:
+    return field.rpartition(".")[2]
 
 
 def _ways_out(error: Exception) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from easyml_client.resources.projects import DeletedResources
 
 _GROUP = "Everywhere"
+LATEST = "latest"
 
 
 @Parameter(name="*")
@@ -70,6 +71,18 @@ def project_for(client: EasyML, reference: str, project: str | None) -> str | No
     from easyml_client.values import is_id
 
     return None if is_id(reference) else chosen_project(client, project)
+
+
+def experiment_named(client: EasyML, reference: str, project: str | None) -> str:
+    """The id of an experiment: an id as it is, else the newest of that name, or of all for "latest"."""
+    from easyml_client.values import is_id
+
+    if is_id(reference):
+        return reference
+    for each in client.experiments.list(chosen_project(client, project), page_size=1 if reference == LATEST else 0):
+        if reference in (LATEST, each.name):
+            return each.id
+    raise UsageError(f"There is no experiment called {reference!r}; `easyml experiments list` shows them.")
 
 
 def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

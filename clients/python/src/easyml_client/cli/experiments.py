@@ -15,6 +15,7 @@ from easyml_client.cli.common import (
     chosen_project,
     connected,
     delete,
+    experiment_named,
     labels_of,
 )
 from easyml_client.cli.output import complain, print_done, print_json, print_list, print_one, print_table
@@ -77,28 +78,30 @@ def list_(
 
 
 @app.command
-def show(experiment: str, /, *, common: Common = EVERYWHERE) -> None:
+def show(experiment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
     """Show an experiment: what was asked, what came out.
 
-    Example: `easyml experiments show 7c0f6a9e-6c2e-4b1f-8a55-0e6d1f2b3c4d`
+    Example: `easyml experiments show latest`
 
-    :param experiment: Id.
+    :param experiment: Id, name (the newest of that name), or latest.
     """
     with connected(common) as client:
-        print_experiment(client.experiments.get(experiment), as_json=common.json)
+        found = experiment_named(client, experiment, project)
+        print_experiment(client.experiments.get(found), as_json=common.json)
 
 
 @app.command
-def watch(experiment: str, /, *, after: int = 0, common: Common = EVERYWHERE) -> int:
+def watch(experiment: str, /, *, after: int = 0, project: ProjectOption = None, common: Common = EVERYWHERE) -> int:
     """Show how a training goes, until it ends; Ctrl-C leaves it running.
 
-    Example: `easyml experiments watch 7c0f6a9e-6c2e-4b1f-8a55-0e6d1f2b3c4d`
+    Example: `easyml experiments watch latest`
 
-    :param experiment: Id.
+    :param experiment: Id, name (the newest of that name), or latest.
     :param after: Sequence of the last event you have seen; with --json each line has one.
     """
     with connected(common) as client:
-        return watch_to_the_end(client.trainings.get(experiment), after=after, as_json=common.json)
+        found = client.trainings.get(experiment_named(client, experiment, project))
+        return watch_to_the_end(found, after=after, as_json=common.json)
 
 
 def watch_to_the_end(training: Training, *, after: int = 0, as_json: bool) -> int:
@@ -117,18 +120,23 @@ def watch_to_the_end(training: Training, *, after: int = 0, as_json: bool) -> in
 
 @app.command
 def compare(
-    *experiments: str, metric: str | None = None, partition: str | None = None, common: Common = EVERYWHERE
+    *experiments: str,
+    metric: str | None = None,
+    partition: str | None = None,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
 ) -> None:
     """Put experiments of one project side by side, best first.
 
-    Example: `easyml experiments compare ID ID --metric f1_macro`
+    Example: `easyml experiments compare "svc on iris" latest --metric f1_macro`
 
-    :param experiments: Ids, at least two.
+    :param experiments: Ids, names (the newest of that name) or latest; at least two.
     :param metric: Metric to rank by; that of the first experiment if left out.
     :param partition: test (if left out), validation or train.
     """
     with connected(common) as client:
-        comparison = client.experiments.compare(experiments, metric=metric, partition=partition)
+        found = [experiment_named(client, each, project) for each in experiments]
+        comparison = client.experiments.compare(found, metric=metric, partition=partition)
     if common.json:
         print_json(comparison)
         return
@@ -161,28 +169,36 @@ def _setting(experiment: Any, name: str) -> Any:
 
 
 @app.command
-def cancel(experiment: str, /, *, common: Common = EVERYWHERE) -> None:
+def cancel(experiment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
     """Ask a training to stop; what it reported is kept.
 
-    Example: `easyml experiments cancel 7c0f6a9e-6c2e-4b1f-8a55-0e6d1f2b3c4d`
+    Example: `easyml experiments cancel latest`
 
-    :param experiment: Id.
+    :param experiment: Id, name (the newest of that name), or latest.
     """
     with connected(common) as client:
-        found = client.trainings.cancel(experiment)
+        found = client.trainings.cancel(experiment_named(client, experiment, project))
         print_done(found, f"{found.name} is {found.state}.", as_json=common.json)
 
 
 @app.command(name="delete")
-def delete_(experiment: str, /, *, dry_run: DryRun = False, yes: Consent = False, common: Common = EVERYWHERE) -> None:
+def delete_(
+    experiment: str,
+    /,
+    *,
+    dry_run: DryRun = False,
+    yes: Consent = False,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
     """Delete an ended experiment with its events; its model version stays.
 
     Example: `easyml experiments delete 7c0f6a9e-6c2e-4b1f-8a55-0e6d1f2b3c4d --yes`
 
-    :param experiment: Id.
+    :param experiment: Id, name (the newest of that name), or latest.
     """
     with connected(common) as client:
-        found = client.experiments.get(experiment)
+        found = client.experiments.get(experiment_named(client, experiment, project))
         delete(
             f"experiment {found.name}",
             lambda validate_only: client.experiments.delete(found, validate_only=validate_only),

@@ -9,11 +9,12 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from easyml_client.cli.output import clean, duration, interactive, words
+from easyml_client.cli.output import clean, complain, duration, interactive, words
 from easyml_client.resources.base import plain
 from easyml_client.resources.events import (
     FoldCompleted,
     Heartbeat,
+    Interruption,
     IterationCompleted,
     LogLine,
     ResourceUsage,
@@ -36,8 +37,13 @@ _CURVES = 4
 _METRICS = 4
 """More than that do not fit in a line; `easyml experiments show` has them all."""
 
+_AWAY = "The server is away; watching goes on as soon as it is back."
+
 _POINTS = 300
 """More points than that do not fit between two sides of a terminal."""
+
+
+Told = TrainingEvent | Heartbeat | Interruption
 
 
 def watch(training: Training, *, after_sequence: int = 0, as_json: bool = False) -> TrainingFinished | None:
@@ -50,7 +56,7 @@ def watch(training: Training, *, after_sequence: int = 0, as_json: bool = False)
         raise KeyboardInterrupt(message) from stopped
 
 
-def _finish(events: Iterable[TrainingEvent | Heartbeat]) -> TrainingFinished | None:
+def _finish(events: Iterable[Told]) -> TrainingFinished | None:
     finished = None
     for event in events:
         if isinstance(event, TrainingFinished):
@@ -58,18 +64,22 @@ def _finish(events: Iterable[TrainingEvent | Heartbeat]) -> TrainingFinished | N
     return finished
 
 
-Events = Iterator[TrainingEvent | Heartbeat]
+Events = Iterator[Told]
 
 
 def _show_json(events: Events, _: Experiment) -> Events:
     for event in events:
-        if not isinstance(event, Heartbeat):
+        if not isinstance(event, (Heartbeat, Interruption)):
             print(json.dumps(plain(event), ensure_ascii=False), flush=True)
         yield event
 
 
 def _show_lines(events: Events, _: Experiment) -> Events:
+    away = False
     for event in events:
+        if isinstance(event, Interruption) and not away:
+            complain(_AWAY)
+        away = isinstance(event, Interruption)
         line = line_of(event)
         if line:
             print(clean(line), flush=True)
@@ -87,7 +97,7 @@ def _show_live(events: Events, experiment: Experiment) -> Events:
         live.refresh()
 
 
-def line_of(event: TrainingEvent | Heartbeat) -> str | None:  # noqa: PLR0911 - one return per kind
+def line_of(event: Told) -> str | None:  # noqa: PLR0911 - one return per kind
     """An event in one line; None for what only a picture needs."""
     match event:
         case StateChanged(state="succeeded" | "failed" | "cancelled"):
@@ -144,16 +154,20 @@ class Picture:
         self._queue_position = experiment.queue_position
         self._usage = ""
         self._fold = 0
+        self._away = False
         self._curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self._lines: deque[str] = deque(maxlen=5)
 
-    def take(self, event: TrainingEvent | Heartbeat) -> None:
+    def take(self, event: Told) -> None:
         """Notes what an event says."""
+        self._away = isinstance(event, Interruption)
         match event:
             case StateChanged():
                 self._state = event.state
             case StageStarted():
                 self._stage, self._progress = event.stage, None
+            case Interruption():
+                pass  # the headline says it
             case Heartbeat():
                 self._beat(event)
             case IterationCompleted():
@@ -197,6 +211,8 @@ class Picture:
         if curves:
             parts.append(Text.from_ansi(curves))
         parts.extend(Text(clean(line), style="dim") for line in self._lines)
+        if self._away:
+            parts.append(Text(_AWAY, style="yellow"))
         return Group(*parts)
 
     def _headline(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -26,6 +27,11 @@ from easyml_client.cli.common import (
 from easyml_client.cli.datasets import refuse_to_replace
 from easyml_client.cli.experiments import print_metrics
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table, size
+from easyml_client.resources.projects import DeletedResources
+
+if TYPE_CHECKING:
+    from easyml_client.client import EasyML
+    from easyml_client.resources.models import ModelVersion
 
 app = group("models", "Models, their versions, aliases and files. A version is NAME, NAME:3, NAME@alias or an id.")
 alias = group("alias", "Movable names of versions, such as production.")
@@ -132,28 +138,54 @@ def delete_(
     model: str,
     /,
     *,
+    all_versions: Annotated[bool, Parameter(name="--all")] = False,
     force: bool = False,
     dry_run: DryRun = False,
     yes: Consent = False,
     project: ProjectOption = None,
     common: Common = EVERYWHERE,
 ) -> None:
-    """Delete a version and its files.
+    """Delete a version and its files, or a model with all its versions.
 
     Example: `easyml models delete churn:2 --dry-run`
 
-    :param model: NAME, NAME:3, NAME@alias or an id.
+    :param model: NAME:3, NAME@alias or an id; NAME with --all, or where it has one version only.
+    :param all_versions: Delete the model NAME with every version.
     :param force: Delete it although aliases point to it; they go too.
     """
     with connected(common) as client:
-        found = client.models.get(model, project=project_for(client, model, project))
-        delete(
-            f"model version {found.model_name}:{found.version}",
-            lambda validate_only: client.models.delete(found, force=force, validate_only=validate_only),
-            dry_run=dry_run,
-            yes=yes,
-            as_json=common.json,
+        found = _versions_to_delete(client, model, project, all_versions=all_versions)
+        what = f"model {model} with {len(found)} versions" if all_versions else f"model version {_named(found[0])}"
+
+        def remove(validate_only: bool) -> DeletedResources:
+            # All are asked first: a version that an alias holds back must not leave half a model behind.
+            planned = [client.models.delete(each, force=force, validate_only=True) for each in found]
+            if validate_only:
+                return DeletedResources.total(planned)
+            return DeletedResources.total([client.models.delete(each, force=force) for each in found])
+
+        delete(what, remove, dry_run=dry_run, yes=yes, as_json=common.json)
+
+
+def _versions_to_delete(
+    client: EasyML, model: str, project: str | None, *, all_versions: bool
+) -> Sequence[ModelVersion]:
+    """The version that is named, or all of a model; a name alone must not take the newest of several by surprise."""
+    of_project = project_for(client, model, project)
+    if of_project is None:
+        return [client.models.get(model)]
+    versions = list(client.models.versions(of_project, model))
+    if all_versions and not versions:
+        raise UsageError(f"--all takes the name of a model, and there is none called {model!r} (`easyml models list`).")
+    if len(versions) > 1 and not all_versions:
+        raise UsageError(
+            f"{model} has {len(versions)} versions; name one, such as {_named(versions[0])}, or delete all with --all."
         )
+    return versions or [client.models.get(model, project=of_project)]
+
+
+def _named(version: ModelVersion) -> str:
+    return f"{version.model_name}:{version.version}"
 
 
 @app.command
@@ -162,7 +194,7 @@ def export(
     path: Path | None = None,
     /,
     *,
-    format: str = "onnx",
+    format: str | None = None,
     force: bool = False,
     project: ProjectOption = None,
     common: Common = EVERYWHERE,
@@ -173,7 +205,7 @@ def export(
 
     :param model: NAME, NAME:3, NAME@alias or an id.
     :param path: File or folder; the current folder if left out.
-    :param format: onnx (if left out), skops or mlflow (a zip file).
+    :param format: onnx, skops or mlflow (a zip file); told by the file's ending if left out, else onnx.
     :param force: Replace a file that is there.
     """
     refuse_to_replace(path, force=force)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from easyml_client.resources.models import Signature
 
 Row = Mapping[str, Any]
-# What the server reads as no value when a csv file is uploaded; a row must mean the same here as it did there.
-_NO_VALUE = frozenset(
+# What the contract reads as missing in an uploaded file (ReadOptions); a row must mean the same here as it did there.
+NO_VALUE = frozenset(
     (
         *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"),
         *("NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
@@ -67,7 +67,7 @@ def _csv_rows(text: str) -> Iterator[Row]:
         for row in reader:
             if None in row or None in row.values():
                 raise UsageError(f"Line {reader.line_num} has another number of cells than the header.")
-            yield {name: None if cell in _NO_VALUE else cell for name, cell in row.items()}
+            yield {name: None if cell in NO_VALUE else cell for name, cell in row.items()}
     except csv.Error as error:
         raise UsageError(f"Line {reader.line_num} is no CSV: {error}.") from error
 

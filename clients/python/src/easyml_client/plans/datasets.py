@@ -17,12 +17,14 @@ from easyml.v1 import dataset_service_pb2 as pb
 from easyml_client.errors import InvalidInput, LimitReached, NotFound, Unavailable, WrongState
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import DatasetRef, ProjectRef, dataset_id, project_id
-from easyml_client.plans.transfers import Parcel, Progress, arrive, as_frame, frame_file
+from easyml_client.plans.transfers import Parcel, Progress, arrive, as_frame, frame_file, told_format
 from easyml_client.plans.waiting import Patience
 from easyml_client.resources.datasets import Dataset, Preview, Upload
 from easyml_client.resources.projects import DeletedResources
 from easyml_client.steps import Plan, Stream, call, send, work
 from easyml_client.values import enum_number
+
+_ENDINGS = {".csv": "csv", ".xlsx": "xlsx", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 def upload(
@@ -139,15 +141,20 @@ def download(
     format: str | None = None,
     progress: Progress | None = None,
 ) -> Plan[Path]:
-    """Save the dataset as csv, xlsx, json or parquet; the uploaded file, byte by byte, without a format.
+    """Save the dataset as csv, xlsx, json or parquet.
+
+    Without a format the path's ending says it, unless the file was uploaded in that one; the uploaded file, byte by
+    byte, where neither does.
 
     The file has its name only when it is whole and its SHA-256 is right. A path that is a folder gets the server's name
     for the file; so does the current folder without a path.
     """
-    request = pb.DownloadDatasetRequest(
-        dataset_id=(yield from dataset_id(dataset, project)),
-        format=enum_number("format", dataset_pb2.FileFormat, format),
-    )
+    wanted = yield from dataset_id(dataset, project)
+    told = told_format(path, _ENDINGS)
+    if format is None and told is not None:
+        stored = (yield from get(wanted)).current_version
+        format = None if stored is not None and stored.format == told else told
+    request = pb.DownloadDatasetRequest(dataset_id=wanted, format=enum_number("format", dataset_pb2.FileFormat, format))
     return (yield from arrive(request, pb.DownloadDatasetResponse, path, progress))
 
 

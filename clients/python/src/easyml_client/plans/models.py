@@ -11,11 +11,13 @@ from easyml.v1 import model_pb2, project_pb2
 from easyml.v1 import model_service_pb2 as pb
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ModelRef, ProjectRef, model_version, project_id
-from easyml_client.plans.transfers import Progress, arrive
+from easyml_client.plans.transfers import Progress, arrive, told_format
 from easyml_client.resources.models import AliasHistoryEntry, Model, ModelVersion
 from easyml_client.resources.projects import DeletedResources
 from easyml_client.steps import Plan, Stream, call
 from easyml_client.values import enum_number, is_id, to_timestamp
+
+_ENDINGS = {".onnx": "onnx", ".skops": "skops", ".zip": "mlflow"}
 
 
 def list_(project: ProjectRef, *, name_prefix: str = "", page_size: int = 0) -> Stream[Model]:
@@ -122,13 +124,16 @@ def export(
     path: str | os.PathLike[str] | None = None,
     *,
     project: ProjectRef | None = None,
-    format: str = "onnx",
+    format: str | None = None,
     progress: Progress | None = None,
 ) -> Plan[Path]:
-    """Save a version as "onnx", "skops" or "mlflow" (a zip file); the path as in `datasets.download`."""
+    """Save a version as "onnx", "skops" or "mlflow" (a zip file); the path as in `datasets.download`.
+
+    Without a format the path's ending says it (.onnx, .skops, .zip), and onnx where it does not.
+    """
     request = pb.ExportModelRequest(
         model_version_id=(yield from _version_id(model, project)),
-        format=enum_number("format", model_pb2.ArtifactFormat, format),
+        format=enum_number("format", model_pb2.ArtifactFormat, format or told_format(path, _ENDINGS) or "onnx"),
     )
     return (yield from arrive(request, pb.ExportModelResponse, path, progress))
 

@@ -23,7 +23,7 @@ from easyml_client.errors import (
 from easyml_client.plans import experiments
 from easyml_client.plans.references import DatasetRef, ExperimentRef, ProjectRef, dataset_id, experiment_id, project_id
 from easyml_client.plans.waiting import Patience
-from easyml_client.resources.events import Heartbeat, TrainingEvent, event_of
+from easyml_client.resources.events import Heartbeat, Interruption, TrainingEvent, event_of
 from easyml_client.resources.experiments import Experiment, TrainingPlan
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
 from easyml_client.values import enum_number, to_duration, to_struct
@@ -234,8 +234,8 @@ def watch(experiment: ExperimentRef, *, after_sequence: int = 0) -> Stream[Train
             yield Emit(message)
 
 
-def follow(experiment: ExperimentRef, *, after_sequence: int = 0) -> Stream[TrainingEvent | Heartbeat]:
-    """As `watch`, with the signs of life in between: what runs now, how far it is, the place in the queue."""
+def follow(experiment: ExperimentRef, *, after_sequence: int = 0) -> Stream[TrainingEvent | Heartbeat | Interruption]:
+    """As `watch`, with what happens in between: signs of life (what runs now, how far it is), and interruptions."""
     watching = _Watching(experiment_id(experiment), after_sequence)
     while (message := (yield from watching.next())) is not None:
         yield Emit(message)
@@ -250,14 +250,18 @@ class _Watching:
         self._end = None if timeout is None else time.monotonic() + timeout
         self._patience = Patience()
         self._stream: Opened[pb.WatchTrainingResponse] | None = None
+        self._broken: Unavailable | LimitReached | None = None
         self._finished = False
 
-    def next(self) -> Plan[TrainingEvent | Heartbeat | None]:
-        """The next event or sign of life; None at the end."""
+    def next(self) -> Plan[TrainingEvent | Heartbeat | Interruption | None]:
+        """The next event, sign of life or interruption, which is told before it is waited for; None at the end."""
         while not self._finished:
+            if self._broken is not None:
+                yield from self._patience.wait(self._broken)
+                self._broken = None
             message = yield from self._receive()
             if message is None:
-                continue
+                return Interruption(self._broken.message if self._broken else "")
             self._patience.restored()
             if message.HasField("heartbeat"):
                 return Heartbeat.of(message.heartbeat)
@@ -283,8 +287,7 @@ class _Watching:
                 # The last event closes the stream; one that ends without it was cut off.
                 raise Unavailable("The server ended the stream of events early.")  # noqa: TRY301 - as if it had broken
         except (Unavailable, LimitReached) as error:
-            self._stream = None
-            yield from self._patience.wait(error)
+            self._stream, self._broken = None, error
             return None
         self._stream = stream
         return message

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -128,6 +128,11 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def told_format(path: str | os.PathLike[str] | None, endings: Mapping[str, str]) -> str | None:
+    """The format that a file's ending says; None for a folder, and where no ending of ours is there."""
+    return endings.get(Path(path).suffix.lower()) if path is not None else None
 
 
 def arrive(

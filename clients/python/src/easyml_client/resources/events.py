@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -107,6 +108,13 @@ class Heartbeat(Resource[training_service_pb2.TrainingHeartbeat]):
     progress: float | None
     estimated_remaining: dt.timedelta | None
     queue_position: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Interruption:
+    """The connection broke; the watch goes on by itself once the server is there again."""
+
+    message: str
 
 
 TrainingEvent = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from easyml.v1 import project_pb2
@@ -62,3 +62,12 @@ class DeletedResources(Resource[project_pb2.DeletedResources]):
     models: int
     model_versions: int
     bytes_freed: int
+
+    @classmethod
+    def total(cls, several: Iterable[DeletedResources]) -> DeletedResources:
+        """What several deletes removed together."""
+        total = project_pb2.DeletedResources()
+        for each in several:
+            for field in total.DESCRIPTOR.fields:
+                setattr(total, field.name, getattr(total, field.name) + getattr(each, field.name))
+        return cls.of(total)

@@ -169,7 +169,11 @@ Global___UploadHeader: _TypeAlias = UploadHeader  # noqa: Y015
 
 @_typing.final
 class ReadOptions(_message.Message):
-    """ReadOptions say how a file is read; what is not set is found out."""
+    """ReadOptions say how a file is read; what is not set is found out.
+
+    A cell of a CSV or XLSX file is missing if it is empty or reads "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN",
+    "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan" or "null".
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -409,7 +409,9 @@ class Split(_message.Message):
     test_size: _builtins.float
     """Share of rows to test on; 0.2 if not set, within [0.1, 0.5]. Not with a split by column, whose values decide."""
     seed: _builtins.int
-    """Seed of the draw; the training's random_seed if not set."""
+    """Seed of the draw; made of the dataset's SHA-256 if not set, so that trainings on one file are tested on the same
+    rows.
+    """
     @_builtins.property
     def random(self) -> Global___RandomSplit:
         """By chance."""
