@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import psutil  # type: ignore[import-untyped]  # it ships no types
@@ -32,6 +34,8 @@ from easyml.v1 import (
 ROOT = Path(__file__).parents[1]
 CALL_SECONDS = 60.0
 END_SECONDS = 30.0
+POLL_SECONDS = 0.05
+T = TypeVar("T")
 DETAILS = (
     error_details_pb2.ErrorInfo,
     error_details_pb2.RequestInfo,
@@ -138,6 +142,21 @@ def serving(data: Path, **settings: str) -> Iterator[ServerProcess]:
     finally:
         if server.process is not None:
             server.stop()
+
+
+def eventually(look: Callable[[], T | None], seconds: float = END_SECONDS) -> T:
+    """What `look` finds once it finds something; for what nobody tells of when it happens."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(POLL_SECONDS)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody has, for programs that cannot choose one themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 class _Call:

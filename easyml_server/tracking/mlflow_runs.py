@@ -17,31 +17,17 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-import easyml_server
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.manifest import MANIFEST_FILENAME, load_manifest
 from easyml_server.domain.models import ModelManifest, Signature, SignatureColumn
 from easyml_server.tracking.messages import RecordRequest
+from easyml_server.tracking.shared_code import copy_shared_code
 
 EXPERIMENT_TAG = "easyml.experiment_id"
 METRICS_A_BATCH = 1_000
 PARAMETERS_A_BATCH = 100
 MAX_PARAMETER = 6_000
 LOADER = Path(__file__).with_name("mlflow_loader.py")
-SHARED_CODE = (
-    "__init__.py",
-    "domain/__init__.py",
-    "domain/algorithms.py",
-    "domain/datasets.py",
-    "domain/errors.py",
-    "domain/experiments.py",
-    "domain/manifest.py",
-    "domain/models.py",
-    "ml/__init__.py",
-    "ml/prepare.py",
-    "ml/trusted_types.py",
-)
-"""What a loaded model needs of this package: copied beside it, so that a plain script can load it."""
 LIBRARIES = ("scikit-learn", "skops", "pandas", "numpy", "lightgbm", "xgboost-cpu", "xgboost")
 DATA_TYPES = {
     StorageType.INT64: DataType.long,
@@ -95,7 +81,7 @@ def saved_model(model_path: Path) -> Iterator[Path]:
             path=str(target),
             python_model=str(LOADER),
             artifacts={"version": str(_copied(model_path, Path(scratch)))},
-            code_paths=[str(_shared_code(Path(scratch)))],
+            code_paths=[str(copy_shared_code(Path(scratch)))],
             signature=_signature(manifest.signature),
             input_example=_input_example(manifest),
             pip_requirements=_requirements(),
@@ -138,15 +124,6 @@ def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
 def _copied(model_path: Path, scratch: Path) -> Path:
     """The files a loaded model needs, under a name that says nothing of where they were."""
     return Path(shutil.copytree(model_path, scratch / "version", ignore=shutil.ignore_patterns("*.onnx")))
-
-
-def _shared_code(scratch: Path) -> Path:
-    source = Path(easyml_server.__file__).parent
-    target = scratch / "easyml_server"
-    for name in SHARED_CODE:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target / name)
-    return target
 
 
 def _signature(signature: Signature) -> ModelSignature:
