@@ -63,8 +63,12 @@ def column_of(schema: TableSchema, name: str) -> ColumnSchema:
 def input_example(
     data: TrainingData, inputs: tuple[SignatureColumn, ...], train: NDArray[np.int64]
 ) -> tuple[Mapping[str, Any], ...]:
-    """The first training rows as JSON has them: times as text, and null for what is missing or infinite."""
-    rows = train[:_EXAMPLE_ROWS]
+    """A few training rows as JSON has them: times as text, and null for what is missing or infinite.
+
+    They are spread over the table, since files are often sorted and the first rows much alike.
+    """
+    spread = np.linspace(0, len(train) - 1, min(_EXAMPLE_ROWS, len(train))).astype(np.int64)
+    rows = np.sort(train)[spread]
     columns = {column.name: _plain_values(data.cells[column.name], column.storage_type, rows) for column in inputs}
     return tuple({name: values[i] for name, values in columns.items()} for i in range(len(rows)))
 
