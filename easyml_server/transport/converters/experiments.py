@@ -47,7 +47,16 @@ from easyml_server.transport.converters.enums import (
     TRAINING_STATE,
     TRAINING_WARNING,
 )
-from easyml_server.transport.converters.values import duration, find_id, from_struct, struct, text, timestamp, value
+from easyml_server.transport.converters.values import (
+    duration,
+    find_id,
+    from_struct,
+    struct,
+    text,
+    timestamp,
+    to_seconds,
+    value,
+)
 
 
 def algorithm_to_proto(algorithm: Algorithm) -> algorithm_pb2.Algorithm:
@@ -195,7 +204,7 @@ def to_requested(request: training_service_pb2.StartTrainingRequest) -> Requeste
         folds=spec.cross_validation.folds if spec.HasField("cross_validation") else 0,
         random_seed=spec.random_seed if spec.HasField("random_seed") else None,
         model_name=spec.model_name.strip(),
-        max_seconds=spec.max_duration.ToTimedelta().total_seconds() if spec.HasField("max_duration") else None,
+        max_seconds=to_seconds(spec.max_duration) if spec.HasField("max_duration") else None,
     )
 
 

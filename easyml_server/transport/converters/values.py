@@ -23,9 +23,12 @@ def timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
     return message
 
 
-def to_time(message: timestamp_pb2.Timestamp) -> datetime:
+def to_time(message: timestamp_pb2.Timestamp, field: str) -> datetime:
     """A time of the contract, aware and UTC."""
-    return message.ToDatetime(tzinfo=UTC)
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except ValueError as error:
+        raise InvalidInput.at(field, f"{field} is no time between the years 1 and 9999.") from error
 
 
 def duration(seconds: float | None) -> duration_pb2.Duration | None:
@@ -35,6 +38,11 @@ def duration(seconds: float | None) -> duration_pb2.Duration | None:
     message = duration_pb2.Duration()
     message.FromTimedelta(timedelta(seconds=seconds))
     return message
+
+
+def to_seconds(message: duration_pb2.Duration) -> float:
+    """A duration of the contract, which can be longer than Python's."""
+    return float(message.seconds) + message.nanos / 1e9
 
 
 def text(identity: UUID | None) -> str:

@@ -59,7 +59,7 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Context) -> pb.CreateApiKeyResponse:
         async def create() -> pb.CreateApiKeyResponse:
-            expire_time = to_time(request.expire_time) if request.HasField("expire_time") else None
+            expire_time = to_time(request.expire_time, "expire_time") if request.HasField("expire_time") else None
             key, secret = await self._auth.create_api_key(caller(), request.name, to_scope(request.scope), expire_time)
             return pb.CreateApiKeyResponse(api_key=api_key_to_proto(key), secret=secret)
 

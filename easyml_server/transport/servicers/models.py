@@ -94,7 +94,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             request.model_name,
             page_request(request),
             request.alias,
-            to_time(request.at_time) if request.HasField("at_time") else None,
+            to_time(request.at_time, "at_time") if request.HasField("at_time") else None,
         )
         entries = [alias_entry_to_proto(entry) for entry in page.items]
         return pb.ListAliasHistoryResponse(entries=entries, next_page_token=next_page_token(request, page))

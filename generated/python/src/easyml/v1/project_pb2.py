@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x61syml/v1/project.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x03\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x36\n\x06labels\x18\x04 \x03(\x0b\x32\x1e.easyml.v1.Project.LabelsEntryR\x06labels\x12#\n\x04role\x18\x05 \x01(\x0e\x32\x0f.easyml.v1.RoleR\x04role\x12\x1d\n\ncreator_id\x18\x06 \x01(\tR\tcreatorId\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\t \x01(\tR\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x9d\x04\n\rProjectConfig\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x84\x01\n\x17\x64\x65\x66\x61ult_hyperparameters\x18\x02 \x03(\x0b\x32\x34.easyml.v1.ProjectConfig.DefaultHyperparametersEntryB\x15\xbaH\x12\x9a\x01\x0f\x10@\"\x06r\x04\x10\x01\x18@*\x03\xd8\x01\x03R\x16\x64\x65\x66\x61ultHyperparameters\x12\x35\n\x11mlflow_experiment\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x10mlflowExperiment\x12\x32\n\x07storage\x18\x04 \x01(\x0b\x32\x18.easyml.v1.StorageConfigR\x07storage\x12\x46\n\nvisibility\x18\x05 \x01(\x0e\x32\x1c.easyml.v1.ProjectVisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12;\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x07 \x01(\tR\x04\x65tag\x1a\x62\n\x1b\x44\x65\x66\x61ultHyperparametersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x05value:\x02\x38\x01\"\x82\x01\n\rStorageConfig\x12$\n\tmax_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x08maxBytes\x12\x33\n\x13keep_original_files\x18\x02 \x01(\x08H\x00R\x11keepOriginalFiles\x88\x01\x01\x42\x16\n\x14_keep_original_files\"\xc3\x01\n\rProjectMember\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12#\n\x04role\x18\x04 \x01(\x0e\x32\x0f.easyml.v1.RoleR\x04role\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xcc\x01\n\x10\x44\x65letedResources\x12\x1a\n\x08projects\x18\x01 \x01(\x05R\x08projects\x12\x1a\n\x08\x64\x61tasets\x18\x02 \x01(\x05R\x08\x64\x61tasets\x12 \n\x0b\x65xperiments\x18\x03 \x01(\x05R\x0b\x65xperiments\x12\x16\n\x06models\x18\x04 \x01(\x05R\x06models\x12%\n\x0emodel_versions\x18\x05 \x01(\x05R\rmodelVersions\x12\x1f\n\x0b\x62ytes_freed\x18\x06 \x01(\x03R\nbytesFreed*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_EDITOR\x10\x02\x12\x0e\n\nROLE_OWNER\x10\x03*x\n\x11ProjectVisibility\x12\"\n\x1ePROJECT_VISIBILITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPROJECT_VISIBILITY_PRIVATE\x10\x01\x12\x1f\n\x1bPROJECT_VISIBILITY_INTERNAL\x10\x02*^\n\x0cResourceView\x12\x1d\n\x19RESOURCE_VIEW_UNSPECIFIED\x10\x00\x12\x17\n\x13RESOURCE_VIEW_BASIC\x10\x01\x12\x16\n\x12RESOURCE_VIEW_FULL\x10\x02\x42\x61\n\x0cio.easyml.v1B\x0cProjectProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x61syml/v1/project.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x03\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x36\n\x06labels\x18\x04 \x03(\x0b\x32\x1e.easyml.v1.Project.LabelsEntryR\x06labels\x12#\n\x04role\x18\x05 \x01(\x0e\x32\x0f.easyml.v1.RoleR\x04role\x12\x1d\n\ncreator_id\x18\x06 \x01(\tR\tcreatorId\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\t \x01(\tR\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa7\x04\n\rProjectConfig\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x84\x01\n\x17\x64\x65\x66\x61ult_hyperparameters\x18\x02 \x03(\x0b\x32\x34.easyml.v1.ProjectConfig.DefaultHyperparametersEntryB\x15\xbaH\x12\x9a\x01\x0f\x10@\"\x06r\x04\x10\x01\x18@*\x03\xd8\x01\x03R\x16\x64\x65\x66\x61ultHyperparameters\x12\x35\n\x11mlflow_experiment\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x10mlflowExperiment\x12\x32\n\x07storage\x18\x04 \x01(\x0b\x32\x18.easyml.v1.StorageConfigR\x07storage\x12\x46\n\nvisibility\x18\x05 \x01(\x0e\x32\x1c.easyml.v1.ProjectVisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nvisibility\x12;\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x07 \x01(\tR\x04\x65tag\x1a\x62\n\x1b\x44\x65\x66\x61ultHyperparametersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x05value:\x02\x38\x01\"\x82\x01\n\rStorageConfig\x12$\n\tmax_bytes\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x08maxBytes\x12\x33\n\x13keep_original_files\x18\x02 \x01(\x08H\x00R\x11keepOriginalFiles\x88\x01\x01\x42\x16\n\x14_keep_original_files\"\xc3\x01\n\rProjectMember\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12#\n\x04role\x18\x04 \x01(\x0e\x32\x0f.easyml.v1.RoleR\x04role\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xcc\x01\n\x10\x44\x65letedResources\x12\x1a\n\x08projects\x18\x01 \x01(\x05R\x08projects\x12\x1a\n\x08\x64\x61tasets\x18\x02 \x01(\x05R\x08\x64\x61tasets\x12 \n\x0b\x65xperiments\x18\x03 \x01(\x05R\x0b\x65xperiments\x12\x16\n\x06models\x18\x04 \x01(\x05R\x06models\x12%\n\x0emodel_versions\x18\x05 \x01(\x05R\rmodelVersions\x12\x1f\n\x0b\x62ytes_freed\x18\x06 \x01(\x03R\nbytesFreed*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_EDITOR\x10\x02\x12\x0e\n\nROLE_OWNER\x10\x03*x\n\x11ProjectVisibility\x12\"\n\x1ePROJECT_VISIBILITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPROJECT_VISIBILITY_PRIVATE\x10\x01\x12\x1f\n\x1bPROJECT_VISIBILITY_INTERNAL\x10\x02*^\n\x0cResourceView\x12\x1d\n\x19RESOURCE_VIEW_UNSPECIFIED\x10\x00\x12\x17\n\x13RESOURCE_VIEW_BASIC\x10\x01\x12\x16\n\x12RESOURCE_VIEW_FULL\x10\x02\x42\x61\n\x0cio.easyml.v1B\x0cProjectProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_PROJECTCONFIG_DEFAULTHYPERPARAMETERSENTRY']._loaded_options = None
   _globals['_PROJECTCONFIG_DEFAULTHYPERPARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_PROJECTCONFIG'].fields_by_name['project_id']._loaded_options = None
+  _globals['_PROJECTCONFIG'].fields_by_name['project_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_PROJECTCONFIG'].fields_by_name['default_hyperparameters']._loaded_options = None
   _globals['_PROJECTCONFIG'].fields_by_name['default_hyperparameters']._serialized_options = b'\272H\022\232\001\017\020@\"\006r\004\020\001\030@*\003\330\001\003'
   _globals['_PROJECTCONFIG'].fields_by_name['mlflow_experiment']._loaded_options = None
@@ -47,24 +49,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTCONFIG'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_STORAGECONFIG'].fields_by_name['max_bytes']._loaded_options = None
   _globals['_STORAGECONFIG'].fields_by_name['max_bytes']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_ROLE']._serialized_start=1619
-  _globals['_ROLE']._serialized_end=1697
-  _globals['_PROJECTVISIBILITY']._serialized_start=1699
-  _globals['_PROJECTVISIBILITY']._serialized_end=1819
-  _globals['_RESOURCEVIEW']._serialized_start=1821
-  _globals['_RESOURCEVIEW']._serialized_end=1915
+  _globals['_ROLE']._serialized_start=1629
+  _globals['_ROLE']._serialized_end=1707
+  _globals['_PROJECTVISIBILITY']._serialized_start=1709
+  _globals['_PROJECTVISIBILITY']._serialized_end=1829
+  _globals['_RESOURCEVIEW']._serialized_start=1831
+  _globals['_RESOURCEVIEW']._serialized_end=1925
   _globals['_PROJECT']._serialized_start=131
   _globals['_PROJECT']._serialized_end=535
   _globals['_PROJECT_LABELSENTRY']._serialized_start=478
   _globals['_PROJECT_LABELSENTRY']._serialized_end=535
   _globals['_PROJECTCONFIG']._serialized_start=538
-  _globals['_PROJECTCONFIG']._serialized_end=1079
-  _globals['_PROJECTCONFIG_DEFAULTHYPERPARAMETERSENTRY']._serialized_start=981
-  _globals['_PROJECTCONFIG_DEFAULTHYPERPARAMETERSENTRY']._serialized_end=1079
-  _globals['_STORAGECONFIG']._serialized_start=1082
-  _globals['_STORAGECONFIG']._serialized_end=1212
-  _globals['_PROJECTMEMBER']._serialized_start=1215
-  _globals['_PROJECTMEMBER']._serialized_end=1410
-  _globals['_DELETEDRESOURCES']._serialized_start=1413
-  _globals['_DELETEDRESOURCES']._serialized_end=1617
+  _globals['_PROJECTCONFIG']._serialized_end=1089
+  _globals['_PROJECTCONFIG_DEFAULTHYPERPARAMETERSENTRY']._serialized_start=991
+  _globals['_PROJECTCONFIG_DEFAULTHYPERPARAMETERSENTRY']._serialized_end=1089
+  _globals['_STORAGECONFIG']._serialized_start=1092
+  _globals['_STORAGECONFIG']._serialized_end=1222
+  _globals['_PROJECTMEMBER']._serialized_start=1225
+  _globals['_PROJECTMEMBER']._serialized_end=1420
+  _globals['_DELETEDRESOURCES']._serialized_start=1423
+  _globals['_DELETEDRESOURCES']._serialized_end=1627
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from easyml.v1 import permission_pb2 as easyml_dot_v1_dot_permission__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65\x61syml/v1/user.proto\x12\teasyml.v1\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x01\n\x04User\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12$\n\radministrator\x18\x04 \x01(\x08R\radministrator\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xe7\x01\n\x07Session\x12!\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tR\x0b\x61\x63\x63\x65ssToken\x12H\n\x12\x61\x63\x63\x65ss_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10\x61\x63\x63\x65ssExpireTime\x12#\n\rrefresh_token\x18\x03 \x01(\tR\x0crefreshToken\x12J\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x11sessionExpireTime\"c\n\x0b\x41piKeyScope\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x35\n\npermission\x18\x02 \x01(\x0e\x32\x15.easyml.v1.PermissionR\npermission\"\xa9\x02\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12,\n\x05scope\x18\x03 \x01(\x0b\x32\x16.easyml.v1.ApiKeyScopeR\x05scope\x12\x16\n\x06prefix\x18\x04 \x01(\tR\x06prefix\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTimeB^\n\x0cio.easyml.v1B\tUserProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65\x61syml/v1/user.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x01\n\x04User\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12$\n\radministrator\x18\x04 \x01(\x08R\radministrator\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\xe7\x01\n\x07Session\x12!\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tR\x0b\x61\x63\x63\x65ssToken\x12H\n\x12\x61\x63\x63\x65ss_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10\x61\x63\x63\x65ssExpireTime\x12#\n\rrefresh_token\x18\x03 \x01(\tR\x0crefreshToken\x12J\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x11sessionExpireTime\"z\n\x0b\x41piKeyScope\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12?\n\npermission\x18\x02 \x01(\x0e\x32\x15.easyml.v1.PermissionB\x08\xbaH\x05\x82\x01\x02\x10\x01R\npermission\"\xa9\x02\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12,\n\x05scope\x18\x03 \x01(\x0b\x32\x16.easyml.v1.ApiKeyScopeR\x05scope\x12\x16\n\x06prefix\x18\x04 \x01(\tR\x06prefix\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTimeB^\n\x0cio.easyml.v1B\tUserProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +35,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'easyml.v1.user_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014io.easyml.v1B\tUserProtoP\001ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1'
-  _globals['_USER']._serialized_start=97
-  _globals['_USER']._serialized_end=336
-  _globals['_SESSION']._serialized_start=339
-  _globals['_SESSION']._serialized_end=570
-  _globals['_APIKEYSCOPE']._serialized_start=572
-  _globals['_APIKEYSCOPE']._serialized_end=671
-  _globals['_APIKEY']._serialized_start=674
-  _globals['_APIKEY']._serialized_end=971
+  _globals['_APIKEYSCOPE'].fields_by_name['project_id']._loaded_options = None
+  _globals['_APIKEYSCOPE'].fields_by_name['project_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_APIKEYSCOPE'].fields_by_name['permission']._loaded_options = None
+  _globals['_APIKEYSCOPE'].fields_by_name['permission']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_USER']._serialized_start=126
+  _globals['_USER']._serialized_end=365
+  _globals['_SESSION']._serialized_start=368
+  _globals['_SESSION']._serialized_end=599
+  _globals['_APIKEYSCOPE']._serialized_start=601
+  _globals['_APIKEYSCOPE']._serialized_end=723
+  _globals['_APIKEY']._serialized_start=726
+  _globals['_APIKEY']._serialized_end=1023
 # @@protoc_insertion_point(module_scope)

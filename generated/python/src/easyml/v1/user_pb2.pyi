@@ -113,7 +113,7 @@ class ApiKeyScope(_message.Message):
     project_id: _builtins.str
     """The only project the key can reach; empty means all projects of its owner."""
     permission: _permission_pb2.Permission.ValueType
-    """The highest permission the key carries: VIEWER, EDITOR or OWNER."""
+    """The highest permission the key carries: VIEWER, EDITOR or OWNER; OWNER if not set."""
     def __init__(
         self,
         *,
