@@ -18,7 +18,7 @@ from easyml_server.domain.datasets import (
     StorageType,
     TableSchema,
 )
-from easyml_server.domain.errors import InvalidInput, Reason, WrongState
+from easyml_server.domain.errors import InvalidInput, Reason, Stale, WrongState
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
 from easyml_server.domain.users import Caller
@@ -126,6 +126,8 @@ class DatasetService:
         """Delete a dataset and its files."""
         async with self._store.begin() as work:
             dataset = await work.datasets.get(dataset_id, caller)
+            if etag and etag != dataset.etag:
+                raise Stale("The dataset was changed by somebody else; read it again, then repeat your change.")
             active = await work.experiments.count_of_dataset(dataset_id, active=True)
             if active:
                 raise WrongState(

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from easyml_server.domain.algorithms import Task
 from easyml_server.domain.catalogue import find_algorithm
-from easyml_server.domain.errors import InvalidInput, NotFound, Reason, Violation, WrongState
+from easyml_server.domain.errors import InvalidInput, NotFound, Reason, Stale, Violation, WrongState
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted, Member, Project, ProjectConfig, Role
@@ -102,7 +102,9 @@ class ProjectService:
     async def delete(self, caller: Caller, project_id: UUID, etag: str, *, force: bool, validate_only: bool) -> Deleted:
         """Delete a project, with `force` all that is in it; a training that has not ended is always in the way."""
         async with self._store.begin() as work:
-            await work.projects.get(project_id, caller)
+            project = await work.projects.get(project_id, caller)
+            if etag and etag != project.etag:
+                raise Stale("The project was changed by somebody else; read it again, then repeat your change.")
             deleted = await self._contents(work, project_id)
             if deleted.datasets + deleted.experiments + deleted.model_versions and not force:
                 raise WrongState(

@@ -106,9 +106,9 @@ class TrainingService:
                 experiment = await work.experiments.get(first, caller)
                 return experiment, await replan(work, experiment)
             planned = await plan(work, caller, request, self._limits)
+            await self._check_room(work, request.project_id)
             if validate_only:
                 return None, planned
-            await self._check_room(work, request.project_id)
             experiment = self._queued(caller, request, planned)
             await work.experiments.add(experiment)
             session = TrainingSession(experiment.id, TrainingState.QUEUED, folds=planned.spec.folds, update_time=now)

@@ -12,11 +12,13 @@ from easyml.v1 import auth_service_pb2 as pb
 from easyml.v1 import permission_pb2, project_service_pb2, user_pb2
 from tests.builders import PASSWORD, a_project_of, register
 from tests.conftest import a_key
+from tests.marks import answers, refuses
 from tests.servers import Client, refusal, serving
 
 ME = pb.GetCurrentUserRequest()
 
 
+@refuses("AuthService/Login")
 def test_an_unknown_account_and_a_wrong_password_answer_alike(anonymous: Client) -> None:
     known = register(anonymous).user.email
     unknown, wrong = (
@@ -27,6 +29,7 @@ def test_an_unknown_account_and_a_wrong_password_answer_alike(anonymous: Client)
     assert unknown.without_call_id() == wrong.without_call_id()
 
 
+@refuses("AuthService/Register")
 def test_an_address_that_is_taken_cannot_register(anonymous: Client) -> None:
     email = register(anonymous).user.email
     said = refusal(anonymous.auth.Register, pb.RegisterRequest(email=email.upper(), password=PASSWORD))
@@ -42,6 +45,7 @@ def test_what_breaks_a_rule_of_register_is_named(anonymous: Client, email: str, 
     assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), [field])
 
 
+@refuses("AuthService/RefreshToken")
 def test_a_refresh_token_works_once_and_its_second_use_ends_the_session(anonymous: Client) -> None:
     first = register(anonymous).session
     second = anonymous.auth.RefreshToken(pb.RefreshTokenRequest(refresh_token=first.refresh_token)).session
@@ -51,6 +55,7 @@ def test_a_refresh_token_works_once_and_its_second_use_ends_the_session(anonymou
         assert refusal(thief.auth.GetCurrentUser, ME).short == ("UNAUTHENTICATED", "TOKEN_EXPIRED")
 
 
+@answers("AuthService/RefreshToken")
 def test_a_repeated_refresh_gets_the_same_answer(anonymous: Client) -> None:
     request = pb.RefreshTokenRequest(request_id=str(uuid4()), refresh_token=register(anonymous).session.refresh_token)
     assert anonymous.auth.RefreshToken(request) == anonymous.auth.RefreshToken(request)
@@ -59,6 +64,8 @@ def test_a_repeated_refresh_gets_the_same_answer(anonymous: Client) -> None:
     assert said.short == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
 
 
+@answers("AuthService/LogoutEverywhere")
+@refuses("AuthService/GetCurrentUser")
 def test_logging_out_everywhere_ends_every_session(anonymous: Client) -> None:
     first = register(anonymous)
     second = anonymous.auth.Login(pb.LoginRequest(email=first.user.email, password=PASSWORD))
@@ -69,6 +76,7 @@ def test_logging_out_everywhere_ends_every_session(anonymous: Client) -> None:
             assert refusal(ended.auth.GetCurrentUser, ME).short == ("UNAUTHENTICATED", "TOKEN_EXPIRED")
 
 
+@answers("AuthService/RevokeApiKey")
 def test_a_revoked_key_is_refused_at_once_and_can_be_revoked_again(owner: Client) -> None:
     with a_key(owner, permission_pb2.PERMISSION_VIEWER) as program:
         key_id = program.auth.GetCurrentUser(ME).api_key.id
@@ -77,6 +85,7 @@ def test_a_revoked_key_is_refused_at_once_and_can_be_revoked_again(owner: Client
         assert refusal(program.auth.GetCurrentUser, ME).short == ("UNAUTHENTICATED", "INVALID_TOKEN")
 
 
+@refuses("AuthService/CreateApiKey")
 def test_a_key_cannot_expire_in_the_past(owner: Client) -> None:
     request = pb.CreateApiKeyRequest(name="late")
     request.expire_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=5))
@@ -98,6 +107,7 @@ def test_a_limited_key_makes_neither_wider_keys_nor_projects(owner: Client, limi
 
 
 @pytest.mark.parametrize("limited", ["permission", "project"])
+@refuses("AuthService/ListApiKeys", "AuthService/LogoutEverywhere", "AuthService/RevokeApiKey")
 def test_a_limited_key_sees_and_ends_no_key_but_itself(owner: Client, limited: str) -> None:
     project_id = a_project_of(owner) if limited == "project" else ""
     permission = permission_pb2.PERMISSION_OWNER if limited == "project" else permission_pb2.PERMISSION_VIEWER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -13,11 +14,13 @@ from easyml.v1 import auth_service_pb2, project_pb2
 from easyml.v1 import project_service_pb2 as pb
 from tests.builders import a_project_of, register
 from tests.conftest import World
+from tests.marks import answers, refuses
 from tests.servers import Client, refusal, refusal_of
 
 DESCRIPTION = FieldMask(paths=["description"])
 
 
+@refuses("ProjectService/CreateProject")
 def test_a_name_that_is_taken_is_refused(owner: Client) -> None:
     name = f"project-{uuid4()}"
     a_project_of(owner, name)
@@ -25,6 +28,7 @@ def test_a_name_that_is_taken_is_refused(owner: Client) -> None:
     assert (said.short, said.metadata) == (("ALREADY_EXISTS", "NAME_TAKEN"), {"name": name})
 
 
+@answers("ProjectService/CreateProject")
 def test_a_request_id_makes_one_project_and_serves_no_other_request(owner: Client) -> None:
     request = pb.CreateProjectRequest(request_id=str(uuid4()), name=f"project-{uuid4()}")
     with ThreadPoolExecutor(8) as pool:
@@ -35,12 +39,45 @@ def test_a_request_id_makes_one_project_and_serves_no_other_request(owner: Clien
 
 
 @pytest.mark.parametrize("paths", [[], ["etag"], ["description", "id"]])
+@refuses("ProjectService/UpdateProject")
 def test_a_mask_of_what_cannot_be_updated_is_refused(owner: Client, project_id: str, paths: list[str]) -> None:
     request = pb.UpdateProjectRequest(project_id=project_id, update_mask=FieldMask(paths=paths))
     said = refusal(owner.projects.UpdateProject, request)
     assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_UPDATE_MASK"), ["update_mask"])
 
 
+def test_only_what_the_mask_names_changes(owner: Client, project_id: str) -> None:
+    old = owner.projects.GetProject(pb.GetProjectRequest(project_id=project_id)).project
+    request = pb.UpdateProjectRequest(
+        project_id=project_id,
+        name="  renamed  ",
+        description="not this",
+        labels={"team": "birds"},
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    labelled = owner.projects.UpdateProject(request).project
+    assert (labelled.name, labelled.description, dict(labelled.labels)) == (old.name, "", {"team": "birds"})
+    request.update_mask.paths[:] = ["name"]
+    request.labels.clear()
+    request.name += str(uuid4())
+    renamed = owner.projects.UpdateProject(request).project
+    assert (renamed.name, dict(renamed.labels)) == (request.name.strip(), {"team": "birds"})
+    assert (renamed.id, renamed.create_time) == (old.id, old.create_time)
+    assert len({old.etag, labelled.etag, renamed.etag}) == 3
+
+
+@pytest.mark.parametrize("name", [" ", "a\nb", "a\0b", "a\u202eb"])
+def test_a_name_that_cannot_be_read_is_refused(owner: Client, project_id: str, name: str) -> None:
+    update = pb.UpdateProjectRequest(project_id=project_id, name=name, update_mask=FieldMask(paths=["name"]))
+    for call, request in (
+        (owner.projects.UpdateProject, update),
+        (owner.projects.CreateProject, pb.CreateProjectRequest(name=name)),
+    ):
+        said = refusal(call, request)
+        assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["name"])
+
+
+@answers("ProjectService/UpdateProject", "ProjectService/GetProject")
 def test_of_two_updates_with_one_etag_one_wins(owner: Client, project_id: str) -> None:
     etag = owner.projects.GetProject(pb.GetProjectRequest(project_id=project_id)).project.etag
     calls = [
@@ -57,6 +94,7 @@ def test_of_two_updates_with_one_etag_one_wins(owner: Client, project_id: str) -
     assert owner.projects.GetProject(pb.GetProjectRequest(project_id=project_id)).project == won
 
 
+@answers("ProjectService/ListProjects")
 def test_pages_are_stable_while_projects_are_made(owner: Client) -> None:
     prefix = str(uuid4())
     made = [a_project_of(owner, f"{prefix}-{number}") for number in range(5)]
@@ -71,7 +109,40 @@ def test_pages_are_stable_while_projects_are_made(owner: Client) -> None:
     assert seen == made[::-1]
 
 
+@pytest.mark.parametrize("label", ["team", "a.b", 'a"b', "$[0]", "größe", "it's"])
+def test_projects_are_listed_by_name_and_label_in_any_order(owner: Client, label: str) -> None:
+    prefix = f"%_{uuid4()}"
+    for name, value in (("b", "x"), ("a", "x"), ("c", "y")):
+        owner.projects.CreateProject(pb.CreateProjectRequest(name=f"{prefix}{name}", labels={label: value}))
+
+    def names(**filters: Any) -> str:
+        found = owner.projects.ListProjects(pb.ListProjectsRequest(name_prefix=prefix, **filters)).projects
+        return "".join(project.name.removeprefix(prefix) for project in found)
+
+    assert names() == "cab"
+    assert names(order_by=pb.PROJECT_ORDER_CREATE_TIME_ASC) == "bac"
+    assert names(order_by=pb.PROJECT_ORDER_NAME_ASC) == "abc"
+    assert names(labels={label: "x"}) == "ab"
+    assert names(labels={label: "x", "other": "z"}) == ""
+
+
+@answers("ProjectService/DeleteProject")
+@refuses("ProjectService/GetProject")
+def test_an_empty_project_goes_when_it_is_meant(owner: Client, project_id: str) -> None:
+    get = pb.GetProjectRequest(project_id=project_id)
+    request = pb.DeleteProjectRequest(project_id=project_id, etag="another", validate_only=True)
+    for request.validate_only in (True, False):
+        assert refusal(owner.projects.DeleteProject, request).short == ("ABORTED", "STALE_ETAG")
+    request.etag = owner.projects.GetProject(get).project.etag
+    for request.validate_only in (True, False):
+        assert owner.projects.GetProject(get).project.id == project_id
+        assert owner.projects.DeleteProject(request).deleted == project_pb2.DeletedResources(projects=1)
+    said = refusal(owner.projects.GetProject, get)
+    assert (said.short, said.details["ResourceInfo"].resource_name) == (("NOT_FOUND", "NOT_FOUND"), project_id)
+
+
 @pytest.mark.parametrize("broken", ["rubbish", "W10=", "other caller", "other filter"])
+@refuses("ProjectService/ListProjects")
 def test_a_page_token_of_elsewhere_is_refused(owner: Client, other: Client, broken: str) -> None:
     prefix = str(uuid4())
     for number in range(2):
@@ -92,6 +163,7 @@ def test_a_page_size_beyond_the_limits_is_named(owner: Client, size: int) -> Non
     assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["page_size"])
 
 
+@refuses("ProjectService/SetMember", "ProjectService/RemoveMember")
 def test_the_last_owner_stays(owner: Client, project_id: str) -> None:
     me = owner.auth.GetCurrentUser(auth_service_pb2.GetCurrentUserRequest()).user
     less = pb.SetMemberRequest(project_id=project_id, email=me.email, role=project_pb2.ROLE_EDITOR)
@@ -100,6 +172,7 @@ def test_the_last_owner_stays(owner: Client, project_id: str) -> None:
         assert refusal(call, request).short == ("FAILED_PRECONDITION", "LAST_OWNER")
 
 
+@refuses("ProjectService/DeleteProject")
 def test_a_project_that_holds_something_is_deleted_with_force_only(owner: Client, world: World) -> None:
     request = pb.DeleteProjectRequest(project_id=world.project_id, validate_only=True)
     said = refusal(owner.projects.DeleteProject, request)

@@ -17,6 +17,7 @@ import pytest
 from easyml.v1 import dataset_pb2
 from easyml.v1 import dataset_service_pb2 as pb
 from tests.builders import a_header, a_project_of, a_table, an_upload, upload
+from tests.marks import answers, refuses
 from tests.servers import Client, Refusal, refusal, refusal_of, serving
 
 CONTENT = a_table(4000)
@@ -53,6 +54,7 @@ def refused(client: Client, header: pb.UploadHeader, content: bytes = CONTENT) -
     return refusal(client.datasets.UploadDataset, an_upload(header, content))
 
 
+@answers("DatasetService/GetUpload")
 def test_an_upload_that_broke_goes_on_where_its_safe_bytes_end(owner: Client, project_id: str) -> None:
     content = a_table(900_000)
     header = a_header(project_id, content, upload_id=str(uuid4()))
@@ -66,6 +68,7 @@ def test_an_upload_that_broke_goes_on_where_its_safe_bytes_end(owner: Client, pr
     assert get(owner, header.upload_id).state == dataset_pb2.UPLOAD_STATE_COMPLETED
 
 
+@answers("DatasetService/UploadDataset")
 def test_a_finished_upload_is_returned_again(owner: Client, project_id: str) -> None:
     header = a_header(project_id, CONTENT, upload_id=str(uuid4()))
     first = owner.datasets.UploadDataset(an_upload(header, CONTENT)).dataset
@@ -93,6 +96,7 @@ def test_the_id_that_the_server_chose_is_in_the_initial_metadata(owner: Client, 
     call.result()
 
 
+@refuses("DatasetService/UploadDataset")
 def test_bytes_that_are_not_those_of_the_header_are_refused_and_forgotten(owner: Client, project_id: str) -> None:
     header = a_header(project_id, CONTENT, upload_id=str(uuid4()), sha256="0" * 64)
     found = refused(owner, header)
@@ -177,6 +181,7 @@ def test_a_file_that_is_no_table_says_why_and_leaves_nothing(
     assert get(owner, header.upload_id).state == dataset_pb2.UPLOAD_STATE_FAILED
 
 
+@refuses("DatasetService/GetUpload")
 def test_anothers_upload_is_not_there(owner: Client, other: Client, project_id: str) -> None:
     header = a_header(project_id, CONTENT, upload_id=str(uuid4()))
     owner.datasets.UploadDataset(an_upload(header, CONTENT))

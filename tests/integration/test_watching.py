@@ -15,6 +15,7 @@ import pytest
 from easyml.v1 import experiment_pb2
 from easyml.v1 import training_service_pb2 as pb
 from tests.builders import a_long_training, a_project_of, a_training, upload
+from tests.marks import answers, refuses
 from tests.servers import Client, refusal, refusal_of, serving
 
 STATES = experiment_pb2.TrainingState
@@ -45,6 +46,7 @@ def wait_for(client: Client, experiment_id: str, kind: str) -> int:
     raise AssertionError(f"there was no {kind}")
 
 
+@answers("TrainingService/WatchTraining")
 def test_many_watchers_from_many_places_see_the_same_history(owner: Client, project_id: str) -> None:
     experiment_id = start(owner, a_training(project_id, upload(owner, project_id).id, algorithm="random_forest"))
     with concurrent.futures.ThreadPoolExecutor(5) as pool:
@@ -56,6 +58,7 @@ def test_many_watchers_from_many_places_see_the_same_history(owner: Client, proj
     assert sequences(owner, experiment_id, last) == []
 
 
+@refuses("TrainingService/WatchTraining")
 def test_a_sequence_that_is_not_there_yet_is_refused(owner: Client, world: object) -> None:
     experiment_id = world.experiment_id  # type: ignore[attr-defined]  # the fixture's
     last = get(owner, experiment_id).last_sequence
@@ -64,6 +67,7 @@ def test_a_sequence_that_is_not_there_yet_is_refused(owner: Client, world: objec
     assert (found.short, found.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["after_sequence"])
 
 
+@answers("TrainingService/CancelTraining")
 def test_a_cancelled_training_keeps_what_it_reported(owner: Client, project_id: str) -> None:
     experiment_id = start(owner, a_long_training(project_id, upload(owner, project_id).id))
     wait_for(owner, experiment_id, "iteration_completed")

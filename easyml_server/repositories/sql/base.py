@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, TypeDecorator, and_, func, or_
+from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, TypeDecorator, and_, func, literal, or_
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+from sqlalchemy.sql.functions import FunctionElement
 
 from easyml_server.domain.errors import InvalidInput, NotAllowed, Reason
 from easyml_server.domain.pages import Order, Page, PageRequest
@@ -77,10 +79,31 @@ def authorize(role: Role, caller: Caller) -> None:
         )
 
 
+class _LabelOf(FunctionElement[str]):
+    """The value of a label, by (column, name)."""
+
+    type = String()
+    inherit_cache = True
+    name = "label_of"
+
+
+@compiles(_LabelOf)
+def _label_of(element: _LabelOf, compiler: Any, **options: Any) -> str:
+    column, name = (compiler.process(each, **options) for each in element.clauses)
+    return f"({column} ->> {name})"
+
+
+@compiles(_LabelOf, "sqlite")
+def _label_of_sqlite(element: _LabelOf, compiler: Any, **options: Any) -> str:
+    # By path, which is what SQLAlchemy makes of column[name], SQLite finds no name with a quote or beyond ASCII.
+    column, name = (compiler.process(each, **options) for each in element.clauses)
+    return f"(SELECT value FROM json_each({column}) WHERE key = {name})"
+
+
 def with_labels(statement: Any, column: InstrumentedAttribute[Any], page: PageRequest) -> Any:
     """Only rows that carry all labels of the page request."""
     for name, value in page.labels.items():
-        statement = statement.where(column[name].as_string() == value)
+        statement = statement.where(_LabelOf(column, literal(name)) == value)
     return statement
 
 
