@@ -41,7 +41,12 @@ def test_a_member_may_do_what_the_role_says_as_long_as_it_lasts(
     for role in (ROLES.ROLE_VIEWER, ROLES.ROLE_OWNER, ROLES.ROLE_EDITOR):
         request = pb.SetMemberRequest(project_id=project_id, email=user.email.upper(), role=role)
         said = owner.projects.SetMember(request).member
-        assert (said.user_id, said.email, said.display_name, said.role) == (user.id, user.email, user.display_name, role)
+        assert (said.user_id, said.email, said.display_name, said.role) == (
+            user.id,
+            user.email,
+            user.display_name,
+            role,
+        )
         assert member.projects.GetProject(get).project.role == role
         first, second = members(owner, project_id)
         assert (first.role, second) == (ROLES.ROLE_OWNER, said)

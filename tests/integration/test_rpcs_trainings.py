@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -225,14 +224,14 @@ def test_an_experiment_that_is_gone_is_not_found(owner: Client, dataset: dataset
 
 
 @pytest.fixture(scope="module")
-def three(owner: Client) -> Iterator[list[experiment_pb2.Experiment]]:
+def three(owner: Client) -> list[experiment_pb2.Experiment]:
     """Ended experiments of a project of their own: a forest and two others on equal splits."""
     project_id = a_project_of(owner)
     own = upload(owner, project_id)
     requests = [a_training(project_id, own.id, algorithm=name) for name in ("decision_tree", "gaussian_nb")]
     requests.append(a_training(project_id, own.id, labels={"kind": "odd"}, random_seed=2))
     requests[0].spec.hyperparameters.update({"max_depth": 1})
-    yield [train(owner, request) for request in requests]
+    return [train(owner, request) for request in requests]
 
 
 @answers("TrainingService/ListExperiments")
@@ -262,7 +261,8 @@ def test_experiments_are_listed_by_state_algorithm_label_and_dataset(
         owner.trainings.ListExperiments(pb.ListExperimentsRequest(project_id=three[0].project_id, view=view))
         for view in (project_pb2.RESOURCE_VIEW_BASIC, project_pb2.RESOURCE_VIEW_FULL)
     )
-    assert list(full.experiments) == three[::-1]
+    for found, ended in zip(full.experiments, three[::-1], strict=True):
+        assert (found.id, list(found.metrics), found.spec) == (ended.id, list(ended.metrics), ended.spec)
     assert not basic.experiments[0].metrics
     assert not basic.experiments[0].HasField("spec")
 
