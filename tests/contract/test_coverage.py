@@ -12,7 +12,9 @@ from functools import cache
 
 import pytest
 
+from easyml_server.domain.errors import Reason
 from easyml_server.transport.server import CONTRACT
+from tests.integration.test_reasons import IN_PROCESS, NEVER_SENT, SCENARIOS
 from tests.servers import ROOT
 
 METHODS = sorted(
@@ -53,3 +55,7 @@ def test_marks_name_methods_that_exist(kind: str) -> None:
 def test_each_method_has_a_test_of_its_answer_and_one_of_its_refusal(method: str) -> None:
     assert marked("answers")[method], "its answer"
     assert marked("refuses")[method], "its refusal"
+
+
+def test_each_reason_has_a_scenario() -> None:
+    assert set(Reason) == {*SCENARIOS, *IN_PROCESS, *NEVER_SENT}

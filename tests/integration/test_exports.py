@@ -19,14 +19,15 @@ from tests.marks import answers, limits, refuses
 from tests.servers import ROOT, Client, refusal, serving
 
 PENGUINS = ROOT / "examples/data/penguins.csv"
+NAMES = ("island", "bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "sex", "year")
 ROWS: list[dict[str, Any]] = [
-    {"island": "Dream", "bill_length_mm": 49.0, "bill_depth_mm": 19.5, "flipper_length_mm": 210.0, "body_mass_g": 3950.0,
-     "sex": "male", "year": 2008},
-    {"island": "Biscoe", "bill_length_mm": 46.1, "bill_depth_mm": 13.2, "flipper_length_mm": 211.0, "body_mass_g": 4500.0,
-     "sex": "female", "year": 2007},
-    {"island": "Torgersen", "bill_length_mm": 39.1, "bill_depth_mm": 18.7, "flipper_length_mm": 181.0,
-     "body_mass_g": 3750.0, "sex": "male", "year": 2009},
-]  # fmt: skip
+    dict(zip(NAMES, values, strict=True))
+    for values in (
+        ("Dream", 49.0, 19.5, 210.0, 3950.0, "male", 2008),
+        ("Biscoe", 46.1, 13.2, 211.0, 4500.0, "female", 2007),
+        ("Torgersen", 39.1, 18.7, 181.0, 3750.0, "male", 2009),
+    )
+]
 SCRIPTS = {
     "onnx": """
 import numpy as np, onnxruntime
@@ -124,17 +125,19 @@ def test_a_form_that_was_not_made_says_why_and_a_model_that_is_too_large_fails(o
     skops, onnx = sizes[model_pb2.ARTIFACT_FORMAT_SKOPS], sizes[model_pb2.ARTIFACT_FORMAT_ONNX]
     # Sizes of compressed files vary by a few bytes between runs.
     for maximum, made in ((skops + onnx + 64, True), (skops + onnx // 2, False)):
-        with serving(tmp_path / str(maximum), MAX_MODEL_BYTES=str(maximum)) as server:
-            with Client(server.address, server.key) as client:
-                own_project = a_project_of(client)
-                version = trained(client, own_project, upload(client, own_project))
-                assert version.parity.proved is made
-                if made:
-                    assert exported(client, version.id, "onnx")
-                    continue
-                request = pb.ExportModelRequest(model_version_id=version.id, format=model_pb2.ARTIFACT_FORMAT_ONNX)
-                said = refusal(client.models.ExportModel, request)
-                assert said.short == ("FAILED_PRECONDITION", "FORMAT_UNAVAILABLE")
-                assert said.metadata == {"format": "onnx", "cause": version.parity.cause}
-                assert version.parity.cause in said.message
-                assert exported(client, version.id, "skops")
+        with (
+            serving(tmp_path / str(maximum), MAX_MODEL_BYTES=str(maximum)) as server,
+            Client(server.address, server.key) as client,
+        ):
+            own_project = a_project_of(client)
+            version = trained(client, own_project, upload(client, own_project))
+            assert version.parity.proved is made
+            if made:
+                assert exported(client, version.id, "onnx")
+                continue
+            request = pb.ExportModelRequest(model_version_id=version.id, format=model_pb2.ARTIFACT_FORMAT_ONNX)
+            said = refusal(client.models.ExportModel, request)
+            assert said.short == ("FAILED_PRECONDITION", "FORMAT_UNAVAILABLE")
+            assert said.metadata == {"format": "onnx", "cause": version.parity.cause}
+            assert version.parity.cause in said.message
+            assert exported(client, version.id, "skops")

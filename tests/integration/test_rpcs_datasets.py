@@ -320,9 +320,7 @@ def test_a_format_that_is_none_is_named(owner: Client, mixed: dataset_pb2.Datase
     assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["format"])
 
 
-def test_an_uploaded_name_is_text_and_never_a_path(
-    owner: Client, shared_server: ServerProcess, project_id: str
-) -> None:
+def test_a_file_name_is_text_and_never_a_path(owner: Client, shared_server: ServerProcess, project_id: str) -> None:
     for filename in ("../../../escape.csv", "/etc/passwd.csv", "C:\\windows\\x.csv", "a\u0301.csv"):
         content = a_table()
         header = a_header(project_id, content, filename=filename, name="", upload_id=str(uuid4()))

@@ -1,4 +1,4 @@
-"""PredictionService as callers see it: the same answer in each form of a table, by id, name and alias, once or in a stream."""
+"""PredictionService as callers see it: one answer to each form of a table, by id, name or alias, alone or streamed."""
 
 from __future__ import annotations
 

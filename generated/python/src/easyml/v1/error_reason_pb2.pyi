@@ -77,7 +77,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MISSING_COLUMN: _ErrorReason.ValueType  # 26
     """INVALID_ARGUMENT: the model needs a column that was not sent. Metadata: column."""
     ERROR_REASON_WRONG_COLUMN_TYPE: _ErrorReason.ValueType  # 27
-    """INVALID_ARGUMENT: a column's values have another type than the model's signature. Metadata: column, expected."""
+    """INVALID_ARGUMENT: a column's values have another type than the model's signature. Metadata: column, expected, and
+    row if known.
+    """
     ERROR_REASON_UNSUITABLE_TARGET: _ErrorReason.ValueType  # 28
     """INVALID_ARGUMENT: the target column does not suit the task. The message says why. Metadata: column."""
     ERROR_REASON_UNKNOWN_ALGORITHM: _ErrorReason.ValueType  # 29
@@ -85,7 +87,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_HYPERPARAMETER: _ErrorReason.ValueType  # 30
     """INVALID_ARGUMENT: a hyperparameter is unknown or outside its bounds. BadRequest names it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 31
-    """RESOURCE_EXHAUSTED: the server is working on as much as it takes at once. RetryInfo says when to come back."""
+    """RESOURCE_EXHAUSTED: the server is working on as much as it takes at once. RetryInfo says when to come back.
+    Metadata: limit, maximum.
+    """
     ERROR_REASON_LIMIT_REACHED: _ErrorReason.ValueType  # 32
     """RESOURCE_EXHAUSTED: a limit of the caller or project is used up. Metadata: limit, maximum."""
     ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 33
@@ -167,7 +171,9 @@ ERROR_REASON_UNKNOWN_COLUMN: ErrorReason.ValueType  # 25
 ERROR_REASON_MISSING_COLUMN: ErrorReason.ValueType  # 26
 """INVALID_ARGUMENT: the model needs a column that was not sent. Metadata: column."""
 ERROR_REASON_WRONG_COLUMN_TYPE: ErrorReason.ValueType  # 27
-"""INVALID_ARGUMENT: a column's values have another type than the model's signature. Metadata: column, expected."""
+"""INVALID_ARGUMENT: a column's values have another type than the model's signature. Metadata: column, expected, and
+row if known.
+"""
 ERROR_REASON_UNSUITABLE_TARGET: ErrorReason.ValueType  # 28
 """INVALID_ARGUMENT: the target column does not suit the task. The message says why. Metadata: column."""
 ERROR_REASON_UNKNOWN_ALGORITHM: ErrorReason.ValueType  # 29
@@ -175,7 +181,9 @@ ERROR_REASON_UNKNOWN_ALGORITHM: ErrorReason.ValueType  # 29
 ERROR_REASON_INVALID_HYPERPARAMETER: ErrorReason.ValueType  # 30
 """INVALID_ARGUMENT: a hyperparameter is unknown or outside its bounds. BadRequest names it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 31
-"""RESOURCE_EXHAUSTED: the server is working on as much as it takes at once. RetryInfo says when to come back."""
+"""RESOURCE_EXHAUSTED: the server is working on as much as it takes at once. RetryInfo says when to come back.
+Metadata: limit, maximum.
+"""
 ERROR_REASON_LIMIT_REACHED: ErrorReason.ValueType  # 32
 """RESOURCE_EXHAUSTED: a limit of the caller or project is used up. Metadata: limit, maximum."""
 ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 33
