@@ -162,6 +162,9 @@ class _Text:
             except RecursionError as error:
                 raise _refused(f"Object {self.count + 1} is nested too deeply; write flat objects") from error
             else:
+                # It may have been read as a whole, in one part with others.
+                if end - start > self._longest:
+                    raise self._too_long()
                 self.count += 1
                 self._at = end
                 return record, end - start

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import resource
 import threading
 import traceback
 from collections.abc import Callable
@@ -136,19 +137,19 @@ def _failure(error: Exception) -> bytes:
     if isinstance(error, EasyMLError):
         return codec.encode_failure(error)
     if isinstance(error, MemoryError):
-        return codec.encode_failure(_too_large("EASYML_CONVERTER_MEMORY_BYTES", "memory"))
+        return codec.encode_failure(_too_large("EASYML_CONVERTER_MEMORY_BYTES", "memory", resource.RLIMIT_AS))
     if isinstance(error, OSError) and error.errno in _DISK:
         return codec.encode_failure(_of_the_system(error))
     # The server writes the place to its log.
     return codec.encode_crash(_crash(error))
 
 
-def _too_large(limit: str, what: str) -> InvalidInput:
-    """A file that needs more of the machine than a file may; `limit` is the setting."""
+def _too_large(limit: str, what: str, kind: int) -> InvalidInput:
+    """A file that needs more of the machine than a file may; `limit` is the setting, `kind` what the kernel keeps."""
     return InvalidInput(
         f"The file needs more {what} to read than {limit} allows; split it, or upload it as Parquet.",
         Reason.TOO_LARGE,
-        metadata={"limit": limit},
+        metadata={"limit": limit, "maximum": str(resource.getrlimit(kind)[0])},
     )
 
 
@@ -157,7 +158,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _of_the_system(error: OSError) -> EasyMLError:
     if error.errno == errno.EFBIG:
-        return _too_large("EASYML_CONVERTER_FILE_BYTES", "space")
+        return _too_large("EASYML_CONVERTER_FILE_BYTES", "space", resource.RLIMIT_FSIZE)
     return LimitReached("The disk is full; free some space and try again.", Reason.DISK_FULL)
 
 
