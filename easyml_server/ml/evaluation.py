@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.pipeline import Pipeline
 
 from easyml_server.domain.experiments import (
@@ -67,22 +68,27 @@ def _predict(pipeline: Pipeline, asked: pd.DataFrame, rows: NDArray[np.int64], a
     weights = aim.weights_to_measure(rows)
     prepare, estimator = pipeline[0], pipeline[-1]
     inputs = prepare.transform(asked)
-    predicted = estimator.predict(inputs)
     if not len(aim.target.labels):
+        predicted = estimator.predict(inputs)
         _check_finite(predicted)
         return Predictions(aim.target.values[rows], predicted, weights)
-    scores, are_probabilities = _scores(estimator, inputs)
+    predicted, scores, are_probabilities = _classes(estimator, inputs)
     codes = aim.target.codes_of(predicted)
     return Predictions(aim.target.codes[rows], codes, weights, scores, are_probabilities)
 
 
-def _scores(estimator: Any, inputs: NDArray[Any]) -> tuple[NDArray[np.float64], bool]:
-    """Probabilities, else decision values; 32-bit probabilities are made to sum to 1 again."""
+def _classes(estimator: Any, inputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64], bool]:
+    """Classes, and probabilities, else decision values; 32-bit probabilities are made to sum to 1 again."""
     if not hasattr(estimator, "predict_proba"):
-        return np.asarray(estimator.decision_function(inputs), dtype=np.float64), False
+        return estimator.predict(inputs), np.asarray(estimator.decision_function(inputs), dtype=np.float64), False
     probabilities = np.asarray(estimator.predict_proba(inputs), dtype=np.float64)
     _check_finite(probabilities)
-    return probabilities / probabilities.sum(axis=1, keepdims=True), True
+    if isinstance(estimator, RandomForestClassifier | ExtraTreesClassifier):
+        # It says what is most probable, and another walk through its trees would take as long.
+        predicted = estimator.classes_.take(probabilities.argmax(axis=1))
+    else:
+        predicted = estimator.predict(inputs)
+    return predicted, probabilities / probabilities.sum(axis=1, keepdims=True), True
 
 
 def _check_finite(predicted: NDArray[Any]) -> None:

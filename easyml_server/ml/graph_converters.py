@@ -8,13 +8,20 @@ from typing import Any
 import numpy as np
 
 from easyml_server.ml.graph_preprocessing import register_preprocessing
+from easyml_server.ml.graph_trees import TreeConverters
 
 
-def register_converters(*, double: bool) -> None:
-    """Make them known to skl2onnx, for graphs in 64 bits or 32; the latest call counts."""
+def register_converters(*, double: bool) -> TreeConverters:
+    """Make them known to skl2onnx, for a graph in 64 bits or 32; the latest call counts.
+
+    Returned are those that still have to `plant` their trees in the graph.
+    """
     register_preprocessing(double=double)
     _register_boosters()
     _register_histograms()
+    trees = TreeConverters()
+    trees.register()
+    return trees
 
 
 def _register_boosters() -> None:

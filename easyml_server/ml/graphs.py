@@ -50,7 +50,7 @@ def convert(pipeline: Pipeline, prepared: pd.DataFrame, *, probabilities: bool, 
     """
     from skl2onnx import convert_sklearn
 
-    register_converters(double=double)
+    trees = register_converters(double=double)
     inputs = [(f"c{number}", _tensor_type(prepared[name], double)) for number, name in enumerate(prepared.columns)]
     # The converters print and warn at will.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -58,6 +58,7 @@ def convert(pipeline: Pipeline, prepared: pd.DataFrame, *, probabilities: bool, 
         model = convert_sklearn(pipeline, initial_types=inputs, target_opset=dict(_OPSETS), options=_options(pipeline))
     _keep_outputs(model.graph, [PREDICTION, PROBABILITIES] if probabilities else [PREDICTION])
     _name_inputs(model.graph, list(prepared.columns))
+    trees.plant(model.graph)
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data

@@ -25,9 +25,16 @@ from easyml_server.trainers.resources import current_usage
 from easyml_server.trainers.thinning import EventThinner
 
 TRAINING_ENTRY = "easyml_server.trainers.worker:train"
+# All that a training imports, also what libraries import when they are first used (a test compares): what is missing
+# here each worker would import again.
 TRAINING_PRELOAD = (
     "easyml_server.trainers.worker",
     "pandas",
+    "narwhals._interchange.dataframe",
+    "narwhals._pandas_like.namespace",
+    "narwhals.stable.v2._namespace",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
     "pyarrow.parquet",
     "sklearn.compose",
     "sklearn.ensemble",
@@ -43,6 +50,8 @@ TRAINING_PRELOAD = (
     "xgboost",
     "skops.io",
     "skl2onnx",
+    "onnxmltools.convert.lightgbm.operator_converters.LightGbm",
+    "onnxmltools.convert.xgboost.operator_converters.XGBoost",
     "easyml_server.ml.training",
 )
 CANCEL = b"cancel"

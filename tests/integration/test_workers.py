@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,9 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from easyml_server.domain.datasets import Conversion, FileFormat, ReadOptions, TableLimits, TableSchema
+from easyml_server.domain.datasets import (
+    ColumnKind,
+    ColumnSchema,
+    Conversion,
+    FileFormat,
+    ReadOptions,
+    StorageType,
+    TableLimits,
+    TableSchema,
+)
 from easyml_server.domain.errors import InvalidInput, Reason, Unavailable
 from easyml_server.domain.training import TrainingSucceeded
 from easyml_server.trainers.converter import ConverterLimits, ProcessTableReader, start_table_reader
@@ -265,6 +277,23 @@ async def test_a_table_becomes_a_model_and_again_the_same(tmp_path: Path) -> Non
     assert outcomes[0].metrics == outcomes[1].metrics
     written = {artifact.filename for artifact in outcomes[0].manifest.artifacts}
     assert written <= {path.name for path in (tmp_path / "a").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["random_forest", "hist_gradient_boosting", "lightgbm", "xgboost"])
+async def test_a_worker_finds_everything_imported(tmp_path: Path, algorithm: str) -> None:
+    generator = random.Random(0)
+    values = [generator.random() for _ in range(60)]
+    columns = {"x": values, "c": ["a", "b"] * 30, "y": ["high" if value > 0.5 else "low" for value in values]}
+    pq.write_table(pa.table(columns), tmp_path / "table.parquet")
+    kinds = {"x": (StorageType.DOUBLE, ColumnKind.NUMERIC)}
+    text = (StorageType.STRING, ColumnKind.CATEGORICAL)
+    schema = TableSchema(tuple(ColumnSchema(name, *kinds.get(name, text)) for name in columns), len(values))
+    job = replace(a_job(tmp_path, features=("x", "c"), algorithm=algorithm), schema=schema)
+    async with start_local_trainer(1, entry=f"{HERE}:train_and_tell_imports") as trainer:
+        assert isinstance(await trainer.train(job, lambda _: None), TrainingSucceeded)
+    imported = (tmp_path / "imported").read_text().split()
+    assert [name for name in imported if not name.startswith("encodings.")] == []
 
 
 async def _trained(trainer: LocalTrainer, folder: Path, table: Path, schema: TableSchema) -> TrainingSucceeded:

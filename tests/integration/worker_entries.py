@@ -33,6 +33,17 @@ def succeed(channel: Channel) -> None:
     _tell(channel, a_success())
 
 
+def train_and_tell_imports(channel: Channel) -> None:
+    """Train for real, and leave beside the model what was imported meanwhile."""
+    job = codec.decode_job(_first(channel))
+    before = set(sys.modules)
+    from easyml_server.ml.training import train
+
+    outcome = train(job, lambda _: None)
+    (Path(job.output_path) / "imported").write_text("\n".join(sorted(set(sys.modules) - before)))
+    _tell(channel, outcome)
+
+
 def flood(channel: Channel) -> None:
     codec.decode_job(_first(channel))
     _tell(channel, StageStarted(TrainingStage.FITTING))
