@@ -75,8 +75,8 @@ format: $(STAMP) ## Format Python and protos
 	$(RUN) ruff format --quiet .
 	$(RUN) buf format -w protos
 
-bench: $(STAMP) ## Measure the budgets; writes benchmarks/results/
-	@$(RUN) python -m benchmarks
+bench: $(STAMP) ## Measure the budgets (ONLY=predict: one); writes benchmarks/results/
+	@$(RUN) python -m benchmarks $(ONLY)
 
 grpcurl: $(GRPCURL)
 

@@ -1,48 +1,38 @@
-"""Measures everything (or what is named) and writes benchmarks/results/latest.json and .md."""
+"""Measures everything, or what is named, and writes benchmarks/results/latest.json and latest.md."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import json
-import os
-import platform
 import sys
-from pathlib import Path
-from typing import Any
+import time
 
-RESULTS = Path(__file__).with_name("results")
+from benchmarks.report import Measured, save
+
 MEASURES = ("start", "predict", "training", "upload", "events")
 
 
 def main(names: list[str]) -> None:
-    found: dict[str, Any] = {"machine": f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}"}
-    path = RESULTS / "latest.json"
-    if names and path.exists():
-        found |= json.loads(path.read_text())
+    measured: dict[str, Measured] = {}
     for name in names or MEASURES:
-        print(f"measuring {name} ...", flush=True)
-        found[name] = importlib.import_module(f"benchmarks.{name}").measure()
-        print(json.dumps(found[name], indent=2), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n")
-    path.with_suffix(".md").write_text(table(found))
+        started = time.monotonic()
 
+        def say(what: str, name: str = name, started: float = started) -> None:
+            print(f"{name:>8} {time.monotonic() - started:5.0f} s  {what}", flush=True)
 
-def table(found: dict[str, Any]) -> str:
-    lines = [
-        "# Measured",
-        "",
-        f"By `make bench` on {found['machine']}.",
-        "",
-        "| What | Figure | Value |",
-        "|---|---|---|",
-    ]
-    for name in MEASURES:
-        for key, value in found.get(name, {}).items():
-            shown = f"{value:.3g}" if isinstance(value, float) else value
-            lines.append(f"| {name} | {key.replace('_', ' ')} | {shown} |")
-    return "\n".join(lines) + "\n"
+        say("begins")
+        measured[name] = importlib.import_module(f"benchmarks.{name}").measure(say)
+        for figure in measured[name].figures:
+            say(f"{figure.what}: {figure.value:.3g} {figure.unit} ({figure.budget})")
+        # At once: the next may be interrupted.
+        table = save(measured, MEASURES)
+    sys.stdout.write(f"\n{table}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)}; all if none is given")
+    given = parser.parse_args().names
+    if unknown := set(given) - set(MEASURES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    main(given)

@@ -13,9 +13,18 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 _DOMAIN: Final = "ai.onnx.ml"
-_OPTIONS: Final = {"zipmap": [True, False, "columns"], "raw_scores": [True, False], "nocl": [True, False]}
+_CLASSIFIERS: Final = (RandomForestClassifier, ExtraTreesClassifier, DecisionTreeClassifier)
+_REGRESSORS: Final = (RandomForestRegressor, ExtraTreesRegressor, DecisionTreeRegressor)
+_OPTIONS: Final = {"nocl": [True, False], "raw_scores": [True, False], "zipmap": [True, False]}
 
 
 class TreeConverters:
@@ -28,16 +37,19 @@ class TreeConverters:
         """Make them known to skl2onnx, in place of its own."""
         from skl2onnx import update_registered_converter
         from skl2onnx.common._registration import get_shape_calculator
-        from sklearn import ensemble, tree
 
-        classifiers = (ensemble.RandomForestClassifier, ensemble.ExtraTreesClassifier, tree.DecisionTreeClassifier)
-        regressors = (ensemble.RandomForestRegressor, ensemble.ExtraTreesRegressor, tree.DecisionTreeRegressor)
-        kinds: list[tuple[Any, Any, Any]] = [(kind, self._convert_classifier, _OPTIONS) for kind in classifiers]
-        kinds += [(kind, self._convert_regressor, None) for kind in regressors]
-        for kind, convert, options in kinds:
+        for kind in (*_CLASSIFIERS, *_REGRESSORS):
             alias = f"Sklearn{kind.__name__}"
-            shapes = get_shape_calculator(alias)
-            update_registered_converter(kind, alias, shapes, convert, options=options, overwrite=True)
+            is_classifier = kind in _CLASSIFIERS
+            update_registered_converter(
+                kind,
+                alias,
+                get_shape_calculator(alias),
+                self._convert_classifier if is_classifier else self._convert_regressor,
+                parser=_parse,
+                options=_OPTIONS if is_classifier else None,
+                overwrite=True,
+            )
 
     def plant(self, graph: Any) -> None:
         """Give the operators of a converted graph their trees."""
@@ -63,6 +75,18 @@ class TreeConverters:
         trees = _trees(operator)
         name = _add_node(scope, operator, container, "TreeEnsembleRegressor", n_targets=1)
         self._attributes[name] = trees.attributes() | trees.weights("target", trees.value / trees.count)
+
+
+def converts(model: Any) -> bool:
+    """Whether it is converted here, and so without options: for these skl2onnx would walk twice through all trees."""
+    return isinstance(model, (*_CLASSIFIERS, *_REGRESSORS))
+
+
+def _parse(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    """Outputs as they are: the parser of classifiers would zip them, unless an option says otherwise."""
+    from skl2onnx._parse import _parse_sklearn_simple_model
+
+    return _parse_sklearn_simple_model(scope, model, inputs, custom_parsers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from sklearn.svm import LinearSVC
 
 from easyml_server.domain.models import Parity
 from easyml_server.ml.graph_converters import register_converters
+from easyml_server.ml.graph_trees import converts as converts_trees
 from easyml_server.ml.prepare import graph_inputs
 
 PREDICTION: Final = "prediction"
@@ -58,8 +59,9 @@ def convert(pipeline: Pipeline, prepared: pd.DataFrame, *, probabilities: bool, 
         model = convert_sklearn(pipeline, initial_types=inputs, target_opset=dict(_OPSETS), options=_options(pipeline))
     _keep_outputs(model.graph, [PREDICTION, PROBABILITIES] if probabilities else [PREDICTION])
     _name_inputs(model.graph, list(prepared.columns))
-    trees.plant(model.graph)
     onnx.checker.check_model(model)
+    # After the check, which copies all that it looks at and knows nothing of trees.
+    trees.plant(model.graph)
     data: bytes = model.SerializeToString()
     return data
 
@@ -129,10 +131,10 @@ def _tensor_type(column: pd.Series[Any], double: bool) -> Any:
     return StringTensorType([None, 1]) if column.dtype == object else number([None, 1])
 
 
-def _options(pipeline: Pipeline) -> dict[int, dict[str, Any]]:
+def _options(pipeline: Pipeline) -> dict[int, dict[str, Any]] | None:
     estimator = pipeline[-1]
-    if not hasattr(estimator, "classes_"):
-        return {}
+    if converts_trees(estimator) or not hasattr(estimator, "classes_"):
+        return None
     if hasattr(estimator, "predict_proba"):
         return {id(estimator): {"zipmap": False}}
     # The linear machine's converter knows nothing of zipping and says so by an error.
