@@ -16,7 +16,7 @@ import structlog
 
 from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
-from easyml_server.deployers.local import start_model_servers
+from easyml_server.deployers.local import ModelServerLimits, start_model_servers
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.repositories.sql.migrate import NewerDatabaseError, migrate_sqlite
 from easyml_server.repositories.sql.store import SqlStore, open_sqlite
@@ -87,9 +87,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 signer,
                 signer.jwks_path,
                 kept_warm=settings.model_servers,
-                max_rows=settings.max_predict_rows,
-                max_cells=settings.max_predict_cells,
-                max_arrow_bytes=settings.max_arrow_bytes,
+                limits=model_server_limits(settings),
                 clock=now,
             )
         )
@@ -216,6 +214,11 @@ async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts, folder: Dat
 def transport_limits(settings: Settings) -> TransportLimits:
     """The settings that limit calls."""
     return TransportLimits(**{field.name: getattr(settings, field.name) for field in fields(TransportLimits)})
+
+
+def model_server_limits(settings: Settings) -> ModelServerLimits:
+    """The settings that model servers keep to as well."""
+    return ModelServerLimits(**{field.name: getattr(settings, field.name) for field in fields(ModelServerLimits)})
 
 
 async def housekeeping(uploads: UploadService, store: SqlStore) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -45,19 +45,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelServerLimits:
-    """What model servers are told about the size of requests."""
+    """What model servers are told of the limits of calls; each value's setting is EASYML_ and its name in capitals."""
 
-    max_rows: int
-    max_cells: int
+    max_predict_rows: int
+    max_predict_cells: int
     max_arrow_bytes: int
+    max_message_bytes: int
+    max_predictions: int
+    default_deadline_seconds: float
 
     def arguments(self) -> list[str]:
-        """As options of the command."""
-        return [
-            f"--max-predict-rows={self.max_rows}",
-            f"--max-predict-cells={self.max_cells}",
-            f"--max-arrow-bytes={self.max_arrow_bytes}",
-        ]
+        """As options of the command, which have the same names."""
+        return [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self).items()]
 
 
 class _Served:
@@ -303,9 +302,7 @@ async def start_model_servers(
     jwks_path: Path,
     *,
     kept_warm: int,
-    max_rows: int,
-    max_cells: int,
-    max_arrow_bytes: int,
+    limits: ModelServerLimits,
     clock: Callable[[], datetime],
 ) -> AsyncIterator[LocalModelServers]:
     """Model servers on this machine; each starts when its model is first asked, and all are stopped at the end."""
@@ -313,7 +310,7 @@ async def start_model_servers(
         Identities(signer, clock),
         jwks_path,
         kept_warm,
-        ModelServerLimits(max_rows, max_cells, max_arrow_bytes),
+        limits,
         start_at_once=os.cpu_count() or 1,
     )
     try:

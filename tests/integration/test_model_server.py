@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -22,7 +23,7 @@ from grpc_status import rpc_status
 from easyml.v1 import prediction_service_pb2
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.deployers.identities import RENEW_AFTER, Identities
-from easyml_server.deployers.local import LocalModelServers, start_model_servers
+from easyml_server.deployers.local import LocalModelServers, ModelServerLimits, start_model_servers
 from easyml_server.domain.errors import InvalidInput, Unavailable
 from easyml_server.domain.users import Caller
 from easyml_server.ports.model_servers import ModelServerError, ServedModel
@@ -38,6 +39,14 @@ from tests.unit.serving.requests import a_row, rows
 CALLER = Caller(UUID("00000000-0000-4000-8000-000000000002"))
 SECRET = "EASYML_CANARY"
 GONE_SECONDS = 30
+LIMITS = ModelServerLimits(
+    max_predict_rows=100,
+    max_predict_cells=100_000,
+    max_arrow_bytes=1 << 20,
+    max_message_bytes=1 << 20,
+    max_predictions=16,
+    default_deadline_seconds=60,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +57,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def model_servers(folder: Path, kept_warm: int = 4, max_rows: int = 100) -> AsyncIterator[LocalModelServers]:
+async def model_servers(folder: Path, kept_warm: int = 4, **limits: int) -> AsyncIterator[LocalModelServers]:
     signer = Ed25519Signer(folder / "keys")
     async with start_model_servers(
         signer,
         signer.jwks_path,
         kept_warm=kept_warm,
-        max_rows=max_rows,
-        max_cells=100_000,
-        max_arrow_bytes=1 << 20,
+        limits=replace(LIMITS, **limits),
         clock=lambda: datetime.now(UTC),
     ) as servers:
         yield servers
@@ -134,11 +141,13 @@ async def test_the_first_call_starts_a_server_and_many_first_calls_start_one(tra
 async def test_an_error_of_the_model_server_passes_on_with_all_its_details(trained: Path, tmp_path: Path) -> None:
     model = a_model(trained)
     structlog.contextvars.clear_contextvars()
-    async with model_servers(tmp_path, max_rows=7) as servers:
+    async with model_servers(tmp_path, max_predict_rows=7, max_message_bytes=16_384) as servers:
         with structlog.contextvars.bound_contextvars(call_id="call-7"), pytest.raises(ModelServerError) as caught:
             await servers.predict(model, CALLER, request(model, beak=1), 60)
         with pytest.raises(ModelServerError) as too_many:
             await servers.predict(model, CALLER, request(model, 8), 60)
+        with pytest.raises(ModelServerError, match="EASYML_MAX_MESSAGE_BYTES"):
+            await servers.predict(model, CALLER, request(model, 200), 60)
     assert caught.value.code == code_pb2.INVALID_ARGUMENT
     assert "beak" in caught.value.message
     details = status_pb2.Status.FromString(dict(caught.value.trailers)["grpc-status-details-bin"])  # type: ignore[arg-type]
