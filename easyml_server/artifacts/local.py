@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from easyml_server.domain.disk import disk_errors, disk_full
+from easyml_server.domain.faults import fault_point
 
 
 class LocalArtifacts:
@@ -57,7 +58,8 @@ class LocalArtifacts:
     def new_work_path(self) -> Path:
         """An empty folder aside."""
         path = self._work / uuid4().hex
-        path.mkdir(mode=0o700)
+        with disk_errors():
+            path.mkdir(mode=0o700)
         return path
 
     async def publish(self, work_path: Path, final_path: Path) -> None:
@@ -95,16 +97,25 @@ def sync_folder(path: Path) -> None:
 def _publish(work_path: Path, final_path: Path) -> None:
     for file in work_path.rglob("*"):
         if file.is_file():
+            fault_point("publish.fsync")
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
     sync_folder(work_path)
     final_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fault_point("publish.rename")
     work_path.rename(final_path)
-    sync_folder(final_path.parent)
-    sync_folder(final_path.parent.parent)
+    try:
+        fault_point("publish.renamed")
+        sync_folder(final_path.parent)
+        sync_folder(final_path.parent.parent)
+    except OSError:
+        # Nobody is told of it, so nobody would ever remove it.
+        _remove(final_path)
+        raise
 
 
 def _remove(path: Path) -> int:
+    fault_point("files.remove")
     freed = _size(path)
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -5,9 +5,11 @@ Every file is flushed to disk, and so is the folder; whoever called can publish 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,7 @@ from sklearn.pipeline import Pipeline
 
 from easyml_server.domain.algorithms import Algorithm
 from easyml_server.domain.experiments import FailureReason
+from easyml_server.domain.faults import fault_point
 from easyml_server.domain.manifest import MANIFEST_FILENAME, dump_manifest
 from easyml_server.domain.models import Artifact, ArtifactFormat, ModelManifest, Parity, Signature
 from easyml_server.ml import graphs
@@ -60,7 +63,7 @@ def export_model(model: FittedModel, folder: Path, max_bytes: int) -> ModelManif
     if graph is not None and stored.size_bytes + len(graph) > max_bytes:
         graph, parity = None, replace(parity, proved=False, cause="Pipeline and graph together would be too large.")
     if graph is not None:
-        (folder / ONNX_FILENAME).write_bytes(graph)
+        _write(folder / ONNX_FILENAME, graph)
         artifacts.append(_artifact(ArtifactFormat.ONNX, folder / ONNX_FILENAME))
     manifest = ModelManifest(
         task=model.algorithm.task,
@@ -72,9 +75,9 @@ def export_model(model: FittedModel, folder: Path, max_bytes: int) -> ModelManif
         library_versions=library_versions(model.algorithm),
         input_example=model.input_example,
     )
-    (folder / MANIFEST_FILENAME).write_text(dump_manifest(manifest), encoding="utf-8")
-    _flush(folder / MANIFEST_FILENAME)
-    _flush(folder)
+    _write(folder / MANIFEST_FILENAME, dump_manifest(manifest).encode())
+    with _disk_failures():
+        _flush(folder)
     return manifest
 
 
@@ -146,7 +149,10 @@ def _module_version(name: str) -> str:
 
 def _write_pipeline(pipeline: Pipeline, folder: Path, max_bytes: int) -> Artifact:
     path = folder / SKOPS_FILENAME
-    skops.io.dump(pipeline, path)
+    with _disk_failures():
+        fault_point("model.write")
+        skops.io.dump(pipeline, path)
+        _flush(path)
     _check_trusted(path)
     artifact = _artifact(ArtifactFormat.SKOPS, path)
     if artifact.size_bytes > max_bytes:
@@ -166,13 +172,33 @@ def _check_trusted(path: Path) -> None:
 
 
 def _artifact(format: ArtifactFormat, path: Path) -> Artifact:
-    _flush(path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(format, path.name, path.stat().st_size, sha256)
 
 
+def _write(path: Path, content: bytes) -> None:
+    with _disk_failures():
+        fault_point("model.write")
+        path.write_bytes(content)
+        _flush(path)
+
+
+@contextmanager
+def _disk_failures() -> Iterator[None]:
+    """A disk that fails is no defect of ours; that it is full is known by its number where failures are made."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise Refused(
+            FailureReason.DISK_FULL, "The disk could not be written (an input/output error); look after it."
+        ) from error
+
+
 def _flush(path: Path) -> None:
+    fault_point("model.fsync")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

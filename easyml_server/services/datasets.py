@@ -25,9 +25,9 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.ports.tables import TableReader
+from easyml_server.services.converting import ORIGINAL_FILE, TABLE_FILE
 from easyml_server.services.masks import check_mask
 from easyml_server.services.projects import checked_name
-from easyml_server.services.uploads import ORIGINAL_FILE, TABLE_FILE
 
 FIELDS = ("name", "description", "labels", "columns")
 DEFAULT_PREVIEW_ROWS = 20

@@ -1,4 +1,4 @@
-"""Runs queued trainings: claims them, hands each to the trainer, and writes down how it ended, once."""
+"""Runs queued trainings: claims them, hands each to the trainer, and takes up what a crash cut off."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
+from easyml_server.domain.datasets import DatasetVersion
 from easyml_server.domain.errors import EasyMLError, Stale
-from easyml_server.domain.events import EventBody, Finished, LogLevel, LogLine, StateChanged, WarningRaised
+from easyml_server.domain.events import StateChanged, WarningRaised
 from easyml_server.domain.experiments import (
     Experiment,
     Failure,
@@ -22,16 +23,16 @@ from easyml_server.domain.experiments import (
     TrainingState,
     TrainingWarning,
 )
+from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import Limits
-from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.sessions import TrainingSession
-from easyml_server.domain.training import Outcome, Report, SplitMade, TrainingFailed, TrainingJob, TrainingSucceeded
+from easyml_server.domain.training import Outcome, Report, SplitMade, TrainingFailed, TrainingJob
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.ports.trainer import Trainer
+from easyml_server.services.converting import TABLE_FILE
 from easyml_server.services.events import EventHub, TrainingLog
-from easyml_server.services.recorder import RECORD_RUN
-from easyml_server.services.uploads import TABLE_FILE
+from easyml_server.services.outcomes import Ending, OutcomeWriter, as_new, cut_off_events, disk_failure, ended
 
 POLL_SECONDS = 2.0
 """How often the queue is looked at when nobody wakes us."""
@@ -60,7 +61,7 @@ class TrainingDispatcher:
         self._hub = hub
         self._limits = limits
         self._clock = clock
-        self._recorded = recorded
+        self._outcomes = OutcomeWriter(store, artifacts, clock, recorded)
         self._wanted = asyncio.Event()
         self._running: dict[UUID, _Run] = {}
         self._stopping = False
@@ -105,6 +106,7 @@ class TrainingDispatcher:
     async def stop(self) -> None:
         """Stop all runs; their trainings are queued again, for the next server."""
         self._stopping = True
+        self._outcomes.stop()
         runs = list(self._running.values())
         for run in runs:
             run.cancel()
@@ -116,28 +118,29 @@ class TrainingDispatcher:
             experiment = await work.experiments.claim(self._clock(), projects, self._limits.trainings_per_project)
             if experiment is None:
                 return False
+            # All that the run needs is read now: were the database away later, nobody would run what was claimed.
+            version = await work.datasets.get_version(experiment.spec.dataset_version_id)
             session = await work.experiments.find_session(experiment.id)
             await work.commit()
-        run = _Run(experiment)
+        fault_point("training.claimed")
+        run = _Run(experiment, version)
         self._running[experiment.id] = run
         run.start(self._train(run, session or TrainingSession(experiment.id, experiment.state)))
         return True
 
     async def _train(self, run: _Run, session: TrainingSession) -> None:
         experiment = run.experiment
-        work_path = self._artifacts.new_work_path()
         try:
             with self._hub.use(experiment.id) as feed:
-                training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
-                run.log = training_log
+                run.log = training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
                 training_log.add(StateChanged(TrainingState.RUNNING))
                 writer = asyncio.create_task(training_log.run())
                 try:
-                    outcome = await self._outcome(run, training_log, work_path)
+                    outcome = await self._outcome(run, training_log)
                 finally:
                     training_log.stop()
                     await writer
-                await self._write_down(run, training_log, outcome, work_path)
+                await self._write_down(run, outcome, training_log)
         except Stale:
             log.warning("training_taken_over", experiment_id=str(experiment.id))
         except Exception:
@@ -145,10 +148,18 @@ class TrainingDispatcher:
             log.exception("training_not_written_down", experiment_id=str(experiment.id))
         finally:
             del self._running[experiment.id]
-            await self._artifacts.remove(work_path)
+            if run.work_path is not None:
+                await self._artifacts.remove(run.work_path)
             self.wake()
 
-    async def _outcome(self, run: _Run, training_log: TrainingLog, work_path: Path) -> Outcome | None:
+    async def _write_down(self, run: _Run, outcome: Outcome | None, training_log: TrainingLog) -> None:
+        experiment = replace(run.experiment, warnings=tuple(run.warnings))
+        if outcome is None and self._stopping and not run.by_user:
+            await self._outcomes.put_back(experiment, training_log)
+        else:
+            await self._outcomes.write(experiment, outcome, training_log, run.work_path)
+
+    async def _outcome(self, run: _Run, training_log: TrainingLog) -> Outcome | None:
         """How the training ended; None if it was stopped, by its user or with the server."""
 
         def report(report: Report) -> None:
@@ -164,7 +175,11 @@ class TrainingDispatcher:
                 run.warnings.append(report.warning)
             training_log.add(report)
 
-        job = await self._job(run.experiment, work_path)
+        try:
+            run.work_path = self._artifacts.new_work_path()
+        except EasyMLError as error:
+            return TrainingFailed(disk_failure(error))
+        job = self._job(run.experiment, run.version, run.work_path)
         run.training = asyncio.create_task(self._trainer.train(job, report))
         if run.cancelled:
             run.training.cancel()
@@ -182,9 +197,7 @@ class TrainingDispatcher:
                 )
             )
 
-    async def _job(self, experiment: Experiment, work_path: Path) -> TrainingJob:
-        async with self._store.read() as work:
-            version = await work.datasets.get_version(experiment.spec.dataset_version_id)
+    def _job(self, experiment: Experiment, version: DatasetVersion, work_path: Path) -> TrainingJob:
         table = self._artifacts.dataset_path(experiment.project_id, version.id) / TABLE_FILE
         return TrainingJob(
             experiment_id=experiment.id,
@@ -197,99 +210,24 @@ class TrainingDispatcher:
             log_line_bytes=self._limits.log_line_bytes,
         )
 
-    async def _write_down(self, run: _Run, training_log: TrainingLog, outcome: Outcome | None, work_path: Path) -> None:
-        match outcome:
-            case TrainingSucceeded():
-                await self._succeed(run, training_log, outcome, work_path)
-            case TrainingFailed(failure=failure):
-                await self._end(run, training_log, TrainingState.FAILED, failure)
-            case None if self._stopping and not run.by_user:
-                await self._put_back(run, training_log)
-            case None:
-                await self._end(run, training_log, TrainingState.CANCELLED)
-
-    async def _succeed(self, run: _Run, training_log: TrainingLog, outcome: TrainingSucceeded, work_path: Path) -> None:
-        version = _model_version(run.experiment, outcome, self._clock())
-        final_path = self._artifacts.model_path(version.project_id, version.id)
-        try:
-            await self._artifacts.publish(work_path, final_path)
-        except EasyMLError as error:
-            failure = Failure(FailureKind.SYSTEM, FailureReason.DISK_FULL, error.message)
-            await self._end(run, training_log, TrainingState.FAILED, failure)
-            return
-        run.experiment = replace(
-            run.experiment,
-            metrics=outcome.metrics,
-            confusion_matrices=outcome.confusion_matrices,
-            model_version_id=version.id,
-        )
-        try:
-            await self._end(run, training_log, TrainingState.SUCCEEDED, version=version)
-        except EasyMLError:
-            await self._artifacts.remove(final_path)
-            raise
-
-    async def _end(
-        self,
-        run: _Run,
-        training_log: TrainingLog,
-        state: TrainingState,
-        failure: Failure | None = None,
-        version: ModelVersion | None = None,
-    ) -> None:
-        """Write the outcome with its last events in one transaction."""
-        now = self._clock()
-        ended = replace(
-            run.experiment,
-            state=state,
-            failure=failure,
-            warnings=tuple(run.warnings),
-            end_time=now,
-            update_time=now,
-            etag=uuid4().hex,
-        )
-        async with self._store.begin() as work:
-            if version is not None:
-                await work.models.add_version(version)
-            bodies = (
-                StateChanged(state),
-                Finished(state, ended.metrics, ended.model_version_id, failure),
-            )
-            events = await training_log.finish(work, *bodies)
-            await work.experiments.save(ended)
-            await work.outbox.add(RECORD_RUN, ended.id, now)
-            await work.commit()
-        training_log.publish(events)
-        self._recorded()
-
-    async def _put_back(self, run: _Run, training_log: TrainingLog) -> None:
-        """Queue it again for the next server."""
-        queued = _as_new(run.experiment, self._clock())
-        async with self._store.begin() as work:
-            events = await training_log.finish(work, *_cut_off_events())
-            await work.experiments.save(queued)
-            await work.commit()
-        training_log.publish(events)
-
     async def _requeue(self, experiment: Experiment) -> None:
-        await self._outside_a_run(experiment, _as_new(experiment, self._clock()), _cut_off_events())
+        await self._outside_a_run(Ending(as_new(experiment, self._clock()), cut_off_events()))
 
     async def _end_without_run(
         self, experiment: Experiment, state: TrainingState, failure: Failure | None = None
     ) -> None:
-        now = self._clock()
-        ended = replace(experiment, state=state, failure=failure, end_time=now, update_time=now, etag=uuid4().hex)
-        events = (StateChanged(state), Finished(state, failure=failure))
-        await self._outside_a_run(experiment, ended, events)
+        await self._outside_a_run(ended(experiment, state, self._clock(), failure))
 
-    async def _outside_a_run(self, experiment: Experiment, changed: Experiment, bodies: tuple[EventBody, ...]) -> None:
+    async def _outside_a_run(self, ending: Ending) -> None:
+        experiment = ending.experiment
         with self._hub.use(experiment.id) as feed:
             async with self._store.begin() as work:
                 session = await work.experiments.find_session(experiment.id)
                 session = session or TrainingSession(experiment.id, experiment.state)
                 training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
-                events = await training_log.finish(work, *bodies)
-                await work.experiments.save(changed)
+                training_log.end(ending.last_events)
+                events = await training_log.store_pending(work)
+                await work.experiments.save(experiment)
                 await work.commit()
             training_log.publish(events)
 
@@ -310,8 +248,10 @@ class TrainingDispatcher:
 class _Run:
     """One training that runs here."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, version: DatasetVersion) -> None:
         self.experiment = experiment
+        self.version = version
+        self.work_path: Path | None = None
         self.warnings: list[TrainingWarning] = []
         self.training: asyncio.Task[Outcome] | None = None
         self.log: TrainingLog | None = None
@@ -343,51 +283,9 @@ class _Run:
             await self._task
 
 
-def _as_new(experiment: Experiment, now: datetime) -> Experiment:
-    return replace(
-        experiment,
-        state=TrainingState.QUEUED,
-        metrics=(),
-        confusion_matrices=(),
-        train_rows=0,
-        test_rows=0,
-        split_sha256="",
-        start_time=None,
-        update_time=now,
-        etag=uuid4().hex,
-    )
-
-
-def _cut_off_events() -> tuple[EventBody, ...]:
-    text = "The server was stopped while this ran; it is queued again and starts from the beginning."
-    return LogLine(LogLevel.WARNING, text), StateChanged(TrainingState.QUEUED)
-
-
 def _stopped_too_often() -> Failure:
     return Failure(
         FailureKind.SYSTEM,
         FailureReason.SERVER_STOPPED,
         f"The server was stopped {MAX_ATTEMPTS} times while this ran; start it again when the server runs steadily.",
-    )
-
-
-def _model_version(experiment: Experiment, outcome: TrainingSucceeded, now: datetime) -> ModelVersion:
-    return ModelVersion(
-        id=uuid4(),
-        project_id=experiment.project_id,
-        model_id=uuid4(),
-        model_name=experiment.spec.model_name,
-        version=0,
-        description="",
-        labels={},
-        experiment_id=experiment.id,
-        dataset_version_id=experiment.spec.dataset_version_id,
-        hyperparameters=experiment.spec.hyperparameters,
-        primary_metric=experiment.spec.objective.metric,
-        metrics=outcome.metrics,
-        manifest=outcome.manifest,
-        creator_id=experiment.creator_id,
-        create_time=now,
-        update_time=now,
-        etag=uuid4().hex,
     )

@@ -19,6 +19,7 @@ import structlog
 from easyml_server.domain.errors import LimitReached, Reason, Unavailable
 from easyml_server.domain.events import EventBody, Finished, TrainingEvent
 from easyml_server.domain.experiments import Experiment
+from easyml_server.domain.faults import fault_point
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.ports.store import Store, UnitOfWork
 
@@ -122,16 +123,36 @@ class TrainingLog:
         self._feed = feed
         self._experiment = experiment
         self._clock = clock
+        self._latest = experiment.start_time or clock()
         self._sequence = experiment.last_sequence
         self._pending: list[TrainingEvent] = []
         self._wanted = asyncio.Event()
         self._writing = asyncio.Lock()
         self._stopping = False
+        self._ended = False
         self.session = session
+
+    @property
+    def pending(self) -> Sequence[TrainingEvent]:
+        """What is queued, and not known to be stored."""
+        return tuple(self._pending)
+
+    def now(self) -> datetime:
+        """The time of the next event: a clock that is set back puts no event before another."""
+        self._latest = max(self._latest, self._clock())
+        return self._latest
+
+    def end(self, bodies: Sequence[EventBody]) -> None:
+        """Queue the last events; nothing comes after them."""
+        for body in bodies:
+            self.add(body)
+        self._ended = True
 
     def add(self, body: EventBody) -> None:
         """Queue an event for the next group."""
-        now = self._clock()
+        if self._ended:
+            return
+        now = self.now()
         self._sequence += 1
         self._pending.append(TrainingEvent(self._experiment.id, self._sequence, now, body))
         self.session = self.session.after(body, now)
@@ -160,17 +181,12 @@ class TrainingLog:
             if not stored:
                 return
             await work.commit()
+            fault_point("training.events")
             self.publish(stored)
-
-    async def finish(self, work: UnitOfWork, *bodies: EventBody) -> Sequence[TrainingEvent]:
-        """Queue the last events and store all in a unit of work of the caller, who commits and then publishes."""
-        for body in bodies:
-            self.add(body)
-        return await self.store_pending(work)
 
     async def store_pending(self, work: UnitOfWork) -> Sequence[TrainingEvent]:
         """Store what is queued in a unit of work; the caller commits and then publishes."""
-        events = tuple(self._pending)
+        events = self.pending
         self._wanted.clear()
         if events:
             await work.experiments.add_events(events, self.session, self._experiment.fencing)
@@ -236,6 +252,6 @@ class Watcher:
         session = session or TrainingSession(experiment_id, experiment.state)
         remaining = None
         if session.progress and experiment.start_time is not None:
-            elapsed = (now - experiment.start_time).total_seconds()
+            elapsed = max(0.0, (now - experiment.start_time).total_seconds())
             remaining = elapsed * (1 - session.progress) / session.progress
         return Heartbeat(now, session, experiment.queue_position, remaining)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from easyml_server.domain.disk import disk_errors
-from easyml_server.domain.errors import LimitReached
+from easyml_server.domain.errors import EasyMLError
+from easyml_server.domain.faults import fault_point
 
 BATCH_BYTES = 2 << 20
 
@@ -43,7 +45,7 @@ class Receiver:
             try:
                 with disk_errors():
                     await asyncio.to_thread(_sync, self._file)
-            except (OSError, LimitReached):
+            except (OSError, EasyMLError):
                 # Never tried again: the system may have dropped the pages that it could not write.
                 self.received = self._synced
                 raise
@@ -54,7 +56,7 @@ class Receiver:
         batch, self._batch, self._batched = self._batch, [], 0
         if not batch:
             return
-        writing = asyncio.ensure_future(asyncio.to_thread(self._file.writelines, batch))
+        writing = asyncio.ensure_future(asyncio.to_thread(_write, self._file, batch))
         try:
             with disk_errors():
                 await asyncio.shield(writing)
@@ -75,6 +77,12 @@ def open_at(path: Path, offset: int) -> BinaryIO:
     return file
 
 
+def _write(file: BinaryIO, batch: Sequence[bytes]) -> None:
+    fault_point("upload.write")
+    file.writelines(batch)
+
+
 def _sync(file: BinaryIO) -> None:
     file.flush()
+    fault_point("upload.fsync")
     os.fsync(file.fileno())

@@ -13,6 +13,7 @@ import structlog
 from easyml_server.domain.errors import EasyMLError, NotFound
 from easyml_server.domain.events import FoldCompleted, IterationCompleted, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.faults import fault_point
 from easyml_server.domain.projects import Project
 from easyml_server.domain.sessions import MlflowRun
 from easyml_server.ports.artifacts import ArtifactStore
@@ -96,6 +97,7 @@ class RunRecorder:
         recorded = await self._tracker.record(
             self._record_of(experiment, config.mlflow_experiment or default_experiment(project), events)
         )
+        fault_point("outbox.recorded")
         run = MlflowRun(
             experiment_id=experiment.id,
             tracking_uri=recorded.tracking_uri,

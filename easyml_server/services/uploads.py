@@ -8,17 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from easyml_server.domain.datasets import (
-    Conversion,
-    ConvertedTable,
-    Dataset,
-    DatasetVersion,
-    FileFormat,
-    Upload,
-    UploadState,
-)
+from easyml_server.domain.datasets import Dataset, FileFormat, Upload, UploadState
 from easyml_server.domain.disk import disk_errors
 from easyml_server.domain.errors import (
     AlreadyExists,
@@ -30,17 +22,17 @@ from easyml_server.domain.errors import (
     Unavailable,
     WrongState,
 )
+from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tables import TableReader
+from easyml_server.services.converting import UploadConverter
 from easyml_server.services.projects import checked_name
 from easyml_server.services.receiving import Receiver, open_at
 
 SYNC_BYTES = 8 << 20
-TABLE_FILE = "table.parquet"
-ORIGINAL_FILE = "original"
 ENDINGS = {
     ".csv": FileFormat.CSV,
     ".tsv": FileFormat.CSV,
@@ -101,7 +93,7 @@ class UploadService:
     ) -> None:
         self._store = store
         self._artifacts = artifacts
-        self._tables = tables
+        self._converter = UploadConverter(store, artifacts, tables, limits, clock)
         self._limits = limits
         self._clock = clock
         self._receiving: set[tuple[UUID, UUID]] = set()
@@ -170,6 +162,7 @@ class UploadService:
                 await self._check_new(work, new, stated.offset)
                 await work.datasets.put_upload(new)
                 await work.commit()
+                fault_point("upload.opened")
                 return new
         _check_same(found, new)
         if found.state is UploadState.FAILED and found.failure is not None:
@@ -231,7 +224,7 @@ class UploadService:
                     Reason.CHECKSUM_MISMATCH,
                     {"received_bytes": str(received.received_bytes)},
                 )
-            return await self._finish(caller, received)
+            return await self._converter.finish(caller, received)
         except InvalidInput as error:
             if error.reason is not Reason.CHECKSUM_MISMATCH or "received_bytes" not in error.metadata:
                 await self._fail(upload, error)
@@ -295,92 +288,10 @@ class UploadService:
             )
 
     async def _save_progress(self, upload: Upload, received: int) -> Upload:
+        fault_point("upload.synced")
         upload = replace(upload, received_bytes=received, expire_time=self._expire_time())
         await self._put(upload)
         return upload
-
-    async def _finish(self, caller: Caller, upload: Upload) -> Dataset:
-        upload = replace(await self._check_sha256(upload), state=UploadState.CONVERTING)
-        await self._put(upload)
-        async with self._store.read() as work:
-            config = await work.projects.get_config(upload.project_id)
-        work_path = self._artifacts.new_work_path()
-        try:
-            table = await self._tables.convert(
-                Conversion(
-                    source=str(self._path(upload)),
-                    format=upload.format,
-                    options=upload.read_options,
-                    target=str(work_path / TABLE_FILE),
-                    limits=self._limits.table,
-                )
-            )
-            return await self._publish(caller, upload, table, work_path, keep_original=config.keep_original_files)
-        finally:
-            await self._artifacts.remove(work_path)
-
-    async def _publish(
-        self, caller: Caller, upload: Upload, table: ConvertedTable, work_path: Path, *, keep_original: bool
-    ) -> Dataset:
-        dataset = self._dataset(upload, table, keep_original=keep_original)
-        if keep_original:
-            # A link, not a move: until the row commits, a crash must find the upload's bytes where they were.
-            await asyncio.to_thread((work_path / ORIGINAL_FILE).hardlink_to, self._path(upload))
-        final_path = self._artifacts.dataset_path(upload.project_id, dataset.current.id)
-        await self._artifacts.publish(work_path, final_path)
-        try:
-            async with self._store.begin() as work:
-                await work.projects.get(upload.project_id, caller)
-                await work.datasets.add(dataset)
-                await work.datasets.put_upload(replace(upload, state=UploadState.COMPLETED, dataset_id=dataset.id))
-                await work.commit()
-        except EasyMLError:
-            await self._artifacts.remove(final_path)
-            raise
-        await self._artifacts.remove(self._path(upload))
-        return dataset
-
-    def _dataset(self, upload: Upload, table: ConvertedTable, *, keep_original: bool) -> Dataset:
-        now = self._clock()
-        dataset_id = uuid4()
-        version = DatasetVersion(
-            id=uuid4(),
-            dataset_id=dataset_id,
-            project_id=upload.project_id,
-            version=1,
-            filename=upload.filename,
-            format=upload.format,
-            size_bytes=upload.size_bytes,
-            sha256=upload.sha256,
-            stored_bytes=table.stored_bytes,
-            stored_sha256=table.stored_sha256,
-            schema=table.schema,
-            warnings=table.warnings,
-            keeps_original=keep_original,
-            create_time=now,
-        )
-        return Dataset(
-            id=dataset_id,
-            project_id=upload.project_id,
-            name=upload.name,
-            description=upload.description,
-            labels=upload.labels,
-            creator_id=upload.user_id,
-            create_time=now,
-            update_time=now,
-            etag=uuid4().hex,
-            current=version,
-        )
-
-    async def _check_sha256(self, upload: Upload) -> Upload:
-        found = await self._artifacts.sha256(self._path(upload))
-        if upload.sha256 and found != upload.sha256:
-            raise InvalidInput.at(
-                "header.sha256",
-                "The bytes that came do not have the SHA-256 of the header; upload the file again.",
-                Reason.CHECKSUM_MISMATCH,
-            )
-        return replace(upload, sha256=found)
 
     async def _fail(self, upload: Upload, error: EasyMLError) -> None:
         await self._put(replace(upload, state=UploadState.FAILED, failure=(error.reason.value, error.message)))

@@ -46,6 +46,7 @@ class Refused:
     reason: Reason
     metadata: dict[str, str]
     violations: tuple[Violation, ...] = ()
+    retry_after: float | None = None
     type: Literal["refused"] = "refused"
 
 
@@ -163,7 +164,9 @@ def decode_preview(message: bytes) -> Preview:
 
 def encode_failure(error: EasyMLError) -> bytes:
     """An error of the domain."""
-    refused = Refused(type(error).__name__, error.message, error.reason, error.metadata, error.violations)
+    refused = Refused(
+        type(error).__name__, error.message, error.reason, error.metadata, error.violations, error.retry_after
+    )
     return _encode(_FAILED, refused)
 
 
@@ -180,7 +183,13 @@ def decode_failure(message: bytes) -> EasyMLError | Crashed:
     kind = getattr(errors, failed.error, None)
     if not (isinstance(kind, type) and issubclass(kind, EasyMLError)):
         kind = InvalidInput
-    return kind(failed.message, failed.reason, metadata=failed.metadata, violations=failed.violations)
+    return kind(
+        failed.message,
+        failed.reason,
+        metadata=failed.metadata,
+        violations=failed.violations,
+        retry_after=failed.retry_after,
+    )
 
 
 def _column(name: str, storage_type: str, values: list[Any], null_positions: list[int]) -> ColumnValues:

@@ -18,12 +18,13 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from easyml_server.domain.errors import Unavailable
+from easyml_server.domain.faults import FAULT_VARIABLE
 from easyml_server.trainers.channel import LENGTH
 
 MAX_MESSAGE_BYTES = 64 << 20
 _STOP_SECONDS = 5.0
 _WARM_UP_SECONDS = 120.0
-_KEPT_VARIABLES = ("PATH", "TMPDIR")
+_KEPT_VARIABLES = ("PATH", "TMPDIR", FAULT_VARIABLE)
 _log = logging.getLogger(__name__)
 
 

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, Reason
+from easyml_server.domain.disk import FULL, disk_broken, disk_full
+from easyml_server.domain.errors import EasyMLError, InvalidInput, Reason
 from easyml_server.domain.events import IterationCompleted
 from easyml_server.domain.experiments import Failure, FailureKind, FailureReason
+from easyml_server.domain.faults import fault_point
 from easyml_server.domain.training import Outcome, Report, TrainingFailed, TrainingJob
 from easyml_server.trainers import codec
 from easyml_server.trainers.channel import Channel
@@ -53,7 +55,11 @@ def convert(channel: Channel) -> None:
     def work(message: bytes) -> bytes:
         from easyml_server.ml import tables
 
-        return codec.encode_converted(tables.convert(codec.decode_conversion(message)))
+        conversion = codec.decode_conversion(message)
+        fault_point("converter.write")
+        converted = codec.encode_converted(tables.convert(conversion))
+        fault_point("converter.written")
+        return converted
 
     _answer(channel, work)
 
@@ -93,7 +99,7 @@ def _outcome(job: TrainingJob, report: Callable[[Report], None]) -> Outcome:
     except MemoryError:
         return _failed(FailureReason.OUT_OF_MEMORY, "The training needed more memory than the worker could get.")
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in FULL:
             raise
         return _failed(FailureReason.DISK_FULL, "The disk was full while the model was written.")
 
@@ -138,7 +144,7 @@ def _failure(error: Exception) -> bytes:
         return codec.encode_failure(error)
     if isinstance(error, MemoryError):
         return codec.encode_failure(_too_large("EASYML_CONVERTER_MEMORY_BYTES", "memory", resource.RLIMIT_AS))
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and error.errno in (*FULL, errno.EIO):
         return codec.encode_failure(_of_the_system(error))
     # The server writes the place to its log.
     return codec.encode_crash(_crash(error))
@@ -153,13 +159,10 @@ def _too_large(limit: str, what: str, kind: int) -> InvalidInput:
     )
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 def _of_the_system(error: OSError) -> EasyMLError:
     if error.errno == errno.EFBIG:
         return _too_large("EASYML_CONVERTER_FILE_BYTES", "space", resource.RLIMIT_FSIZE)
-    return LimitReached("The disk is full; free some space and try again.", Reason.DISK_FULL)
+    return disk_broken() if error.errno == errno.EIO else disk_full()
 
 
 def _crash(error: Exception) -> codec.Crashed:

@@ -12,7 +12,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from easyml_server.domain.disk import FULL, disk_full
 from easyml_server.domain.errors import LimitReached, Reason, Unavailable
+from easyml_server.domain.faults import fault_point
 from easyml_server.repositories.documents.sql import SqlDocuments
 from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
 from easyml_server.repositories.sql.experiments import SqlExperimentRepository
@@ -49,6 +51,10 @@ class SqlUnitOfWork:
 
     async def commit(self) -> None:
         """Make everything durable."""
+        try:
+            fault_point("database.commit")
+        except OSError as error:
+            raise OperationalError("COMMIT", None, error) from error
         await self._session.commit()
 
 
@@ -96,14 +102,20 @@ async def _translated() -> AsyncIterator[None]:
 
 
 def _meaning(error: DBAPIError) -> Exception:
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
-        return LimitReached("The server's disk is full; free some space and try again.", Reason.DISK_FULL)
+    if _is_full(error.orig):
+        return disk_full()
     return Unavailable(
         "The database cannot be used just now; try again.",
         retry_after=RETRY_SECONDS,
         metadata={"part": "database"},
     )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return bool(code & 0xFF == sqlite3.SQLITE_FULL)
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def open_sqlite(path: str) -> SqlStore:
