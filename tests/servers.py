@@ -191,12 +191,12 @@ class _SignedChannel:
 class Client:
     """A caller: the stubs of all services, with its credentials."""
 
-    def __init__(self, address: str, token: str | None = None) -> None:
+    def __init__(self, address: str, token: str | None = None, *options: tuple[str, int]) -> None:
         self.address = address
         self.token = token
         # Service configurations are off: tests see each answer, not what a retry makes of it.
-        options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-        self.channel = grpc.insecure_channel(address, options=options)
+        plain = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.insecure_channel(address, options=[*plain, *options])
         signed: Any = _SignedChannel(self.channel, token)
         self.auth: Any = auth_service_pb2_grpc.AuthServiceStub(signed)
         self.projects: Any = project_service_pb2_grpc.ProjectServiceStub(signed)

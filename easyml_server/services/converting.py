@@ -42,6 +42,7 @@ class UploadConverter:
 
     async def finish(self, caller: Caller, upload: Upload) -> Dataset:
         """Make the dataset. Any error leaves the upload as it was received, and nothing of the dataset."""
+        fault_point("upload.received")
         upload = replace(await self._check_sha256(upload), state=UploadState.CONVERTING)
         await self._put(upload)
         async with self._store.read() as work:

@@ -1,27 +1,26 @@
-"""Stories of a server that is killed at random moments, and of what must be true afterwards."""
+"""Stories of a server that is killed, and of what must be true afterwards."""
 
 from __future__ import annotations
 
 import random
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import grpc
 
-from easyml.v1 import dataset_service_pb2, experiment_pb2, training_service_pb2
+from easyml.v1 import dataset_pb2, dataset_service_pb2, experiment_pb2, training_service_pb2
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
+from tests.faults.consistency import check_consistent, check_no_process
+from tests.faults.plan import FaultPlan, until
 from tests.servers import Client, ServerProcess, refusal_of
 
-ROWS = 200_000
-CHUNK = 256 * 1024
 ENDED = (experiment_pb2.TRAINING_STATE_SUCCEEDED, experiment_pb2.TRAINING_STATE_FAILED)
+CUT_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 @dataclass
@@ -29,60 +28,161 @@ class Kill:
     """One kill and what came of it."""
 
     story: str
-    seconds: float
+    stage: str = ""
     outcome: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: so long after a stage began."""
+
+    stage: str
+    seconds: float
+
+
+class Story:
+    """Something that is cut off by the death of its server, and must come to its end all the same."""
+
+    name: ClassVar[str]
+    stages: ClassVar[Mapping[str, str]]
+    """The stages in order, each with the point that begins it."""
+    last: ClassVar[str]
+    """The point that ends the last stage."""
+
+    def __init__(self, server: ServerProcess, plan: FaultPlan) -> None:
+        self.server = server
+        self.plan = plan
+        with self.client() as client:
+            self.project_id = a_project_of(client)
+            self.prepare(client)
+
+    def client(self) -> Client:
+        return Client(self.server.address, self.server.key)
+
+    def prepare(self, client: Client, /) -> None:
+        """What the story needs beside a project."""
+
+    def undisturbed(self) -> None:
+        """The story without a fault."""
+        raise NotImplementedError
+
+    def cut_off_by(self, striking: AbstractContextManager[None]) -> Kill:
+        """The story with a death in it, and what comes after that."""
+        raise NotImplementedError
+
+    def moments(self, count: int, seed: int) -> Sequence[Moment]:
+        """Random moments, as many in each stage, whatever share of the time a stage has."""
+        self.plan.arm()
+        self.undisturbed()
+        self.plan.wait_for(self.last)
+        began: dict[str, float] = {}
+        for seconds, point in self.plan.times:
+            began.setdefault(point, seconds)
+        borders = [*(began[point] for point in self.stages.values()), began[self.last]]
+        longest = {stage: borders[index + 1] - borders[index] for index, stage in enumerate(self.stages)}
+        draw = random.Random(seed)
+        chosen = [stage for _ in range(count) for stage in longest][:count]
+        draw.shuffle(chosen)
+        return [Moment(stage, draw.uniform(0, longest[stage])) for stage in chosen]
+
+    def killed_at(self, moment: Moment) -> Kill:
+        """The server is killed from outside at a moment."""
+        self.plan.arm()
+        kill = self.cut_off_by(killed_after(self.server, self.plan, self.stages[moment.stage], moment.seconds))
+        kill.details["aimed_at"] = f"{moment.stage} + {moment.seconds:.3f} s"
+        return kill
+
+    def killed_by(self, point: str) -> Kill:
+        """The server kills itself at a named point."""
+        return self.cut_off_by(killed_by_itself(self.server, self.plan, point))
+
+    def struck(self) -> str:
+        """The stage in which the death came, by the points that were passed before it."""
+        passed = set(self.plan.points)
+        begun = [stage for stage, point in self.stages.items() if point in passed]
+        return begun[-1] if begun else "before"
+
+
 @contextmanager
-def killed_after(server: ServerProcess, seconds: float) -> Iterator[None]:
-    """The server is killed this long after the block began; the block ends when it and its children are gone."""
-    timer = threading.Timer(seconds, server.kill)
-    timer.start()
+def killed_after(server: ServerProcess, plan: FaultPlan, point: str, seconds: float) -> Iterator[None]:
+    """The server is killed this long after it passed a point; the block ends when it and its children are gone."""
+
+    def kill() -> None:
+        plan.wait_for(point)
+        time.sleep(seconds)
+        server.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     try:
         yield
     finally:
-        timer.join()
+        killer.join()
+    assert server.process is None, "the server was not killed"
+    check_no_process(server.data)
 
 
-def seconds_of(action: Callable[[], Any]) -> float:
-    """How long something takes when nobody disturbs it."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
+@contextmanager
+def killed_by_itself(server: ServerProcess, plan: FaultPlan, fault: str) -> Iterator[None]:
+    """The server kills itself in this block, which ends when it and its children are gone."""
+    plan.arm(fault)
+    yield
+    code = server.ended()
+    assert code == -9, f"the server was not killed at {fault}: {code}"
+    check_no_process(server.data)
+    plan.path.write_text("")
 
 
-class Uploads:
+class Uploads(Story):
     """Uploads that are cut off and continued."""
 
-    def __init__(self, server: ServerProcess) -> None:
-        self._server = server
-        self._content = a_table(ROWS)
-        with self._client() as client:
-            self._project_id = a_project_of(client)
-            self.longest = seconds_of(lambda: upload(client, self._project_id, self._content))
+    name = "upload"
+    stages: ClassVar[Mapping[str, str]] = {
+        "receiving": "upload.opened",
+        "converting": "upload.received",
+        "publishing": "upload.converted",
+    }
+    last = "upload.committed"
+    # So large that a part is safe before the rest has come; in chunks so small that receiving takes its time.
+    ROWS: ClassVar[int] = 900_000
+    CHUNK: ClassVar[int] = 16 * 1024
 
-    def killed_at(self, seconds: float) -> Kill:
-        """Kill the server while it receives or converts; then the upload must be finished without loss."""
-        kill = Kill("upload", seconds)
-        header = a_header(self._project_id, self._content, upload_id=str(uuid4()))
+    def prepare(self, _client: Client, /) -> None:
+        self.content = a_table(self.ROWS)
+
+    def undisturbed(self) -> None:
+        with self.client() as client:
+            header = a_header(self.project_id, self.content)
+            client.datasets.UploadDataset(an_upload(header, self.content, self.CHUNK))
+
+    def cut_off_by(self, striking: AbstractContextManager[None]) -> Kill:
+        """Whoever sends does not know what came; they ask, and go on from there."""
+        header = a_header(self.project_id, self.content, upload_id=str(uuid4()))
         answered = None
-        with killed_after(self._server, seconds), self._client() as client:
+        with striking, self.client() as client:
             try:
-                answered = client.datasets.UploadDataset(an_upload(header, self._content, CHUNK)).dataset
+                answered = client.datasets.UploadDataset(an_upload(header, self.content, self.CHUNK)).dataset
             except grpc.RpcError as error:
-                assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), error
-        self._server.start()
-        with self._client() as client:
+                assert error.code() in CUT_OFF, error
+        kill = Kill(self.name, self.struck())
+        self.server.start()
+        with self.client() as client:
             header.offset = self._safe_bytes(client, header.upload_id)
             kill.details["received_bytes"] = header.offset
-            dataset = client.datasets.UploadDataset(an_upload(header, self._content, CHUNK)).dataset
+            dataset = client.datasets.UploadDataset(an_upload(header, self.content, self.CHUNK)).dataset
             kill.outcome = "was answered" if answered is not None else "was continued"
             assert answered is None or answered.id == dataset.id, "an answered upload was lost"
-            assert dataset.current_version.sha256 == header.sha256
-            assert self._downloaded(client, dataset.id) == self._content
-        check_consistent(self._server.data)
+            self._check(client, header, dataset)
+        check_consistent(self.server.data)
         return kill
+
+    def _check(self, client: Client, header: dataset_service_pb2.UploadHeader, dataset: dataset_pb2.Dataset) -> None:
+        assert dataset.current_version.sha256 == header.sha256
+        parts = client.datasets.DownloadDataset(dataset_service_pb2.DownloadDatasetRequest(dataset_id=dataset.id))
+        assert b"".join(part.chunk for part in parts) == self.content
+        again = client.datasets.UploadDataset(an_upload(header, self.content, self.CHUNK)).dataset
+        assert again.id == dataset.id, "an upload became two datasets"
 
     def _safe_bytes(self, client: Client, upload_id: str) -> int:
         try:
@@ -93,52 +193,52 @@ class Uploads:
             return 0
         return int(found.received_bytes)
 
-    def _downloaded(self, client: Client, dataset_id: str) -> bytes:
-        parts = client.datasets.DownloadDataset(dataset_service_pb2.DownloadDatasetRequest(dataset_id=dataset_id))
-        return b"".join(part.chunk for part in parts)
 
-    def _client(self) -> Client:
-        return Client(self._server.address, self._server.key)
-
-
-class Trainings:
+class Trainings(Story):
     """Trainings that are cut off and watched on."""
 
-    def __init__(self, server: ServerProcess) -> None:
-        self._server = server
-        with self._client() as client:
-            self._project_id = a_project_of(client)
-            self._dataset_id = upload(client, self._project_id).id
-            self.longest = seconds_of(lambda: self._watch(client, self._start(client), []))
+    name = "training"
+    stages: ClassVar[Mapping[str, str]] = {
+        "training": "training.claimed",
+        "writing the model": "model.write",
+        "publishing": "training.trained",
+        "recording": "training.committed",
+    }
+    last = "outbox.recorded"
 
-    def killed_at(self, seconds: float) -> Kill:
-        """Kill the server while it trains; then the training ends, and its watcher has missed nothing."""
-        kill = Kill("training", seconds)
+    def prepare(self, client: Client, /) -> None:
+        self.dataset_id = upload(client, self.project_id).id
+
+    def undisturbed(self) -> None:
+        with self.client() as client:
+            self._watch(client, self._start(client), [])
+
+    def cut_off_by(self, striking: AbstractContextManager[None]) -> Kill:
+        """Whoever watches comes back with the last sequence they saw."""
         seen: list[int] = []
         request_id, experiment_id = str(uuid4()), ""
-        with killed_after(self._server, seconds), self._client() as client:
+        with striking, self.client() as client:
             try:
                 experiment_id = self._start(client, request_id)
                 self._watch(client, experiment_id, seen)
             except grpc.RpcError as error:
-                assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), error
-        self._server.start()
-        kill.details["seen"] = len(seen)
-        with self._client() as client:
+                assert error.code() in CUT_OFF, error
+        kill = Kill(self.name, self.struck(), details={"seen": len(seen)})
+        self.server.start()
+        with self.client() as client:
             again = self._start(client, request_id)
             assert experiment_id in ("", again), "one request started two trainings"
             self._watch(client, again, seen)
-            found = client.trainings.GetExperiment(training_service_pb2.GetExperimentRequest(experiment_id=again))
-            experiment = found.experiment
+            experiment = self._recorded(client, again)
         assert seen == list(range(1, experiment.last_sequence + 1)), "events are missing, or came twice"
         assert experiment.state in ENDED
         assert experiment.state == experiment_pb2.TRAINING_STATE_SUCCEEDED or experiment.HasField("failure")
         kill.outcome = experiment_pb2.TrainingState.Name(experiment.state)
-        check_consistent(self._server.data)
+        check_consistent(self.server.data)
         return kill
 
     def _start(self, client: Client, request_id: str | None = None) -> str:
-        request = a_training(self._project_id, self._dataset_id, algorithm="random_forest", request_id=request_id)
+        request = a_training(self.project_id, self.dataset_id, algorithm="random_forest", request_id=request_id)
         request.spec.cross_validation.folds = 2
         return str(client.trainings.StartTraining(request).experiment.id)
 
@@ -149,24 +249,48 @@ class Trainings:
             if answer.HasField("event"):
                 seen.append(answer.event.sequence)
 
-    def _client(self) -> Client:
-        return Client(self._server.address, self._server.key)
+    def _recorded(self, client: Client, experiment_id: str) -> experiment_pb2.Experiment:
+        """The experiment, once its run is in MLflow."""
+        request = training_service_pb2.GetExperimentRequest(experiment_id=experiment_id)
+
+        def is_recorded() -> bool:
+            return bool(client.trainings.GetExperiment(request).experiment.mlflow_run_id)
+
+        until(is_recorded, "the run is recorded")
+        found: experiment_pb2.Experiment = client.trainings.GetExperiment(request).experiment
+        return found
 
 
-def check_consistent(data: Path) -> None:
-    """The database is whole, and there is a folder for each version and nothing else."""
-    with sqlite3.connect(f"file:{data / 'easyml.db'}?mode=ro", uri=True) as database:
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
-        rows = database.execute("SELECT id FROM dataset_versions UNION SELECT id FROM model_versions").fetchall()
-        versions = {str(row[0]).replace("-", "") for row in rows}
-    database.close()
-    folders = {path.name.replace("-", "") for kind in ("datasets", "models") for path in data.glob(f"files/*/{kind}/*")}
-    assert folders == versions
-    assert [path.name for path in (data / "uploads").iterdir()] == []
+class Deletions(Story):
+    """Deletions that are cut off between the row and the files."""
+
+    name = "deletion"
+    stages: ClassVar[Mapping[str, str]] = {"deleting": "files.remove"}
+
+    def cut_off_by(self, striking: AbstractContextManager[None]) -> Kill:
+        """What was deleted is gone, with its files."""
+        with self.client() as client:
+            dataset = upload(client, self.project_id)
+            # The files of the upload are removed after its answer is decided.
+            until(lambda: not list((self.server.data / "work").iterdir()), "the upload has tidied up")
+        with striking, self.client() as client, _cut_off():
+            client.datasets.DeleteDataset(dataset_service_pb2.DeleteDatasetRequest(dataset_id=dataset.id))
+        kill = Kill(self.name, self.struck())
+        self.server.start()
+        with self.client() as client:
+            try:
+                client.datasets.GetDataset(dataset_service_pb2.GetDatasetRequest(dataset_id=dataset.id))
+                kill.outcome = "was not deleted"
+            except grpc.RpcError as error:
+                assert refusal_of(error).reason == "NOT_FOUND", error
+                kill.outcome = "was deleted"
+        check_consistent(self.server.data)
+        return kill
 
 
-def moments(longest: float, count: int, seed: int) -> list[float]:
-    """Random moments of something that takes this long."""
-    draw = random.Random(seed)
-    return [draw.uniform(0, longest) for _ in range(count)]
+@contextmanager
+def _cut_off() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        assert error.code() in CUT_OFF, error
