@@ -47,8 +47,8 @@ class Story:
     name: ClassVar[str]
     stages: ClassVar[Mapping[str, str]]
     """The stages in order, each with the point that begins it."""
-    last: ClassVar[str]
-    """The point that ends the last stage."""
+    last: ClassVar[str] = ""
+    """The point that ends the last stage, where there is one."""
 
     def __init__(self, server: ServerProcess, plan: FaultPlan) -> None:
         self.server = server
@@ -73,9 +73,11 @@ class Story:
 
     def moments(self, count: int, seed: int) -> Sequence[Moment]:
         """Random moments, as many in each stage, whatever share of the time a stage has."""
-        self.plan.arm()
-        self.undisturbed()
-        self.plan.wait_for(self.last)
+        # Twice: the first time includes what is done once in the life of a server.
+        for _ in range(2):
+            self.plan.arm()
+            self.undisturbed()
+            self.plan.wait_for(self.last)
         began: dict[str, float] = {}
         for seconds, point in self.plan.times:
             began.setdefault(point, seconds)
@@ -101,7 +103,9 @@ class Story:
         """The stage in which the death came, by the points that were passed before it."""
         passed = set(self.plan.points)
         begun = [stage for stage, point in self.stages.items() if point in passed]
-        return begun[-1] if begun else "before"
+        if self.last in passed:
+            return "after its end"
+        return begun[-1] if begun else "before its beginning"
 
 
 @contextmanager

@@ -41,9 +41,9 @@ class FaultPlan:
         until(lambda: point in self.points, point)
 
 
-def until(happened: Callable[[], bool], what: str) -> None:
+def until(happened: Callable[[], bool], what: str, longest: float = LONGEST_SECONDS) -> None:
     """Wait for what no other way tells."""
-    last = time.monotonic() + LONGEST_SECONDS
+    last = time.monotonic() + longest
     while not happened():
         assert time.monotonic() < last, f"this did not happen: {what}"
         time.sleep(POLL_SECONDS)

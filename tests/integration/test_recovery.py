@@ -7,7 +7,7 @@ import signal
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -15,7 +15,9 @@ import pytest
 
 from easyml.v1 import dataset_service_pb2, experiment_pb2, training_service_pb2
 from tests.builders import a_header, a_long_training, a_project_of, a_table, an_upload, upload
-from tests.faults.kills import Kill, Trainings, Uploads, check_consistent, moments
+from tests.faults.consistency import check_consistent
+from tests.faults.kills import Story, Trainings, Uploads
+from tests.faults.plan import FaultPlan
 from tests.servers import Client, ServerProcess, launch, log_of, refusal_of, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -42,19 +44,20 @@ def seed() -> int:
     return seed
 
 
-def told(kills: list[Kill]) -> None:
-    for kill in kills:
-        print(kill)  # noqa: T201 (pytest shows it when the test fails)
+@pytest.fixture
+def stories(tmp_path: Path) -> Iterator[Callable[[type[Story]], Story]]:
+    plan = FaultPlan(tmp_path / "plan")
+    with serving(tmp_path / "killed", FAULT=str(plan.path)) as server:
+        yield lambda kind: kind(server, plan)
 
 
-def test_a_killed_server_loses_no_upload(server: ServerProcess, seed: int) -> None:
-    uploads = Uploads(server)
-    told([uploads.killed_at(moment) for moment in moments(uploads.longest, KILLS, seed)])
-
-
-def test_a_killed_server_loses_no_training(server: ServerProcess, seed: int) -> None:
-    trainings = Trainings(server)
-    told([trainings.killed_at(moment) for moment in moments(trainings.longest, KILLS, seed)])
+@pytest.mark.parametrize("kind", [Uploads, Trainings])
+def test_a_server_killed_at_any_moment_loses_nothing(
+    stories: Callable[[type[Story]], Story], kind: type[Story], seed: int
+) -> None:
+    story = stories(kind)
+    for moment in story.moments(KILLS, seed):
+        print(story.killed_at(moment))  # noqa: T201 (pytest shows it when the test fails)
 
 
 # Stopped in order.
