@@ -54,8 +54,8 @@ fast-tests: $(STAMP)
 	@$(PYTEST) -n 2 --dist loadfile -m "not slow and not faults" tests/unit tests/contract
 
 faults: $(STAMP) ## The long fault runs; writes tests/faults/results/
-	@$(PYTEST) -q -m faults tests/faults
-	$(PYTEST) -q -x tests/integration/test_faults_points.py tests/integration/test_faults_disk.py \
+	@$(PYTEST) -q -s -m faults tests/faults
+	$(PYTEST) -v tests/integration/test_faults_points.py tests/integration/test_faults_disk.py \
 	  tests/integration/test_faults_frozen.py -k "not a_server_killed"
 
 lint: $(STAMP) ## Format, ruff, mypy, layers, contract, generated code

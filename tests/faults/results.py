@@ -63,7 +63,7 @@ def table() -> str:
 def section(title: str, found: dict[str, Any]) -> list[str]:
     """One kind."""
     seed = f", seed {found['seed']}" if "seed" in found else ""
-    lines = ["", f"## {title}", "", f"{found['date']}{seed}: {found['count']} faults.", ""]
+    lines = ["", f"## {title}", "", f"{found['date']}{seed}; faults: {found['count']}.", ""]
     lines += ["| Where | Outcome | Faults |", "|---|---|---:|"]
     lines += [f"| {each['stage']} | {each['outcome']} | {each['count']} |" for each in found["outcomes"]]
     return lines
