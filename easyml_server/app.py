@@ -73,7 +73,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         signer = Ed25519Signer(folder.keys)
         tables = await stack.enter_async_context(
             start_table_reader(
-                settings.converters, ConverterLimits(settings.converter_memory_bytes, settings.converter_seconds)
+                settings.converters,
+                ConverterLimits(settings.converter_memory_bytes, settings.converter_seconds),
+                artifacts.work,
             )
         )
         trainer = await stack.enter_async_context(
@@ -81,7 +83,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 settings.workers, limits=TrainingLimits(settings.events_per_second, settings.events_per_run)
             )
         )
-        tracker = await stack.enter_async_context(start_tracker(folder.mlflow))
+        tracker = await stack.enter_async_context(start_tracker(folder.mlflow, artifacts.work))
         model_servers = await stack.enter_async_context(
             start_model_servers(
                 signer,

@@ -25,6 +25,11 @@ class LocalArtifacts:
         for folder in (self._files, self._uploads, self._work):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    @property
+    def work(self) -> Path:
+        """Scratch, emptied at start."""
+        return self._work
+
     def empty_work(self) -> None:
         """Remove what a crash left behind; called once, at start."""
         shutil.rmtree(self._work, ignore_errors=True)

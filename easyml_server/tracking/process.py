@@ -24,14 +24,15 @@ MAX_LINE_BYTES = 64 << 20
 ANSWER_SECONDS = 300.0
 STOP_SECONDS = 3.0
 RETRY_SECONDS = 5.0
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 class MlflowTracker:
     """Fulfils `ports.tracker.Tracker`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scratch: Path) -> None:
         self._folder = folder
+        self._scratch = scratch
         self._numbers = itertools.count(1)
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
@@ -103,6 +104,8 @@ class MlflowTracker:
                 cwd=self._folder,
                 env={
                     **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+                    # A server that is killed leaves what lies there, so it is a folder that is emptied at start.
+                    "TMPDIR": str(self._scratch),
                     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
                     "MLFLOW_DISABLE_TELEMETRY": "true",
                 },
@@ -111,9 +114,12 @@ class MlflowTracker:
 
 
 @asynccontextmanager
-async def start_tracker(folder: Path) -> AsyncIterator[MlflowTracker]:
-    """A tracker on MLflow's SQLite store in a folder; its process starts when it is needed."""
-    tracker = MlflowTracker(folder)
+async def start_tracker(folder: Path, scratch: Path) -> AsyncIterator[MlflowTracker]:
+    """A tracker on MLflow's SQLite store in a folder; its process starts when it is needed.
+
+    `scratch` is where it puts files for a while.
+    """
+    tracker = MlflowTracker(folder, scratch)
     try:
         yield tracker
     finally:

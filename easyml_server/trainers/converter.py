@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from easyml_server.domain.datasets import Conversion, ConvertedTable, FileFormat, Preview, TableSchema
@@ -41,10 +42,12 @@ class ProcessTableReader:
         pool: ProcessPool,
         slots: int,
         limits: ConverterLimits = ConverterLimits(),
+        scratch: Path | None = None,
         convert_entry: str = CONVERT_ENTRY,
     ) -> None:
         self._pool = pool
         self._limits = limits
+        self._scratch = scratch
         self._convert_entry = convert_entry
         # A preview does not queue behind long conversions.
         self._converters = asyncio.Semaphore(slots)
@@ -73,7 +76,7 @@ class ProcessTableReader:
     async def _ask(
         self, entry: str, message: bytes, decode: Callable[[bytes], T], format: FileFormat | None = None
     ) -> T:
-        with tempfile.TemporaryDirectory(prefix="easyml-converter-") as folder:
+        with tempfile.TemporaryDirectory(prefix="converter-", dir=self._scratch) as folder:
             answer, exit_code = await self._answer(entry, message, folder)
         if answer is None:
             raise _of_death(exit_code, format, self._limits)
@@ -140,11 +143,12 @@ def _unreadable(format: FileFormat | None) -> InvalidInput:
 
 @contextlib.asynccontextmanager
 async def start_table_reader(
-    slots: int, limits: ConverterLimits = ConverterLimits()
+    slots: int, limits: ConverterLimits = ConverterLimits(), scratch: Path | None = None
 ) -> AsyncIterator[ProcessTableReader]:
-    """A reader that warms up in the background.
+    """A reader that warms up in the background; workers have folders of their own in `scratch`.
 
+    A server that is killed leaves them there, so it is a folder that is emptied at start; the system's if None.
     To be entered in the thread that lives as long as the server.
     """
     async with start_pool(CONVERTER_PRELOAD, worker_environment(threads=1)) as pool:
-        yield ProcessTableReader(pool, slots, limits)
+        yield ProcessTableReader(pool, slots, limits, scratch)
