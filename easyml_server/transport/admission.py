@@ -71,7 +71,7 @@ class Admission:
                 while not self._has_room(limit, call_class, key):
                     await self._freed.wait()
         except TimeoutError as error:
-            mine = self._of_user[key] >= limit.per_user
+            mine = self._of_user[key] >= limit.per_user < limit.total
             setting = f"{limit.setting}_PER_USER" if mine else limit.setting
             maximum = limit.per_user if mine else limit.total
             raise LimitReached(

@@ -138,9 +138,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
         return answer
 
-    async def admit(self, method: Method, call: Call, metadata: dict[str, str], stack: AsyncExitStack) -> None:
-        """Everything that is checked before a message is looked at."""
-        size = sum(len(key) + len(value) for key, value in metadata.items())
+    async def admit(
+        self, method: Method, call: Call, metadata: dict[str, str], size: int, stack: AsyncExitStack
+    ) -> None:
+        """Everything that is checked before a message is looked at; `size` is that of all metadata."""
         if size > self._message_limits.metadata_bytes:
             raise InvalidInput(
                 f"The metadata has {size} bytes; at most {self._message_limits.metadata_bytes} are taken "
@@ -208,6 +209,8 @@ class _Answering:
         self._stack = AsyncExitStack()
         self._started = time.perf_counter()
         metadata = context.invocation_metadata() or ()
+        # Of all, bytes too: what comes twice counts twice.
+        self._metadata_size = sum(len(key) + len(value) for key, value in metadata)
         self._metadata = {str(key): value for key, value in metadata if isinstance(value, str)}
         self._call = new_call(method.path, context, self._metadata)
 
@@ -218,7 +221,7 @@ class _Answering:
         if self._method.call_class is not CallClass.UPLOAD:
             await self._context.send_initial_metadata(((status.CALL_ID, self._call.id),))
         try:
-            await self._pipeline.admit(self._method, self._call, self._metadata, self._stack)
+            await self._pipeline.admit(self._method, self._call, self._metadata, self._metadata_size, self._stack)
         except Exception as error:
             await self._failed(error)
             raise

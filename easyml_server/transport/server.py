@@ -61,6 +61,8 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 STREAM_LIMIT = 1_000
 """gRPC's own limit of streams a connection: it refuses and does not queue, so it is a wall only."""
 PING_TIMEOUT_MS = 20_000
+METADATA_ROOM = 2
+"""gRPC counts 32 bytes more for each entry, and its own entries."""
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +199,9 @@ def _add_services(
 def _options(limits: TransportLimits) -> Sequence[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max(limits.max_message_bytes, limits.max_chunk_bytes) + 64 * 1024),
-        ("grpc.max_metadata_size", limits.max_metadata_bytes),
+        # Above this gRPC refuses by chance, up to the absolute one; the pipeline's own check is to decide before.
+        ("grpc.max_metadata_size", METADATA_ROOM * limits.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", 2 * METADATA_ROOM * limits.max_metadata_bytes),
         ("grpc.max_concurrent_streams", STREAM_LIMIT),
         # Else a second server gets the same port without an error.
         ("grpc.so_reuseport", 0),
