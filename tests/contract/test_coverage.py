@@ -13,6 +13,7 @@ from functools import cache
 import pytest
 
 from easyml_server.domain.errors import Reason
+from easyml_server.settings import Settings
 from easyml_server.transport.server import CONTRACT
 from tests.integration.test_reasons import IN_PROCESS, NEVER_SENT, SCENARIOS
 from tests.servers import ROOT
@@ -59,3 +60,22 @@ def test_each_method_has_a_test_of_its_answer_and_one_of_its_refusal(method: str
 
 def test_each_reason_has_a_scenario() -> None:
     assert set(Reason) == {*SCENARIOS, *IN_PROCESS, *NEVER_SENT}
+
+
+NO_LIMIT = {
+    "HOST", "PORT", "DATA_DIR", "ALLOW_PLAINTEXT", "OPEN_REGISTRATION", "LOG_LEVEL", "LOG_FORMAT",
+    "CONVERTERS", "MODEL_SERVERS", "WORKERS", "DRAIN_DELAY_SECONDS", "DRAIN_GRACE_SECONDS",
+}  # fmt: skip
+"""Settings that refuse nobody anything: what is beyond them waits."""
+NOTHING_TO_LIMIT = {"MAX_JSON_DEPTH"}
+"""A table is a list of flat objects: anything nested is refused, however deep."""
+LIMITS = sorted({name.upper() for name in Settings.model_fields} - NO_LIMIT - NOTHING_TO_LIMIT)
+
+
+@pytest.mark.parametrize("setting", LIMITS)
+def test_each_limit_has_a_test_at_and_beyond_it(setting: str) -> None:
+    assert marked("limits")[setting]
+
+
+def test_marks_name_settings_that_exist() -> None:
+    assert set(marked("limits")) <= set(LIMITS)
