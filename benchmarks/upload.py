@@ -8,12 +8,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 
+from benchmarks.report import Figure, Measured, Say
 from benchmarks.servers import MeasuredServer, serving
 from easyml_client import EasyML
 
@@ -56,31 +56,28 @@ class Peak:
             self.bytes = max(self.bytes, self._server.memory_bytes())
 
 
-def measure() -> dict[str, Any]:
+def measure(say: Say) -> Measured:
     with tempfile.TemporaryDirectory() as scratch, serving(Path(scratch, "data"), min_free_disk_bytes="0") as server:
         source = Path(scratch, "table.csv")
         write_csv(source)
         with EasyML(server.target, token=server.token) as client:
             project = client.projects.create("bench")
             client.datasets.upload(project, os.fspath(small_csv(Path(scratch))), name="warm-up")
+            say(f"uploading {BYTES / 1e6:.0f} MB")
             with Peak(server) as peak:
                 started = time.perf_counter()
                 client.datasets.upload(project, source, name="table")
                 upload = time.perf_counter() - started
+        say(f"{upload:.1f} s; copying and converting by hand")
         by_hand = copy_and_convert(source, Path(scratch))
-    return {
-        "upload_seconds": upload,
-        "cp_and_pyarrow_seconds": by_hand,
-        "ratio": upload / by_hand,
-        "ratio_budget": 1.3,
-        "megabytes": source_megabytes(source) if source.exists() else BYTES / 1e6,
-        "server_megabytes_above_idle": (peak.bytes - peak.idle) / 1e6,
-        "server_megabytes_above_idle_budget": 64,
-    }
-
-
-def source_megabytes(source: Path) -> float:
-    return source.stat().st_size / 1e6
+    size = f"upload of a CSV of {BYTES / 1e6:.0f} MB"
+    return Measured(
+        [
+            Figure(f"{size}, to `cp` and conversion by pyarrow", upload / by_hand, "x", at_most=1.3),
+            Figure(f"{size}, memory of the server above idle", (peak.bytes - peak.idle) / 1e6, "MB", at_most=64),
+        ],
+        {"upload_seconds": upload, "by_hand_seconds": by_hand},
+    )
 
 
 def small_csv(folder: Path) -> Path:
