@@ -98,7 +98,7 @@ def prepare_cells(cells: Mapping[str, Cells], signature: Signature) -> dict[str,
     """The prepared columns by name, in the order the pipeline and the graph take them."""
     prepared: dict[str, NDArray[Any]] = {}
     for column, names in zip(signature.inputs, prepared_names(signature.inputs), strict=True):
-        prepared.update(zip(names, _prepare(column, cells[column.name]), strict=True))
+        prepared.update(zip(names, prepare_column(column, cells[column.name]), strict=True))
     return prepared
 
 
@@ -167,7 +167,8 @@ def graph_inputs(
     }
 
 
-def _prepare(column: SignatureColumn, cells: Cells) -> Iterator[NDArray[Any]]:
+def prepare_column(column: SignatureColumn, cells: Cells) -> Iterator[NDArray[Any]]:
+    """The prepared column of one input, or one per part of a date."""
     match encoding_of(column.storage_type, column.kind):
         case Encoding.CATEGORY:
             yield texts_of(cells, column.storage_type)

@@ -1,6 +1,6 @@
 """How the columns of a signature lie in memory while a request is answered.
 
-Columns of one storage type and encoding go through `prepare_cells` together, one after the other as a single long
+Columns of one storage type and encoding go through `prepare_column` together, one after the other as a single long
 column: it treats each cell by itself, so the result is the same, and a request of one row costs a few calls of NumPy
 instead of a few per column.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from easyml_server.domain.datasets import ColumnKind, StorageType
 from easyml_server.domain.models import Signature, SignatureColumn
-from easyml_server.ml.prepare import Cells, Encoding, encoding_of, prepare_cells, prepared_names
+from easyml_server.ml.prepare import Cells, Encoding, encoding_of, prepare_column, prepared_names
 
 DTYPES: Final[dict[StorageType, Any]] = {
     StorageType.INT64: np.int64,
@@ -52,14 +52,16 @@ class RawTable(NamedTuple):
 class Block:
     """Columns that are prepared together, by their positions in the signature.
 
-    `names` holds the names of the prepared columns per column: one each, or one per part of a date.
+    `names` holds the names of the prepared columns per column: one each, or one per part of a date. `together` is the
+    one column that stands for all, and `parts` are the names of what becomes of it.
     """
 
     storage_type: StorageType
     encoding: Encoding
     positions: tuple[int, ...]
     names: tuple[tuple[str, ...], ...]
-    signature: Signature
+    together: SignatureColumn
+    parts: tuple[str, ...]
 
     def cells(self, table: RawTable) -> Cells:
         """The columns of this block, one after the other; a number that is NaN is missing."""
@@ -79,7 +81,7 @@ class Block:
 
     def prepare(self, cells: Cells) -> dict[str, NDArray[Any]]:
         """One long prepared column, or one per part of a date."""
-        return prepare_cells({_TOGETHER: cells}, self.signature)
+        return dict(zip(self.parts, prepare_column(self.together, cells), strict=True))
 
 
 class PreparedBlock(NamedTuple):
@@ -102,18 +104,12 @@ class Layout:
         positions: dict[tuple[StorageType, Encoding], list[int]] = {}
         for position, column in enumerate(signature.inputs):
             encoding = encoding_of(column.storage_type, column.kind)
-            # Whole numbers and truth values become the same 64-bit floats here as they would in `prepare_cells`.
+            # Whole numbers and truth values become the same 64-bit floats here as they would in `prepare_column`.
             as_double = encoding in (Encoding.NUMBER, Encoding.BOOLEAN)
             key = (StorageType.DOUBLE if as_double else column.storage_type, encoding)
             positions.setdefault(key, []).append(position)
         self.blocks = tuple(
-            Block(
-                storage_type,
-                encoding,
-                tuple(members),
-                tuple(tuple(names[member]) for member in members),
-                _signature_of(storage_type, encoding),
-            )
+            _block(storage_type, encoding, members, [names[member] for member in members])
             for (storage_type, encoding), members in positions.items()
         )
         self.prepared_names = tuple(name for parts in names for name in parts)
@@ -123,7 +119,9 @@ class Layout:
         return [PreparedBlock(block, block.prepare(block.cells(table))) for block in self.blocks]
 
 
-def _signature_of(storage_type: StorageType, encoding: Encoding) -> Signature:
-    """What `prepare_cells` needs to know of a block: one column that stands for all."""
+def _block(
+    storage_type: StorageType, encoding: Encoding, positions: Sequence[int], names: Sequence[Sequence[str]]
+) -> Block:
     together = SignatureColumn(_TOGETHER, storage_type, _KINDS[encoding], nullable=True)
-    return Signature((together,), output="", output_type=StorageType.DOUBLE)
+    (parts,) = prepared_names([together])
+    return Block(storage_type, encoding, tuple(positions), tuple(tuple(each) for each in names), together, tuple(parts))

@@ -73,8 +73,7 @@ def test_blocks_hold_what_each_column_would_be_by_itself(made: tuple[Signature, 
 def test_a_block_stands_for_columns_of_its_encoding(made: tuple[Signature, RawTable]) -> None:
     signature, _ = made
     for block in Layout(signature).blocks:
-        (together,) = block.signature.inputs
-        assert encoding_of(together.storage_type, together.kind) is block.encoding
+        assert encoding_of(block.together.storage_type, block.together.kind) is block.encoding
         for position in block.positions:
             column = signature.inputs[position]
             assert encoding_of(column.storage_type, column.kind) is block.encoding
