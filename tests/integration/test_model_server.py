@@ -113,9 +113,9 @@ async def stream(
 
 
 def children() -> dict[str, psutil.Process]:
-    """Model servers of this process, by the version they serve."""
+    """Model servers of this process, and not those of a server that it started, by the version they serve."""
     found = {}
-    for child in psutil.Process().children(recursive=True):
+    for child in psutil.Process().children():
         arguments = child.cmdline()
         if "easyml_server.serving" in arguments:
             found[next(a for a in arguments if a.startswith("--model=")).split("=")[1]] = child
