@@ -48,6 +48,19 @@ class RawTable(NamedTuple):
     columns: Sequence[RawColumn]
 
 
+def stack(tables: Sequence[RawTable]) -> RawTable:
+    """Tables of one signature, one below the other."""
+    columns = []
+    for parts in zip(*(table.columns for table in tables), strict=True):
+        values: list[Any] = []
+        nulls: list[int] = []
+        for part in parts:
+            nulls += [len(values) + row for row in part.nulls]
+            values += part.values
+        columns.append(RawColumn(values, nulls))
+    return RawTable(sum(table.rows for table in tables), columns)
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Columns that are prepared together, by their positions in the signature.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -14,9 +15,9 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml.v1 import table_pb2
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.models import ModelManifest, Signature
-from easyml_server.serving.layout import Layout
+from easyml_server.serving.layout import Layout, RawTable, stack
 from easyml_server.serving.notes import NoteTaker
-from easyml_server.serving.predictors import CannotLoad, Predictor, Run, load_predictor, read_manifest
+from easyml_server.serving.predictors import Answers, CannotLoad, Predictor, Run, load_predictor, read_manifest
 from easyml_server.serving.tables import Request, TableLimits, TableReader
 
 QUICK_SECONDS: Final = 0.002
@@ -38,19 +39,49 @@ class LoadedModel:
 
     def answer(self, request: Request, response: pb.PredictResponse, run: Run | None = None) -> None:
         """Fill in the answer to a request. Raises InvalidInput where the table does not fit the signature."""
-        table = self._reader.read(request)
+        self._answer_table(self.read(request), response, run)
+
+    def read(self, request: Request) -> RawTable:
+        """The table of a request. Raises InvalidInput where it does not fit the signature."""
+        return self._reader.read(request)
+
+    def answer_together(self, tables: Sequence[RawTable]) -> list[pb.PredictResponse]:
+        """The answers to tables, from one run over all their rows."""
+        if len(tables) == 1:
+            return [self._answer_alone(tables[0])]
+        whole = stack(tables)
+        blocks = self._layout.prepare(whole)
+        if self._notes.take(blocks, whole.rows) is not None:
+            # Notes count rows within their request; they are rare, and so not worth taking apart.
+            return [self._answer_alone(table) for table in tables]
+        responses = [pb.PredictResponse() for _ in tables]
+        answers = self._predictor.predict(blocks, whole.rows, None)
+        end = 0
+        for table, response in zip(tables, responses, strict=True):
+            start, end = end, end + table.rows
+            self._write(answers.part(start, end), response)
+        return responses
+
+    def _answer_alone(self, table: RawTable) -> pb.PredictResponse:
+        response = pb.PredictResponse()
+        self._answer_table(table, response, None)
+        return response
+
+    def _answer_table(self, table: RawTable, response: pb.PredictResponse, run: Run | None) -> None:
         blocks = self._layout.prepare(table)
-        answers = self._predictor.predict(blocks, table.rows, run)
+        self._write(self._predictor.predict(blocks, table.rows, run), response)
+        notes = self._notes.take(blocks, table.rows)
+        if notes is not None:
+            response.notes.extend(notes.kept)
+            response.omitted_notes = notes.omitted
+
+    def _write(self, answers: Answers, response: pb.PredictResponse) -> None:
         response.prediction_id = _new_id()
         response.model_version_id = self.version_id
         _write_predictions(response.predictions, self._signature, answers.predictions)
         if answers.probabilities is not None:
             for label, values in zip(self._signature.classes, answers.probabilities.T.tolist(), strict=True):
                 response.probabilities.add(label=label, values=values)
-        notes = self._notes.take(blocks, table.rows)
-        if notes is not None:
-            response.notes.extend(notes.kept)
-            response.omitted_notes = notes.omitted
 
     def warm_up(self, manifest: ModelManifest) -> None:
         """Predict for a row of the training data a few times, and learn how quick that is."""

@@ -35,6 +35,11 @@ class Answers(NamedTuple):
     predictions: NDArray[Any]
     probabilities: NDArray[np.float64] | None
 
+    def part(self, start: int, end: int) -> Answers:
+        """What it says about some of the rows."""
+        probabilities = None if self.probabilities is None else self.probabilities[start:end]
+        return Answers(self.predictions[start:end], probabilities)
+
 
 class Run:
     """One run of a model, which may be told to stop."""

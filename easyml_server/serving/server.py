@@ -1,7 +1,8 @@
 """PredictionService of a model server: bytes in, bytes out, every error with its status.
 
-Small requests to a quick model are answered on the event loop, since handing them to a thread costs more than they do.
-The rest goes to threads, so that health checks are answered meanwhile, and ends at the call's deadline.
+Small requests to a quick model are answered on the event loop, since handing them to a thread costs more than they do,
+and together where they arrive together. The rest goes to threads, so that health checks are answered meanwhile, and
+ends at the call's deadline.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from google.rpc import code_pb2
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, NotFound, NotSignedIn, Reason
 from easyml_server.serving import faults
+from easyml_server.serving.batches import Batcher
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Run
 from easyml_server.serving.tables import Request, TableLimits
@@ -65,6 +67,7 @@ class PredictionServicer:
         self._threads = threads
         self._in_threads = 0
         self._single = _Single(self)
+        self._batchers = {model.version_id: Batcher(model) for model in models.values()}
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Handlers that take and give bytes; gRPC would answer what it cannot decode with UNKNOWN."""
@@ -80,6 +83,10 @@ class PredictionServicer:
         """Answer one request."""
         try:
             self._check_token(_authorization(context))
+            if self._quick and len(raw) <= INLINE_BYTES:
+                request = _decode(pb.PredictRequest, raw)
+                model = self.find(request)
+                return self._serialized(await self._batchers[model.version_id].answer(model.read(request)))
             return await self.answer(self._single, raw, context)
         except Exception as error:  # the boundary: what is not told here, gRPC tells badly
             await _fail(context, error)
@@ -143,7 +150,10 @@ class PredictionServicer:
             run.stop()
 
     def _answer_at_once(self, form: _Form, raw: bytes, run: Run | None) -> bytes:
-        answer = form.answer(raw, run).SerializeToString()
+        return self._serialized(form.answer(raw, run))
+
+    def _serialized(self, message: Message) -> bytes:
+        answer = message.SerializeToString()
         # Many classes make an answer much larger than its request, and clients take no larger one by default.
         if len(answer) > self._limits.max_message_bytes:
             raise faults.too_large(

@@ -1,0 +1,111 @@
+"""Requests answered together get what each would get alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easyml.v1 import prediction_service_pb2 as pb
+from easyml_server.serving.batches import BELIEVED_ALONE, LOOK_EVERY, MAX_TOGETHER, Batcher
+from easyml_server.serving.layout import RawTable
+from easyml_server.serving.models import LoadedModel, load_model
+from easyml_server.serving.tables import TableLimits
+from tests.unit.serving.requests import VERSION, a_row, rows
+
+SENT: Sequence[Sequence[dict[str, Any]]] = (
+    [a_row()],
+    [a_row(size=90.0, age=20), a_row(city="Oslo"), a_row(member=False)],
+    [a_row(since="2021-01-01T00:00:00Z")],
+)
+
+
+class Recorded:
+    """Remembers how many tables each run answered."""
+
+    def __init__(self, model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.model = model
+        self.runs: list[int] = []
+        self._answer = model.answer_together
+        monkeypatch.setattr(model, "answer_together", self._together)
+
+    def _together(self, tables: Sequence[RawTable]) -> list[pb.PredictResponse]:
+        self.runs.append(len(tables))
+        return self._answer(tables)
+
+
+@pytest.fixture
+def recorded(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    return Recorded(load_model(VERSION, trained, TableLimits()), monkeypatch)
+
+
+def alone(model: LoadedModel, sent: Sequence[dict[str, Any]]) -> pb.PredictResponse:
+    response = pb.PredictResponse()
+    model.answer(rows(*sent), response)
+    return response
+
+
+def without_id(response: pb.PredictResponse) -> pb.PredictResponse:
+    response.ClearField("prediction_id")
+    return response
+
+
+async def together(batcher: Batcher, model: LoadedModel, sent: Sequence[Sequence[dict[str, Any]]]) -> list[Any]:
+    return list(await asyncio.gather(*(batcher.answer(model.read(rows(*each))) for each in sent)))
+
+
+@pytest.mark.parametrize("odd", [{}, {"size": None}, {"city": "Atlantis"}], ids=["plain", "gap", "unseen"])
+async def test_a_batch_answers_each_as_if_it_were_alone(recorded: Recorded, odd: dict[str, Any]) -> None:
+    sent = [*SENT, [a_row(), a_row(**odd)]]
+    answers = await together(Batcher(recorded.model), recorded.model, sent)
+    assert recorded.runs == [len(sent)]
+    assert len({answer.prediction_id for answer in answers}) == len(sent)
+    for answer, each in zip(answers, sent, strict=True):
+        expected = without_id(alone(recorded.model, each))
+        assert [note.row for note in answer.notes] == [note.row for note in expected.notes]
+        assert bool(answer.notes) == bool(odd and each is sent[-1])
+        assert answer.predictions == expected.predictions
+        for ours, theirs in zip(answer.probabilities, expected.probabilities, strict=True):
+            assert ours.label == theirs.label
+            assert list(ours.values) == pytest.approx(list(theirs.values), abs=1e-6)
+
+
+async def test_a_batch_is_never_larger_than_the_loop_can_bear(recorded: Recorded) -> None:
+    await together(Batcher(recorded.model), recorded.model, [SENT[0]] * (2 * MAX_TOGETHER + 3))
+    assert recorded.runs == [MAX_TOGETHER, MAX_TOGETHER, 3]
+
+
+async def turns_until_answered(batcher: Batcher, table: RawTable) -> int:
+    answer, turns = batcher.answer(table), 0
+    while not answer.done():
+        await asyncio.sleep(0)
+        turns += 1
+    return turns
+
+
+async def test_who_stays_alone_is_soon_answered_in_the_next_turn(recorded: Recorded) -> None:
+    batcher, table = Batcher(recorded.model), recorded.model.read(rows(a_row()))
+    turns = [await turns_until_answered(batcher, table) for _ in range(2 * LOOK_EVERY + 1)]
+    waited = [number for number, each in enumerate(turns) if each > 1]
+    assert waited == [*range(BELIEVED_ALONE), LOOK_EVERY, 2 * LOOK_EVERY]
+
+
+async def test_who_left_meanwhile_costs_the_others_nothing(recorded: Recorded) -> None:
+    batcher, table = Batcher(recorded.model), recorded.model.read(rows(a_row()))
+    left, stayed = batcher.answer(table), batcher.answer(table)
+    left.cancel()
+    assert (await stayed).model_version_id == VERSION
+    assert recorded.runs == [1]
+
+
+async def test_a_run_that_fails_is_told_to_each(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_tables: Sequence[RawTable]) -> list[pb.PredictResponse]:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(recorded.model, "answer_together", fail)
+    batcher, table = Batcher(recorded.model), recorded.model.read(rows(a_row()))
+    answers = await asyncio.gather(batcher.answer(table), batcher.answer(table), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RuntimeError, RuntimeError]
