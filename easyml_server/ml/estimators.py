@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
 from easyml_server.domain.algorithms import Algorithm, HyperparameterType
 
 # The boosters keep seeds in signed 32 bits.
@@ -31,6 +33,14 @@ def build_estimator(algorithm: Algorithm, settings: Mapping[str, Any], seed: int
     if boosts or ("n_jobs" in accepted and "linear_model" not in algorithm.implementation):
         given["n_jobs"] = 1
     return kind(**given, **_FIXED.get(library, {}))
+
+
+def answers_most_probable(estimator: Any) -> bool:
+    """Whether its classes are the most probable ones, so that they can be read off probabilities it gave already.
+
+    Forests do so themselves; a second walk through their trees would take as long as the first.
+    """
+    return isinstance(estimator, RandomForestClassifier | ExtraTreesClassifier)
 
 
 def _class_of(algorithm: Algorithm) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.pipeline import Pipeline
 
 from easyml_server.domain.experiments import (
@@ -19,6 +18,7 @@ from easyml_server.domain.experiments import (
     TrainingWarning,
     TrainingWarningKind,
 )
+from easyml_server.ml.estimators import answers_most_probable
 from easyml_server.ml.features import Warn
 from easyml_server.ml.metrics import (
     Predictions,
@@ -83,8 +83,7 @@ def _classes(estimator: Any, inputs: NDArray[Any]) -> tuple[NDArray[Any], NDArra
         return estimator.predict(inputs), np.asarray(estimator.decision_function(inputs), dtype=np.float64), False
     probabilities = np.asarray(estimator.predict_proba(inputs), dtype=np.float64)
     _check_finite(probabilities)
-    if isinstance(estimator, RandomForestClassifier | ExtraTreesClassifier):
-        # It says what is most probable, and another walk through its trees would take as long.
+    if answers_most_probable(estimator):
         predicted = estimator.classes_.take(probabilities.argmax(axis=1))
     else:
         predicted = estimator.predict(inputs)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import pickle
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -42,6 +44,9 @@ _LONGEST_CAUSE: Final = 300
 _LIBRARIES: Final = ("scikit-learn", "numpy", "scipy", "pandas", "skops", "skl2onnx", "onnx", "onnxruntime")
 
 
+MadeGraph = Future[tuple[bytes | None, Parity]]
+
+
 @dataclass(frozen=True, slots=True)
 class FittedModel:
     """What there is to store; `probe` are prepared rows that nothing was learned from, `deviation` is of the target."""
@@ -55,11 +60,21 @@ class FittedModel:
     input_example: tuple[Mapping[str, Any], ...]
 
 
-def export_model(model: FittedModel, folder: Path, max_bytes: int) -> ModelManifest:
+@contextmanager
+def graph_beside(model: FittedModel) -> Iterator[MadeGraph]:
+    """The graph as it is made in a thread, while the block measures and writes the pipeline.
+
+    Both leave the interpreter to each other for most of their time: trees are walked and graphs opened without it.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        yield beside.submit(_graph_within_limits, model)
+
+
+def export_model(model: FittedModel, made: MadeGraph, folder: Path, max_bytes: int) -> ModelManifest:
     """Write all files. Raises Refused (MODEL_TOO_LARGE) when the pipeline alone is larger than `max_bytes`."""
     stored = _write_pipeline(model.pipeline, folder, max_bytes)
     artifacts = [stored]
-    graph, parity = make_graph(model) if stored.size_bytes <= MAX_CONVERTED_BYTES else (None, _TOO_LARGE)
+    graph, parity = made.result()
     if graph is not None and stored.size_bytes + len(graph) > max_bytes:
         graph, parity = None, replace(parity, proved=False, cause="Pipeline and graph together would be too large.")
     if graph is not None:
@@ -84,6 +99,17 @@ def export_model(model: FittedModel, folder: Path, max_bytes: int) -> ModelManif
 def load_pipeline(path: Path) -> Pipeline:
     """The pipeline in a skops file; a file that asks for a type beyond ours is refused by skops."""
     return skops.io.load(path, trusted=list(TRUSTED_TYPES))
+
+
+def _graph_within_limits(model: FittedModel) -> tuple[bytes | None, Parity]:
+    return make_graph(model) if _bytes_in_memory(model.pipeline) <= MAX_CONVERTED_BYTES else (None, _TOO_LARGE)
+
+
+def _bytes_in_memory(pipeline: Pipeline) -> int:
+    """About what its file will have: arrays are counted where they lie, and nothing of it is kept."""
+    arrays: list[int] = []
+    rest = pickle.dumps(pipeline, protocol=5, buffer_callback=lambda array: arrays.append(array.raw().nbytes))
+    return len(rest) + sum(arrays)
 
 
 def make_graph(model: FittedModel) -> tuple[bytes | None, Parity]:

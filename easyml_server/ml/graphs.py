@@ -24,6 +24,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
 
 from easyml_server.domain.models import Parity
+from easyml_server.ml.estimators import answers_most_probable
 from easyml_server.ml.graph_converters import register_converters
 from easyml_server.ml.graph_trees import converts as converts_trees
 from easyml_server.ml.prepare import graph_inputs
@@ -86,6 +87,8 @@ def ask_graph(session: onnxruntime.InferenceSession, prepared: pd.DataFrame) -> 
 def ask_pipeline(pipeline: Pipeline, prepared: pd.DataFrame, *, probabilities: bool) -> Answers:
     """Predictions of a pipeline."""
     given = np.asarray(pipeline.predict_proba(prepared), dtype=np.float64) if probabilities else None
+    if given is not None and answers_most_probable(pipeline[-1]):
+        return Answers(pipeline.classes_.take(given.argmax(axis=1)), given)
     return Answers(np.asarray(pipeline.predict(prepared)), given)
 
 

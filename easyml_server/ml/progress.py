@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_classifier
 from sklearn.metrics import log_loss
 
 from easyml_server.domain.algorithms import Algorithm
@@ -127,12 +128,18 @@ def _log_loss(estimator: Any, rows: Rows) -> float:
 def _fit_forest(estimator: Any, learned: Rows, held_out: Rows, watch: Watch) -> Any:
     trees = estimator.n_estimators
     # Trees compute in 32 bits; converted once here, each part takes the array as it is.
-    learned = Rows(np.asarray(learned.inputs, dtype=np.float32), learned.target, learned.weights)
+    inputs, labels, target = np.asarray(learned.inputs, dtype=np.float32), None, learned.target
+    if is_classifier(estimator):
+        # It does so itself, in each part anew, and sorting texts takes long.
+        labels, target = np.unique(learned.target, return_inverse=True)
+    learned = Rows(inputs, target, learned.weights)
     estimator.set_params(warm_start=True)
     for grown in sorted({math.ceil(trees * part / _FOREST_PARTS) for part in range(1, _FOREST_PARTS + 1)}):
         estimator.set_params(n_estimators=grown)
         _fit_plainly(estimator, learned, held_out, watch)
         watch.completed(grown, trees, {})
+    if labels is not None:
+        estimator.classes_ = labels
     return estimator.set_params(warm_start=False)
 
 

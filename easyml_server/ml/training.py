@@ -33,7 +33,7 @@ from easyml_server.domain.models import ModelManifest, Signature, SignatureColum
 from easyml_server.domain.training import Outcome, Report, SplitMade, TrainingFailed, TrainingJob, TrainingSucceeded
 from easyml_server.ml.estimators import build_estimator
 from easyml_server.ml.evaluation import Evaluation, evaluate, warn_of_undefined
-from easyml_server.ml.export import FittedModel, export_model
+from easyml_server.ml.export import FittedModel, MadeGraph, export_model, graph_beside
 from easyml_server.ml.features import choose_features
 from easyml_server.ml.leaks import possible_leaks
 from easyml_server.ml.metrics import over_folds
@@ -103,10 +103,12 @@ class _Run:
         validation = self.cross_validate(algorithm, material, splitter, rows)
         self.begin(TrainingStage.FITTING)
         pipeline = self.fit(algorithm, material, rows, Watch(self.report))
-        self.begin(TrainingStage.EVALUATING)
-        sides = [self.evaluate(pipeline, material, rows, partition) for partition in (Partition.TRAIN, Partition.TEST)]
-        self.begin(TrainingStage.EXPORTING)
-        manifest = self.export(algorithm, pipeline, data, material, rows)
+        model = self.fitted_model(algorithm, pipeline, data, material, rows)
+        with graph_beside(model) as graph:
+            self.begin(TrainingStage.EVALUATING)
+            sides = [self.evaluate(pipeline, material, rows, side) for side in (Partition.TRAIN, Partition.TEST)]
+            self.begin(TrainingStage.EXPORTING)
+            manifest = self.export(model, graph)
         metrics = (*sides[0].metrics, *sides[1].metrics, *validation)
         return TrainingSucceeded(metrics, tuple(side.matrix for side in sides if side.matrix), manifest)
 
@@ -193,9 +195,9 @@ class _Run:
         warn_of_undefined(evaluation.values, partition, pipeline, material.aim, self.warn)
         return evaluation
 
-    def export(
+    def fitted_model(
         self, algorithm: Algorithm, pipeline: Pipeline, data: TrainingData, material: _Material, rows: SplitRows
-    ) -> ModelManifest:
+    ) -> FittedModel:
         signature = Signature(
             inputs=material.inputs,
             output=self.spec.target,
@@ -203,7 +205,7 @@ class _Run:
             classes=data.target.classes,
             predicts_probabilities=hasattr(pipeline, "predict_proba"),
         )
-        model = FittedModel(
+        return FittedModel(
             algorithm=algorithm,
             pipeline=pipeline,
             signature=signature,
@@ -212,7 +214,9 @@ class _Run:
             deviation=_deviation(data.target, rows),
             input_example=input_example(data, material.inputs, rows.train),
         )
-        manifest = export_model(model, Path(self.job.output_path), self.job.max_model_bytes)
+
+    def export(self, model: FittedModel, graph: MadeGraph) -> ModelManifest:
+        manifest = export_model(model, graph, Path(self.job.output_path), self.job.max_model_bytes)
         if not manifest.parity.proved:
             message = f"There is no ONNX graph. {manifest.parity.cause}"
             self.warn(TrainingWarning(TrainingWarningKind.PARITY_NOT_PROVED, "", message))

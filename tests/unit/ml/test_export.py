@@ -103,7 +103,8 @@ def test_a_graph_that_would_be_too_large_is_left_out(
     else:
         skops.io.dump(model.pipeline, tmp_path / "measured")
         size = (tmp_path / "measured").stat().st_size + 10
-    manifest = export.export_model(model, tmp_path, size)
+    with export.graph_beside(model) as graph:
+        manifest = export.export_model(model, graph, tmp_path, size)
     assert [artifact.format for artifact in manifest.artifacts] == [ArtifactFormat.SKOPS]
     assert not manifest.parity.proved
     assert "too large" in manifest.parity.cause
