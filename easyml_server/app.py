@@ -74,7 +74,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         tables = await stack.enter_async_context(
             start_table_reader(
                 settings.converters,
-                ConverterLimits(settings.converter_memory_bytes, settings.converter_seconds),
+                ConverterLimits(
+                    settings.converter_memory_bytes, settings.converter_seconds, settings.converter_file_bytes
+                ),
                 artifacts.work,
             )
         )
@@ -114,7 +116,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             uploads=uploads,
             trainings=TrainingService(store, auth, hub, dispatcher, limits, now),
             models=models,
-            predictions=PredictionService(models, artifacts, model_servers, now),
+            predictions=PredictionService(models, artifacts, model_servers),
         )
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)

@@ -77,9 +77,9 @@ class Settings(BaseSettings):
     max_unpacked_bytes: int = Field(512 * MIB, ge=1, description="An .xlsx file, unpacked.")
     max_unpacked_ratio: int = Field(300, ge=1, description="An .xlsx file, unpacked to packed.")
     max_members: int = Field(1_000, ge=1, description="Members of an .xlsx file.")
-    max_json_depth: int = Field(64, ge=1, description="Nesting of a JSON file.")
     converters: int = Field(2, ge=1, description="Files converted at once.")
     converter_memory_bytes: int = Field(2 * GIB, ge=256 * MIB, description="Memory of a converter.")
+    converter_file_bytes: int = Field(16 * GIB, ge=MIB, description="A file that a converter writes.")
     converter_seconds: int = Field(600, ge=1, description="Processor time of a converter.")
 
     max_predict_rows: int = Field(10_000, ge=1, description="Rows of a prediction request.")

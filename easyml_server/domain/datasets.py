@@ -189,7 +189,6 @@ class TableLimits:
     max_unpacked_bytes: int = 512 << 20
     max_unpacked_ratio: int = 300
     max_members: int = 1_000
-    max_json_depth: int = 64
 
 
 @dataclass(frozen=True, slots=True)

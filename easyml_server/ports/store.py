@@ -226,6 +226,10 @@ class ModelRepository(Protocol):
 
     async def get_version(self, version_id: UUID, caller: Caller) -> ModelVersion: ...
 
+    async def project_of_version(self, version_id: UUID, caller: Caller) -> UUID:
+        """As `get_version`, for calls that need no more than where its files lie."""
+        ...
+
     async def find_version(
         self, project_id: UUID, model_name: str, *, version: int = 0, alias: str = ""
     ) -> ModelVersion | None:

@@ -96,6 +96,14 @@ class ModelService:
             raise NotFound.of("model version", target)
         return found
 
+    async def locate_version(self, caller: Caller, target: UUID | VersionName) -> tuple[UUID, UUID]:
+        """(project, version) of what `get_version` finds, without reading all that is known of it."""
+        if not isinstance(target, UUID):
+            version = await self.get_version(caller, target)
+            return version.project_id, version.id
+        async with self._store.read() as work:
+            return await work.models.project_of_version(target, caller), target
+
     async def update_version(
         self,
         caller: Caller,

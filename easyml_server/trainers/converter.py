@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConverterLimits:
-    """What one worker may use; the first two are the settings EASYML_CONVERTER_MEMORY_BYTES and _SECONDS."""
+    """What one worker may use; the settings EASYML_CONVERTER_MEMORY_BYTES, _SECONDS and _FILE_BYTES."""
 
     memory_bytes: int = 2 << 30
     seconds: int = 600

@@ -67,9 +67,9 @@ NO_LIMIT = {
     "CONVERTERS", "MODEL_SERVERS", "WORKERS", "DRAIN_DELAY_SECONDS", "DRAIN_GRACE_SECONDS",
 }  # fmt: skip
 """Settings that refuse nobody anything: what is beyond them waits."""
-NOTHING_TO_LIMIT = {"MAX_JSON_DEPTH"}
-"""A table is a list of flat objects: anything nested is refused, however deep."""
-LIMITS = sorted({name.upper() for name in Settings.model_fields} - NO_LIMIT - NOTHING_TO_LIMIT)
+
+
+LIMITS = sorted({name.upper() for name in Settings.model_fields} - NO_LIMIT)
 
 
 @pytest.mark.parametrize("setting", LIMITS)

@@ -245,7 +245,12 @@ def test_an_arrow_part_has_as_many_bytes_as_are_taken(client: Client, version_id
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """The owner of a server whose converters have little memory and time, and that takes few rows."""
-    settings = {"MAX_PREDICT_ROWS": "10", "CONVERTER_MEMORY_BYTES": str(512 * MIB), "CONVERTER_SECONDS": "1"}
+    settings = {
+        "MAX_PREDICT_ROWS": "10",
+        "CONVERTER_MEMORY_BYTES": str(512 * MIB),
+        "CONVERTER_SECONDS": "1",
+        "CONVERTER_FILE_BYTES": str(MIB),
+    }
     folder = tmp_path_factory.mktemp("narrow") / "data"
     with serving(folder, **settings) as server, Client(server.address, server.key) as client:
         yield client
@@ -266,6 +271,16 @@ def test_a_file_that_needs_more_memory_than_a_converter_has_is_refused(narrow: C
         said = refused(narrow, a_project_of(narrow), buffer.getvalue(), "bomb.parquet")
         assert said.short == ("INVALID_ARGUMENT", "TOO_LARGE")
         assert said.metadata == {"limit": "EASYML_CONVERTER_MEMORY_BYTES", "maximum": str(512 * MIB)}
+
+
+@limits("CONVERTER_FILE_BYTES")
+def test_a_table_that_is_larger_than_a_converter_may_write_is_refused(narrow: Client) -> None:
+    assert upload(narrow, a_project_of(narrow), csv(2, 3)).id
+    draw = random.Random(0)
+    content = "\n".join(["a", *(str(draw.random()) for _ in range(300_000)), ""]).encode()
+    said = refused(narrow, a_project_of(narrow), content, "table.csv")
+    assert said.short == ("INVALID_ARGUMENT", "TOO_LARGE")
+    assert said.metadata == {"limit": "EASYML_CONVERTER_FILE_BYTES", "maximum": str(MIB)}
 
 
 @limits("CONVERTER_SECONDS")

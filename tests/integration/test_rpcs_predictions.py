@@ -10,8 +10,10 @@ from uuid import UUID, uuid4
 import pyarrow as pa
 import pytest
 
-from easyml.v1 import model_service_pb2, table_pb2
+from easyml.v1 import model_service_pb2, project_pb2, project_service_pb2, table_pb2
 from easyml.v1 import prediction_service_pb2 as pb
+from easyml.v1 import training_service_pb2 as trainings
+from tests.builders import a_project_of, a_training, register, upload
 from tests.conftest import World
 from tests.marks import answers, refuses
 from tests.servers import Client, refusal
@@ -42,6 +44,35 @@ def as_arrow() -> dict[str, Any]:
     with pa.ipc.new_stream(buffer, batch.schema) as writer:
         writer.write_batch(batch)
     return {"arrow": buffer.getvalue()}
+
+
+def test_who_was_removed_is_refused_at_once_and_a_moved_alias_is_followed_at_once(
+    owner: Client, anonymous: Client
+) -> None:
+    project_id = a_project_of(owner)
+    dataset_id = upload(owner, project_id).id
+    versions = []
+    for _ in range(2):
+        started = owner.trainings.StartTraining(a_training(project_id, dataset_id)).experiment
+        *_, last = owner.trainings.WatchTraining(trainings.WatchTrainingRequest(experiment_id=started.id))
+        versions.append(last.event.finished.model_version_id)
+    model_name = f"{started.dataset_name}-y"
+    name = model_service_pb2.ModelVersionName(project_id=project_id, model_name=model_name, alias="champion")
+    account = register(anonymous)
+    member = project_service_pb2.SetMemberRequest(
+        project_id=project_id, email=account.user.email, role=project_pb2.ROLE_VIEWER
+    )
+    owner.projects.SetMember(member)
+    with Client(owner.address, account.session.access_token) as viewer:
+        for version_id in (*versions, versions[0]):
+            alias = model_service_pb2.SetModelAliasRequest(model_version_id=version_id, alias="champion")
+            owner.models.SetModelAlias(alias)
+            assert viewer.predictions.Predict(pb.PredictRequest(name=name, **as_rows())).model_version_id == version_id
+        by_id = pb.PredictRequest(model_version_id=versions[0], **as_rows())
+        assert viewer.predictions.Predict(by_id).model_version_id == versions[0]
+        removed = project_service_pb2.RemoveMemberRequest(project_id=project_id, user_id=account.user.id)
+        owner.projects.RemoveMember(removed)
+        assert refusal(viewer.predictions.Predict, by_id).short == ("NOT_FOUND", "NOT_FOUND")
 
 
 @answers("PredictionService/Predict")

@@ -204,6 +204,20 @@ class SqlModelRepository:
         aliases = await self._aliases([found[0].id])
         return _version(found[0], found[1], aliases.get(found[0].id, ()))
 
+    async def project_of_version(self, version_id: UUID, caller: Caller) -> UUID:
+        """Only what the caller can see, as in `get_version`."""
+        statement = (
+            select(ModelVersion.project_id)
+            .join(Project, Project.id == ModelVersion.project_id)
+            .where(ModelVersion.id == version_id)
+        )
+        found = (await self._session.execute(visible_to(caller, statement))).one_or_none()
+        if found is None:
+            raise NotFound.of("model version", version_id)
+        authorize(Role(found.caller_role), caller)
+        project_id: UUID = found[0]
+        return project_id
+
     async def find_version(
         self, project_id: UUID, model_name: str, *, version: int = 0, alias: str = ""
     ) -> domain.ModelVersion | None:

@@ -151,7 +151,9 @@ class SignatureColumn(_message.Message):
     kind: _dataset_pb2.ColumnKind.ValueType
     """What the values mean."""
     nullable: _builtins.bool
-    """Whether a row may come without a value, which the pipeline fills in."""
+    """Whether values were missing in training. A row may come without one all the same: the pipeline fills it in, and a
+    note says so.
+    """
     def __init__(
         self,
         *,
