@@ -116,7 +116,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             uploads=uploads,
             trainings=TrainingService(store, auth, hub, dispatcher, limits, now),
             models=models,
-            predictions=PredictionService(models, artifacts, model_servers),
+            predictions=PredictionService(store, models, artifacts, model_servers),
         )
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)

@@ -327,6 +327,11 @@ class UnitOfWork(Protocol):
 class Store(Protocol):
     """Opens units of work."""
 
+    @property
+    def changes(self) -> int | None:
+        """Grows with every commit, so that what was read before can be told from old; None where others write too."""
+        ...
+
     def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """One that writes; in embedded mode writers wait for each other."""
         ...

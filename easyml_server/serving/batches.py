@@ -1,13 +1,15 @@
 """Small requests that arrive together are answered by one run of their model, which costs little more than one alone.
 
-gRPC hands over one request per turn of the event loop, so a batch takes a few turns to gather. Only where company can
-be expected does a request wait for them: after a batch, and now and then to see whether others have come up. A caller
-who is alone is answered at once. See docs/decisions/0007-small-predictions-together.md.
+gRPC hands over one request per turn of the event loop, so a batch takes a moment to gather. Only where company is to be
+expected does a request wait for it: as many as came last time, and more when a request was there before those were
+answered. A caller who is alone is answered at once. See docs/decisions/0007-small-predictions-together.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Final
 
 from easyml.v1 import prediction_service_pb2 as pb
@@ -16,52 +18,50 @@ from easyml_server.serving.models import LoadedModel
 
 MAX_TOGETHER: Final = 32
 """Requests of one run: more would keep the event loop from everything else."""
-PATIENCE: Final = 6
-"""Turns without another request after which no more are waited for."""
-BELIEVED_ALONE: Final = 4
-"""After so many requests that waited in vain they wait no longer, but for one in LOOK_EVERY."""
-LOOK_EVERY: Final = 16
+GATHER_SECONDS: Final = 0.0015
+"""How long a batch gathers at most; the event loop makes 2 ms of it, since it waits in whole milliseconds."""
+QUEUED_SECONDS: Final = 0.0002
+"""A request that comes so soon after an answer had been waiting: nobody who read that answer could have sent it."""
 
 
 class Batcher:
     """Gathers the requests to one model."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
+        self._clock = clock
         self._waiting: list[tuple[RawTable, asyncio.Future[pb.PredictResponse]]] = []
-        self._seen = 0
-        self._turns_left = 0
-        self._alone = 0
+        self._gathering: asyncio.TimerHandle | None = None
+        self._size = 1
+        self._expected = 1
+        self._answered = -1.0
 
     def answer(self, table: RawTable) -> asyncio.Future[pb.PredictResponse]:
         """The answer to a table, with others that arrive now."""
         loop = asyncio.get_running_loop()
-        if not self._waiting:
-            expected = self._alone < BELIEVED_ALONE or self._alone % LOOK_EVERY == 0
-            self._turns_left = PATIENCE if expected else 0
-            self._seen = 1
-            loop.call_soon(self._turn)
         future: asyncio.Future[pb.PredictResponse] = loop.create_future()
+        if not self._waiting:
+            # As many as last time, or more if some of those who ask were not among them.
+            queued = self._clock() - self._answered < QUEUED_SECONDS
+            self._expected = min(2 * self._size, MAX_TOGETHER) if queued else self._size
         self._waiting.append((table, future))
+        if len(self._waiting) >= self._expected:
+            self._run_all()
+        elif self._gathering is None:
+            self._gathering = loop.call_later(GATHER_SECONDS, self._run_all)
         return future
 
-    def _turn(self) -> None:
-        """Answer, or wait for the next turn of the loop."""
-        if len(self._waiting) > self._seen:
-            self._seen = len(self._waiting)
-            self._turns_left = PATIENCE
-        if self._turns_left and self._seen < MAX_TOGETHER:
-            self._turns_left -= 1
-            asyncio.get_running_loop().call_soon(self._turn)
-            return
+    def _run_all(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         batch, self._waiting = self._waiting, []
-        self._alone = self._alone + 1 if len(batch) == 1 else 0
-        for start in range(0, len(batch), MAX_TOGETHER):
-            self._run(batch[start : start + MAX_TOGETHER])
-
-    def _run(self, batch: list[tuple[RawTable, asyncio.Future[pb.PredictResponse]]]) -> None:
+        self._size = len(batch)
         # Callers that have left meanwhile have cancelled theirs.
-        wanted = [(table, future) for table, future in batch if not future.done()]
+        self._run([(table, future) for table, future in batch if not future.done()])
+        self._answered = self._clock()
+
+    def _run(self, wanted: list[tuple[RawTable, asyncio.Future[pb.PredictResponse]]]) -> None:
         if not wanted:
             return
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,8 +32,9 @@ RETRY_SECONDS = 1.0
 class SqlUnitOfWork:
     """Fulfils `ports.store.UnitOfWork`."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, committed: Callable[[], None] = lambda: None) -> None:
         self._session = session
+        self._committed = committed
         documents = SqlDocuments(session)
         self.users = SqlUserRepository(session)
         self.projects = SqlProjectRepository(session, documents)
@@ -55,7 +56,11 @@ class SqlUnitOfWork:
             fault_point("database.commit")
         except OSError as error:
             raise OperationalError("COMMIT", None, error) from error
-        await self._session.commit()
+        try:
+            await self._session.commit()
+        finally:
+            # One whose answer did not come may have happened.
+            self._committed()
 
 
 class SqlStore:
@@ -68,18 +73,27 @@ class SqlStore:
     def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
         self._writer = writer
         self._reader = reader
+        self._commits = 0
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that writes."""
         async with _translated(), AsyncSession(self._writer, expire_on_commit=False, autoflush=False) as session:
-            yield SqlUnitOfWork(session)
+            yield SqlUnitOfWork(session, self._count)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that only reads."""
         async with _translated(), AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield SqlUnitOfWork(session)
+
+    @property
+    def changes(self) -> int | None:
+        """Commits so far: on SQLite this server is the only one that writes."""
+        return self._commits if self._writer.dialect.name == "sqlite" else None
+
+    def _count(self) -> None:
+        self._commits += 1
 
     async def close(self) -> None:
         """Close all connections."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from easyml.v1 import prediction_service_pb2 as pb
-from easyml_server.serving.batches import BELIEVED_ALONE, LOOK_EVERY, MAX_TOGETHER, Batcher
+from easyml_server.serving.batches import GATHER_SECONDS, MAX_TOGETHER, Batcher
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel, load_model
 from easyml_server.serving.tables import TableLimits
@@ -53,6 +54,11 @@ def without_id(response: pb.PredictResponse) -> pb.PredictResponse:
     return response
 
 
+def crowded(model: LoadedModel) -> Batcher:
+    """For requests that were all there before the last answer."""
+    return Batcher(model, clock=lambda: -1.0)
+
+
 async def together(batcher: Batcher, model: LoadedModel, sent: Sequence[Sequence[dict[str, Any]]]) -> list[Any]:
     return list(await asyncio.gather(*(batcher.answer(model.read(rows(*each))) for each in sent)))
 
@@ -60,8 +66,8 @@ async def together(batcher: Batcher, model: LoadedModel, sent: Sequence[Sequence
 @pytest.mark.parametrize("odd", [{}, {"size": None}, {"city": "Atlantis"}], ids=["plain", "gap", "unseen"])
 async def test_a_batch_answers_each_as_if_it_were_alone(recorded: Recorded, odd: dict[str, Any]) -> None:
     sent = [*SENT, [a_row(), a_row(**odd)]]
-    answers = await together(Batcher(recorded.model), recorded.model, sent)
-    assert recorded.runs == [len(sent)]
+    answers = await together(crowded(recorded.model), recorded.model, sent)
+    assert recorded.runs == [2, 2]
     assert len({answer.prediction_id for answer in answers}) == len(sent)
     for answer, each in zip(answers, sent, strict=True):
         expected = without_id(alone(recorded.model, each))
@@ -73,30 +79,34 @@ async def test_a_batch_answers_each_as_if_it_were_alone(recorded: Recorded, odd:
             assert list(ours.values) == pytest.approx(list(theirs.values), abs=1e-6)
 
 
-async def test_a_batch_is_never_larger_than_the_loop_can_bear(recorded: Recorded) -> None:
-    await together(Batcher(recorded.model), recorded.model, [SENT[0]] * (2 * MAX_TOGETHER + 3))
-    assert recorded.runs == [MAX_TOGETHER, MAX_TOGETHER, 3]
+async def test_batches_grow_with_the_crowd_and_no_further_than_the_loop_can_bear(recorded: Recorded) -> None:
+    await together(crowded(recorded.model), recorded.model, [SENT[0]] * (2 * MAX_TOGETHER + 3))
+    assert recorded.runs == [2, 4, 8, 16, 32, 5]
+    assert max(recorded.runs) == MAX_TOGETHER
 
 
-async def turns_until_answered(batcher: Batcher, table: RawTable) -> int:
-    answer, turns = batcher.answer(table), 0
-    while not answer.done():
-        await asyncio.sleep(0)
-        turns += 1
-    return turns
+async def test_who_is_alone_is_answered_at_once(recorded: Recorded) -> None:
+    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.read(rows(a_row()))
+    for _ in range(5):
+        assert batcher.answer(table).done()
+    assert recorded.runs == [1] * 5
 
 
-async def test_who_stays_alone_is_soon_answered_in_the_next_turn(recorded: Recorded) -> None:
-    batcher, table = Batcher(recorded.model), recorded.model.read(rows(a_row()))
-    turns = [await turns_until_answered(batcher, table) for _ in range(2 * LOOK_EVERY + 1)]
-    waited = [number for number, each in enumerate(turns) if each > 1]
-    assert waited == [*range(BELIEVED_ALONE), LOOK_EVERY, 2 * LOOK_EVERY]
+async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorded: Recorded) -> None:
+    now = [-1.0]
+    batcher, table = Batcher(recorded.model, lambda: now[0]), recorded.model.read(rows(a_row()))
+    first = batcher.answer(table)
+    assert not first.done()
+    assert (await first).model_version_id == VERSION
+    now[0] += 1 + GATHER_SECONDS
+    assert batcher.answer(table).done()
 
 
 async def test_who_left_meanwhile_costs_the_others_nothing(recorded: Recorded) -> None:
-    batcher, table = Batcher(recorded.model), recorded.model.read(rows(a_row()))
-    left, stayed = batcher.answer(table), batcher.answer(table)
+    batcher, table = crowded(recorded.model), recorded.model.read(rows(a_row()))
+    left = batcher.answer(table)
     left.cancel()
+    stayed = batcher.answer(table)
     assert (await stayed).model_version_id == VERSION
     assert recorded.runs == [1]
 
@@ -106,6 +116,6 @@ async def test_a_run_that_fails_is_told_to_each(recorded: Recorded, monkeypatch:
         raise RuntimeError("no")
 
     monkeypatch.setattr(recorded.model, "answer_together", fail)
-    batcher, table = Batcher(recorded.model), recorded.model.read(rows(a_row()))
+    batcher, table = crowded(recorded.model), recorded.model.read(rows(a_row()))
     answers = await asyncio.gather(batcher.answer(table), batcher.answer(table), return_exceptions=True)
     assert [type(answer) for answer in answers] == [RuntimeError, RuntimeError]
