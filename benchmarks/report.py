@@ -57,7 +57,7 @@ class Measured:
 def machine() -> str:
     """Where this runs."""
     return (
-        f"{os.cpu_count()} processors, {_memory_gigabytes():.0f} GB, {platform.system()} {platform.release()} "
+        f"{os.cpu_count()} processors, {_memory_gigabytes():.0f} GB, {platform.system()} "
         f"{platform.machine()}, Python {platform.python_version()}"
     )
 
