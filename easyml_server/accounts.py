@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from easyml_server.app import now, open_store
+from easyml_server.app import now
 from easyml_server.data_folder import StartError, open_data_folder
+from easyml_server.database import open_store
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash
@@ -21,7 +22,7 @@ async def make_first_account(settings: Settings, email: str, password: str) -> N
     if "@" not in email:
         raise StartError(f"{email!r} is no e-mail address.")
     with open_data_folder(settings.data_dir) as folder:
-        async with open_store(folder) as store:
+        async with open_store(settings, folder) as store:
             auth = AuthService(
                 store,
                 Argon2Hasher(),

@@ -9,17 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import structlog
 
 from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
+from easyml_server.database import open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
 from easyml_server.domain.users import Caller, Scope, User
-from easyml_server.repositories.sql.migrate import NewerDatabaseError, migrate_sqlite
-from easyml_server.repositories.sql.store import SqlStore, open_sqlite
+from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash, write_private
 from easyml_server.services.auth import AuthService, Secrets
@@ -67,7 +66,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     limits = settings.limits()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
-        store = await stack.enter_async_context(open_store(folder))
+        store = await stack.enter_async_context(open_store(settings, folder))
         artifacts = LocalArtifacts(folder.root, settings.min_free_disk_bytes)
         artifacts.empty_work()
         signer = Ed25519Signer(folder.keys)
@@ -145,32 +144,6 @@ def check_exposure(settings: Settings) -> None:
             f"{settings.host} can be reached by other machines, and without TLS they can read everything; listen on "
             "127.0.0.1, or set EASYML_ALLOW_PLAINTEXT=true where something else encrypts."
         )
-
-
-@asynccontextmanager
-async def open_store(folder: DataFolder) -> AsyncIterator[SqlStore]:
-    """The embedded database, brought to this release's schema."""
-    migrate_database(folder.database)
-    store = open_sqlite(str(folder.database))
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def migrate_database(path: Path) -> bool:
-    """Bring the database to this release's schema; StartError if it is newer, or no database of ours."""
-    from sqlalchemy.exc import DatabaseError
-
-    try:
-        return migrate_sqlite(path)
-    except NewerDatabaseError as error:
-        raise StartError(
-            f"The database {path} was written by a newer EasyML (schema {error}); install that version, or choose "
-            "another folder with --data-dir."
-        ) from error
-    except DatabaseError as error:
-        raise StartError(f"The database {path} cannot be used ({error.orig}); restore it from a backup.") from error
 
 
 def listen(server: Server, settings: Settings) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from easyml_server import __version__
 from easyml_server.data_folder import StartError, open_data_folder
@@ -115,10 +115,11 @@ def migrate(data_dir: DataDir = None) -> None:
     data_dir
         Folder of everything that is stored.
     """
-    from easyml_server.app import migrate_database
+    from easyml_server.database import migrate_database
 
-    with open_data_folder(_settings(data_dir=data_dir).data_dir) as folder:
-        changed = migrate_database(folder.database)
+    settings = _settings(data_dir=data_dir)
+    with open_data_folder(settings.data_dir) as folder:
+        changed = asyncio.run(migrate_database(settings, folder))
     _say("The database was migrated." if changed else "The database is up to date.")
 
 
@@ -180,7 +181,7 @@ def _row(settings: Settings, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "environment": f"EASYML_{name.upper()}",
-        "value": str(value) if isinstance(value, Path) else value,
+        "value": str(value) if isinstance(value, Path | SecretStr) else value,
         "description": Settings.model_fields[name].description,
         "origin": origin_of(name),
     }

@@ -29,6 +29,11 @@ class DataFolder:
         return self.root / "easyml.db"
 
     @property
+    def database_id(self) -> Path:
+        """Which PostgreSQL database the files belong to; not there in embedded mode."""
+        return self.root / "database.id"
+
+    @property
     def keys(self) -> Path:
         """Private keys, and the public key set."""
         return self.root / "keys"

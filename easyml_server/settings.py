@@ -11,11 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from easyml_server.domain.datasets import TableLimits
-from easyml_server.domain.limits import GIB, MIB, Limits
+from easyml_server.domain.limits import GIB, MIB, Limits, PoolLimits
 
 MEMORY_SHARE = 0.8
 
@@ -44,6 +44,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(default_factory=default_data_dir, description="Folder of everything that is stored.")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://user:password@host/name; an embedded database in the data folder if not set."
+    )
+    database_connections: int = Field(10, ge=2, description="Connections to PostgreSQL.")
+    database_wait_seconds: float = Field(5, gt=0, description="How long a call waits for one of them.")
+    database_lock_seconds: float = Field(10, gt=0, description="How long a statement waits for a lock.")
+    database_statement_seconds: float = Field(30, gt=0, description="How long a statement may run.")
+    migrate_at_start: bool = Field(False, description="Bring PostgreSQL to this release's schema at start.")
     allow_plaintext: bool = Field(False, description="Serve without TLS on an address other machines can reach.")
     open_registration: bool = Field(False, description="Let people make accounts themselves (Register).")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least weight of log lines.")
@@ -143,6 +151,15 @@ class Settings(BaseSettings):
         values["worker_memory_bytes"] = self.worker_memory_bytes or int(MEMORY_SHARE * memory_bytes() / self.workers)
         table = TableLimits(**{field.name: getattr(self, field.name) for field in fields(TableLimits)})
         return Limits(**values, table=table)
+
+    def pool_limits(self) -> PoolLimits:
+        """Connections to PostgreSQL."""
+        return PoolLimits(
+            self.database_connections,
+            self.database_wait_seconds,
+            self.database_lock_seconds,
+            self.database_statement_seconds,
+        )
 
 
 def config_file() -> Path:

@@ -36,3 +36,13 @@ class Limits:
     logins_per_minute: int = 10
     logins_per_minute_per_address: int = 30
     table: TableLimits = field(default_factory=TableLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Connections to a database server, and how long a call waits for one, for a lock, and for an answer."""
+
+    connections: int = 10
+    wait_seconds: float = 5.0
+    lock_seconds: float = 10.0
+    statement_seconds: float = 30.0

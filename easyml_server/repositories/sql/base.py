@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, TypeDecorator, and_, func, literal, or_
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
 from easyml_server.domain.errors import InvalidInput, NotAllowed, Reason
@@ -58,6 +60,14 @@ class Base(DeclarativeBase):
     )
 
 
+class StoreIdentity(Base):
+    """One row, made by the migration: which database this is."""
+
+    __tablename__ = "store_identity"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
 def to_json(adapter: TypeAdapter[Any], value: Any) -> Any:
     """A domain value as what a JSON column takes."""
     return adapter.dump_python(value, mode="json")
@@ -98,6 +108,21 @@ def _label_of_sqlite(element: _LabelOf, compiler: Any, **options: Any) -> str:
     # By path, which is what SQLAlchemy makes of column[name], SQLite finds no name with a quote or beyond ASCII.
     column, name = (compiler.process(each, **options) for each in element.clauses)
     return f"(SELECT value FROM json_each({column}) WHERE key = {name})"  # noqa: S608 (both are compiled expressions)
+
+
+WRITES = "writes"
+"""In `session.info`: this unit of work writes."""
+
+
+def locked(session: AsyncSession, statement: Any, of: type[Base]) -> Any:
+    """A select whose rows nobody else changes until this unit of work ends, if it is one that writes.
+
+    So what was read is what is changed, as on SQLite, where one writes at a time and the clause is left out. Keys are
+    not locked: rows that refer to these can still be added.
+    """
+    if not session.info.get(WRITES):
+        return statement
+    return statement.with_for_update(of=of, key_share=True).execution_options(populate_existing=True)
 
 
 def with_labels(statement: Any, column: InstrumentedAttribute[Any], page: PageRequest) -> Any:

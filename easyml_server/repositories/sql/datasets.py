@@ -23,6 +23,7 @@ from easyml_server.repositories.sql.base import (
     JsonType,
     UtcDateTime,
     authorize,
+    locked,
     one_of,
     ordered,
     paged,
@@ -226,7 +227,8 @@ class SqlDatasetRepository:
     async def get(self, dataset_id: UUID, caller: Caller) -> domain.Dataset:
         """Only what the caller can see; the role is held against what the method needs."""
         statement = _WITH_VERSION.join(Project, Project.id == Dataset.project_id).where(Dataset.id == dataset_id)
-        found = (await self._session.execute(visible_to(caller, statement))).one_or_none()
+        statement = locked(self._session, visible_to(caller, statement), Dataset)
+        found = (await self._session.execute(statement)).one_or_none()
         if found is None:
             raise NotFound.of("dataset", dataset_id)
         authorize(Role(found.caller_role), caller)
@@ -327,7 +329,8 @@ class SqlDatasetRepository:
 
     async def find_upload(self, upload_id: UUID, user_id: UUID) -> domain.Upload | None:
         """The user's upload of that id."""
-        row = await self._session.get(Upload, (user_id, upload_id))
+        statement = select(Upload).where(Upload.user_id == user_id, Upload.id == upload_id)
+        row = await self._session.scalar(locked(self._session, statement, Upload))
         return None if row is None else _upload(row)
 
     async def count_uploads(self, user_id: UUID | None) -> int:
@@ -354,7 +357,8 @@ class SqlDatasetRepository:
         return [_upload(row) for row in rows]
 
     async def _current(self, dataset_id: UUID, etag: str) -> Dataset:
-        row = await self._session.get(Dataset, dataset_id)
+        statement = locked(self._session, select(Dataset).where(Dataset.id == dataset_id), Dataset)
+        row: Dataset | None = await self._session.scalar(statement)
         if row is None:
             raise NotFound.of("dataset", dataset_id)
         if etag and etag != row.etag:

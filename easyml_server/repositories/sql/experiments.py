@@ -42,6 +42,7 @@ from easyml_server.repositories.sql.base import (
     JsonType,
     UtcDateTime,
     authorize,
+    locked,
     one_of,
     ordered,
     paged,
@@ -194,7 +195,8 @@ class SqlExperimentRepository:
             .join(Project, Project.id == MLExperiment.project_id)
             .where(MLExperiment.id == experiment_id)
         )
-        found = (await self._session.execute(visible_to(caller, statement))).one_or_none()
+        statement = locked(self._session, visible_to(caller, statement), MLExperiment)
+        found = (await self._session.execute(statement)).one_or_none()
         if found is None:
             raise NotFound.of("experiment", experiment_id)
         authorize(Role(found.caller_role), caller)
@@ -223,9 +225,7 @@ class SqlExperimentRepository:
 
     async def save(self, experiment: domain.Experiment) -> None:
         """Compare the fencing number in the same transaction that writes."""
-        row = await self._session.get(MLExperiment, experiment.id)
-        if row is None:
-            raise NotFound.of("experiment", experiment.id)
+        row = await self._locked(experiment.id)
         if row.fencing != experiment.fencing:
             raise Stale("Another server has taken this training over.")
         _fill(row, experiment)
@@ -243,8 +243,9 @@ class SqlExperimentRepository:
         ready = [row for row in queued if busy[row.project_id] < per_project]
         if not ready:
             return None
-        chosen = min(ready, key=lambda row: busy[row.project_id])
-        row = await self._session.get_one(MLExperiment, chosen.id, with_for_update={"skip_locked": True})
+        row = await self._free(sorted(ready, key=lambda row: busy[row.project_id]))
+        if row is None:
+            return None
         row.state = TrainingState.RUNNING.value
         row.start_time = row.start_time or time
         row.update_time = time
@@ -252,6 +253,19 @@ class SqlExperimentRepository:
         row.fencing += 1
         await self._session.flush()
         return _experiment(row)
+
+    async def _free(self, candidates: Sequence[Any]) -> MLExperiment | None:
+        """The first that is still queued, and that nobody else is about to claim."""
+        for candidate in candidates:
+            statement = (
+                select(MLExperiment)
+                .where(MLExperiment.id == candidate.id, MLExperiment.state == TrainingState.QUEUED.value)
+                .with_for_update(skip_locked=True)
+            )
+            row: MLExperiment | None = await self._session.scalar(statement)
+            if row is not None:
+                return row
+        return None
 
     async def unfinished(self) -> Sequence[domain.Experiment]:
         """RUNNING and CANCELLING ones."""
@@ -346,7 +360,7 @@ class SqlExperimentRepository:
 
     async def put_mlflow_run(self, run: MlflowRun) -> None:
         """The document, and the run's id in the row."""
-        row = await self._session.get_one(MLExperiment, run.experiment_id)
+        row = await self._locked(run.experiment_id)
         row.mlflow_run_id = run.run_id
         await self._documents.put(MLflowMetadataDocument.of(run), row.project_id)
 
@@ -357,14 +371,19 @@ class SqlExperimentRepository:
 
     async def delete(self, experiment_id: UUID, etag: str) -> None:
         """Its events go by foreign key."""
-        row = await self._session.get(MLExperiment, experiment_id)
-        if row is None:
-            raise NotFound.of("experiment", experiment_id)
+        row = await self._locked(experiment_id)
         if etag and etag != row.etag:
             raise Stale("The experiment was changed by somebody else; read it again, then repeat your change.")
         await self._documents.delete(experiment_id)
         await self._session.delete(row)
         await self._session.flush()
+
+    async def _locked(self, experiment_id: UUID) -> MLExperiment:
+        statement = locked(self._session, select(MLExperiment).where(MLExperiment.id == experiment_id), MLExperiment)
+        row: MLExperiment | None = await self._session.scalar(statement)
+        if row is None:
+            raise NotFound.of("experiment", experiment_id)
+        return row
 
     async def _queue_position(self, row: MLExperiment) -> int:
         if row.state != TrainingState.QUEUED.value:

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, event, inspect, text
+from sqlalchemy import Connection, create_engine, event, func, inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision; a test compares it with the migrations."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
+ONE_AT_A_TIME = 7_305_808_071
+"""Number of the advisory lock that PostgreSQL gives to one migration at a time."""
+
+
 class NewerDatabaseError(Exception):
     """The database was written by a newer release."""
+
+
+class ForeignDatabaseError(Exception):
+    """The database holds tables, and they are not ours."""
 
 
 def migrate_sqlite(path: Path) -> bool:
@@ -42,6 +51,19 @@ def migrate_sqlite(path: Path) -> bool:
         engine.dispose()
 
 
+async def migrate_postgresql(engine: AsyncEngine) -> bool:
+    """Bring the database to `HEAD`; of several at once one does it, and the others find it done."""
+    async with engine.begin() as connection:
+        await connection.execute(select(func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
+        return await connection.run_sync(migrate)
+
+
+async def revision_of(engine: AsyncEngine) -> str | None:
+    """The stored revision; None in an empty database."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(current_revision)
+
+
 def migrate(connection: Connection) -> bool:
     """Bring the database behind a connection to `HEAD`, in its transaction."""
     found = current_revision(connection)
@@ -63,6 +85,9 @@ def migrate(connection: Connection) -> bool:
 
 def current_revision(connection: Connection) -> str | None:
     """The stored revision; None in an empty database."""
-    if not inspect(connection).has_table("alembic_version"):
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" not in tables:
+        if tables:
+            raise ForeignDatabaseError(", ".join(sorted(tables)[:3]))
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, func, or_, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -24,6 +26,7 @@ from easyml_server.repositories.sql.base import (
     JsonType,
     UtcDateTime,
     authorize,
+    locked,
     ordered,
     paged,
     to_json,
@@ -146,21 +149,11 @@ class SqlModelRepository:
 
     async def add_version(self, version: domain.ModelVersion) -> domain.ModelVersion:
         """Numbers are given under the write lock, so they have no gaps unless a version is deleted."""
-        model = await self._session.scalar(
-            select(Model)
-            .where(Model.project_id == version.project_id, Model.name == version.model_name)
-            .with_for_update()
-        )
+        named = select(Model).where(Model.project_id == version.project_id, Model.name == version.model_name)
+        model: Model | None = await self._session.scalar(locked(self._session, named, Model))
         if model is None:
-            model = Model(
-                id=uuid4(),
-                project_id=version.project_id,
-                name=version.model_name,
-                latest_version=0,
-                create_time=version.create_time,
-                update_time=version.create_time,
-            )
-            self._session.add(model)
+            await self._make_model(version)
+            model = (await self._session.scalars(locked(self._session, named, Model))).one()
         model.latest_version += 1
         model.update_time = version.create_time
         await self._session.flush()
@@ -197,7 +190,8 @@ class SqlModelRepository:
             .join(Project, Project.id == ModelVersion.project_id)
             .where(ModelVersion.id == version_id)
         )
-        found = (await self._session.execute(visible_to(caller, statement))).one_or_none()
+        statement = locked(self._session, visible_to(caller, statement), ModelVersion)
+        found = (await self._session.execute(statement)).one_or_none()
         if found is None:
             raise NotFound.of("model version", version_id)
         authorize(Role(found.caller_role), caller)
@@ -305,6 +299,7 @@ class SqlModelRepository:
     async def delete_version(self, version: domain.ModelVersion, etag: str, time: datetime) -> bool:
         """The history of its aliases stays while the model does."""
         row = await self._current(version.id, etag)
+        await self._lock(version.model_id)
         await self._session.execute(
             update(AliasHistory)
             .where(AliasHistory.model_version_id == version.id, AliasHistory.end_time.is_(None))
@@ -323,6 +318,7 @@ class SqlModelRepository:
 
     async def set_alias(self, version: domain.ModelVersion, alias: str, user_id: UUID, time: datetime) -> None:
         """Ends where it pointed and begins where it points, in one transaction."""
+        await self._lock(version.model_id)
         current = await self._session.scalar(self._current_alias(version.model_id, alias))
         if current is not None and current.model_version_id == version.id:
             return
@@ -345,6 +341,7 @@ class SqlModelRepository:
 
     async def delete_alias(self, model_id: UUID, alias: str, time: datetime) -> None:
         """Its history stays."""
+        await self._lock(model_id)
         current = await self._session.scalar(self._current_alias(model_id, alias))
         if current is None:
             raise NotFound.of("alias", alias)
@@ -365,6 +362,24 @@ class SqlModelRepository:
         statement = ordered(statement, page, AliasHistory.start_time, AliasHistory.id)
         rows = (await self._session.scalars(statement)).all()
         return paged(rows, page, _entry, lambda row: (row.start_time.isoformat(), str(row.id)))
+
+    async def _make_model(self, version: domain.ModelVersion) -> None:
+        """An empty model; somebody else's of the same name, made in the same moment, is as good."""
+        model = Model(
+            id=uuid4(),
+            project_id=version.project_id,
+            name=version.model_name,
+            latest_version=0,
+            create_time=version.create_time,
+            update_time=version.create_time,
+        )
+        with suppress(IntegrityError):
+            async with self._session.begin_nested():
+                self._session.add(model)
+
+    async def _lock(self, model_id: UUID) -> None:
+        """Versions and aliases of one model change one after the other."""
+        await self._session.scalar(locked(self._session, select(Model.id).where(Model.id == model_id), Model))
 
     @staticmethod
     def _current_alias(model_id: UUID, alias: str) -> Any:
@@ -395,7 +410,8 @@ class SqlModelRepository:
         )
 
     async def _current(self, version_id: UUID, etag: str) -> ModelVersion:
-        row = await self._session.get(ModelVersion, version_id)
+        statement = locked(self._session, select(ModelVersion).where(ModelVersion.id == version_id), ModelVersion)
+        row: ModelVersion | None = await self._session.scalar(statement)
         if row is None:
             raise NotFound.of("model version", version_id)
         if etag and etag != row.etag:

@@ -24,6 +24,7 @@ from easyml_server.repositories.sql.base import (
     JsonType,
     UtcDateTime,
     authorize,
+    locked,
     one_of,
     ordered,
     paged,
@@ -132,9 +133,8 @@ class SqlProjectRepository:
 
     async def get(self, project_id: UUID, caller: Caller) -> domain.Project:
         """Only what the caller can see; the role is held against what the method needs."""
-        found = (
-            await self._session.execute(visible_to(caller, select(Project).where(Project.id == project_id)))
-        ).one_or_none()
+        statement = visible_to(caller, select(Project).where(Project.id == project_id))
+        found = (await self._session.execute(locked(self._session, statement, Project))).one_or_none()
         if found is None:
             raise NotFound.of("project", project_id)
         project = _project(found[0], found.caller_role)
@@ -182,7 +182,7 @@ class SqlProjectRepository:
 
     async def get_config(self, project_id: UUID) -> domain.ProjectConfig:
         """The configuration document; the visibility is the row's."""
-        row = await self._session.get(Project, project_id)
+        row = await self._find(project_id)
         document = await self._documents.find(ProjectConfigDocument, project_id)
         if row is None or document is None:
             raise NotFound.of("project", project_id)
@@ -247,9 +247,14 @@ class SqlProjectRepository:
         return await self._session.scalar(statement) or 0
 
     async def _current(self, project_id: UUID, etag: str) -> Project:
-        row = await self._session.get(Project, project_id)
+        row = await self._find(project_id)
         if row is None:
             raise NotFound.of("project", project_id)
         if etag and etag != row.etag:
             raise Stale("The project was changed by somebody else; read it again, then repeat your change.")
+        return row
+
+    async def _find(self, project_id: UUID) -> Project | None:
+        statement = locked(self._session, select(Project).where(Project.id == project_id), Project)
+        row: Project | None = await self._session.scalar(statement)
         return row

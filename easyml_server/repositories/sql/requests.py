@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha256
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String, delete
+from sqlalchemy import ForeignKey, String, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -35,7 +36,8 @@ class SqlRequestRepository:
         self._session = session
 
     async def find(self, caller: Caller, key: RequestKey, since: datetime) -> UUID | None:
-        """Older ones are forgotten."""
+        """Older ones are forgotten. Of two with one id the second waits here for what the first makes."""
+        await self._wait_for_others(caller, key)
         row = await self._session.get(Request, (caller.user_id, key.request_id))
         if row is None or row.create_time < since:
             return None
@@ -44,6 +46,12 @@ class SqlRequestRepository:
                 "This request_id was used for another request; make a new one.", Reason.REQUEST_ID_REUSED
             )
         return row.resource_id
+
+    async def _wait_for_others(self, caller: Caller, key: RequestKey) -> None:
+        if self._session.get_bind().dialect.name == "postgresql":
+            digest = sha256(caller.user_id.bytes + key.request_id.bytes).digest()
+            number = int.from_bytes(digest[:8], signed=True)
+            await self._session.execute(select(func.pg_advisory_xact_lock(number)))
 
     async def add(self, caller: Caller, key: RequestKey, resource_id: UUID, time: datetime) -> None:
         """Remember what the request made; a forgotten one of the same id is replaced."""

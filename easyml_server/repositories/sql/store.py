@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import event, select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import event, make_url, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from easyml_server.domain.disk import FULL, disk_full
-from easyml_server.domain.errors import LimitReached, Reason, Unavailable
 from easyml_server.domain.faults import fault_point
+from easyml_server.domain.limits import PoolLimits
 from easyml_server.repositories.documents.sql import SqlDocuments
+from easyml_server.repositories.sql.base import WRITES, StoreIdentity
 from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
+from easyml_server.repositories.sql.errors import translated
 from easyml_server.repositories.sql.experiments import SqlExperimentRepository
 from easyml_server.repositories.sql.models import ModelVersion, SqlModelRepository
 from easyml_server.repositories.sql.outbox import SqlOutbox
@@ -26,7 +26,6 @@ from easyml_server.repositories.sql.users import SqlUserRepository
 
 READERS = 4
 BUSY_SECONDS = 10.0
-RETRY_SECONDS = 1.0
 
 
 class SqlUnitOfWork:
@@ -67,7 +66,8 @@ class SqlStore:
     """Fulfils `ports.store.Store`.
 
     On SQLite one connection writes, so writers queue in the pool instead of failing on the file's lock, and a few read.
-    On PostgreSQL both are the same engine.
+    On PostgreSQL both share a pool; units of work that only read see one moment, and those that write lock what they
+    change.
     """
 
     def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
@@ -78,13 +78,13 @@ class SqlStore:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that writes."""
-        async with _translated(), AsyncSession(self._writer, expire_on_commit=False, autoflush=False) as session:
+        async with translated(), _session(self._writer, writes=True) as session:
             yield SqlUnitOfWork(session, self._count)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that only reads."""
-        async with _translated(), AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
+        async with translated(), _session(self._reader, writes=False) as session:
             yield SqlUnitOfWork(session)
 
     @property
@@ -95,41 +95,19 @@ class SqlStore:
     def _count(self) -> None:
         self._commits += 1
 
+    async def identity(self) -> UUID:
+        """Tells this database from every other one."""
+        async with translated(), _session(self._reader, writes=False) as session:
+            return (await session.scalars(select(StoreIdentity.id))).one()
+
     async def close(self) -> None:
         """Close all connections."""
         await self._writer.dispose()
-        if self._reader is not self._writer:
-            await self._reader.dispose()
+        await self._reader.dispose()
 
 
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """Errors of the database in the words of the domain."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise LimitReached(
-            "The server is busy with other writes; try again.", Reason.OVERLOADED, retry_after=RETRY_SECONDS
-        ) from error
-    except (OperationalError, InterfaceError) as error:
-        raise _meaning(error) from error
-
-
-def _meaning(error: DBAPIError) -> Exception:
-    if _is_full(error.orig):
-        return disk_full()
-    return Unavailable(
-        "The database cannot be used just now; try again.",
-        retry_after=RETRY_SECONDS,
-        metadata={"part": "database"},
-    )
-
-
-def _is_full(error: BaseException | None) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None:
-        return bool(code & 0xFF == sqlite3.SQLITE_FULL)
-    return isinstance(error, OSError) and error.errno in FULL
+def _session(engine: AsyncEngine, *, writes: bool) -> AsyncSession:
+    return AsyncSession(engine, expire_on_commit=False, autoflush=False, info={WRITES: writes})
 
 
 def open_sqlite(path: str) -> SqlStore:
@@ -163,3 +141,34 @@ def _sqlite_engine(path: str, connections: int, begin: str) -> AsyncEngine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def open_postgresql(url: str, limits: PoolLimits) -> SqlStore:
+    """A store on a PostgreSQL database, which must have been migrated; `url` is postgresql://user:password@host/name."""
+    engine = postgresql_engine(url, limits)
+    return SqlStore(engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True))
+
+
+def postgresql_engine(url: str, limits: PoolLimits) -> AsyncEngine:
+    """Connections that are checked before use, so that a restart of the database costs no call."""
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        pool_size=limits.connections,
+        max_overflow=0,
+        pool_timeout=limits.wait_seconds,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": limits.wait_seconds,
+            "server_settings": {
+                "application_name": "easyml-server",
+                "timezone": "UTC",
+                "lock_timeout": _milliseconds(limits.lock_seconds),
+                "statement_timeout": _milliseconds(limits.statement_seconds),
+                "idle_in_transaction_session_timeout": _milliseconds(limits.statement_seconds),
+            },
+        },
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))

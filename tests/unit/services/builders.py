@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from easyml_server.domain.algorithms import Task
-from easyml_server.domain.datasets import ColumnSchema, Dataset, DatasetVersion, FileFormat, TableSchema
+from easyml_server.domain.datasets import ColumnSchema, Dataset, DatasetVersion, FileFormat, StorageType, TableSchema
 from easyml_server.domain.experiments import (
     Experiment,
     Metric,
@@ -18,6 +18,8 @@ from easyml_server.domain.experiments import (
     TrainingSpec,
     TrainingState,
 )
+from easyml_server.domain.models import ModelManifest, ModelVersion, Parity, Signature
+from easyml_server.domain.projects import Project
 from tests.builders import TIME
 
 
@@ -57,6 +59,39 @@ def an_experiment(project_id: UUID | None = None, creator_id: UUID | None = None
         "etag": uuid4().hex,
     }
     return Experiment(**{**values, **changes})
+
+
+def a_version(project: Project, **changes: Any) -> ModelVersion:
+    """A model version without files."""
+    manifest = ModelManifest(
+        task=Task.CLASSIFICATION,
+        algorithm="gaussian_nb",
+        target="y",
+        signature=Signature((), "y", StorageType.STRING, ("a", "b"), predicts_probabilities=True),
+        artifacts=(),
+        parity=Parity(proved=False, cause="It was not looked at."),
+        library_versions={},
+    )
+    values: dict[str, Any] = {
+        "id": uuid4(),
+        "project_id": project.id,
+        "model_id": uuid4(),
+        "model_name": "answers",
+        "version": 0,
+        "description": "",
+        "labels": {},
+        "experiment_id": None,
+        "dataset_version_id": None,
+        "hyperparameters": {},
+        "primary_metric": Metric.ACCURACY,
+        "metrics": (),
+        "manifest": manifest,
+        "creator_id": project.creator_id,
+        "create_time": TIME,
+        "update_time": TIME,
+        "etag": uuid4().hex,
+    }
+    return ModelVersion(**{**values, **changes})
 
 
 def measured(value: float, metric: Metric = Metric.ACCURACY, partition: Partition = Partition.TEST) -> MetricValue:

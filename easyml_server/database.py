@@ -1,0 +1,65 @@
+"""Which database the settings name, and whether the data folder belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from easyml_server.data_folder import DataFolder, StartError
+from easyml_server.repositories.sql.opening import CannotOpenError, migrate_file, open_file, open_server, prepare_server
+from easyml_server.repositories.sql.store import SqlStore
+from easyml_server.settings import Settings
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, folder: DataFolder) -> AsyncIterator[SqlStore]:
+    """The store; an older schema is migrated in embedded mode, and on PostgreSQL if the settings say so."""
+    store = await _open(settings, folder)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def migrate_database(settings: Settings, folder: DataFolder) -> bool:
+    """Bring the database to this release's schema; True if something was done."""
+    try:
+        if settings.database_url is None:
+            return migrate_file(folder.database)
+        return await prepare_server(settings.database_url.get_secret_value(), settings.pool_limits(), migrate=True)
+    except CannotOpenError as error:
+        raise StartError(str(error)) from error
+
+
+async def _open(settings: Settings, folder: DataFolder) -> SqlStore:
+    try:
+        if settings.database_url is None:
+            return open_file(folder.database)
+        url = settings.database_url.get_secret_value()
+        store = await open_server(url, settings.pool_limits(), migrate=settings.migrate_at_start)
+    except CannotOpenError as error:
+        raise StartError(str(error)) from error
+    try:
+        _bind(folder, await store.identity())
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def _bind(folder: DataFolder, identity: UUID) -> None:
+    """Files belong to one database: to another one they would all look as if nobody knew them, and be removed."""
+    if folder.database_id.exists():
+        if folder.database_id.read_text().strip() != str(identity):
+            raise StartError(
+                f"The files in {folder.root} belong to another database; choose another folder with --data-dir, or the "
+                "database they came with."
+            )
+    elif folder.database.exists():
+        raise StartError(
+            f"The folder {folder.root} holds an embedded database, and PostgreSQL does not know its files; choose "
+            "another folder with --data-dir."
+        )
+    else:
+        folder.database_id.write_text(f"{identity}\n")

@@ -1,0 +1,62 @@
+"""Empty stores of each engine, made by copying a migrated template."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from easyml_server.domain.limits import PoolLimits
+from easyml_server.repositories.sql.migrate import migrate_postgresql, migrate_sqlite
+from easyml_server.repositories.sql.store import SqlStore, open_postgresql, open_sqlite, postgresql_engine
+from tests.postgresql import PostgresServer
+
+LIMITS = PoolLimits(connections=8, wait_seconds=20)
+EmptyStore = Callable[[], AbstractAsyncContextManager[SqlStore]]
+
+
+def sqlite_stores(folder: Path) -> EmptyStore:
+    """Stores in files; there is no WAL in memory."""
+    template = folder / "template.db"
+    migrate_sqlite(template)
+
+    @asynccontextmanager
+    async def open_empty() -> AsyncIterator[SqlStore]:
+        path = folder / f"{uuid4()}.db"
+        shutil.copy(template, path)
+        store = open_sqlite(str(path))
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    return open_empty
+
+
+async def postgresql_template(server: PostgresServer) -> str:
+    """A migrated database without rows; its name."""
+    name = await server.create_database()
+    engine = postgresql_engine(server.database_url(name), LIMITS)
+    try:
+        await migrate_postgresql(engine)
+    finally:
+        await engine.dispose()
+    return name
+
+
+def postgresql_stores(server: PostgresServer, template: str) -> EmptyStore:
+    """Stores in databases of their own."""
+
+    @asynccontextmanager
+    async def open_empty() -> AsyncIterator[SqlStore]:
+        name = await server.create_database(template)
+        store = open_postgresql(server.database_url(name), LIMITS)
+        try:
+            yield store
+        finally:
+            await store.close()
+            await server.drop_database(name)
+
+    return open_empty
