@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import shutil
@@ -42,7 +43,11 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from _packages()
     yield _folder(settings)
     yield _disk(settings)
-    yield _database(settings)
+    yield (
+        _database(settings)
+        if settings.database_url is None
+        else _database_server(settings, settings.database_url.get_secret_value())
+    )
     yield _port(settings)
 
 
@@ -98,6 +103,16 @@ def _database(settings: Settings) -> Finding:
     if revision != HEAD:
         return Finding("database", False, f"has schema {revision}, this release {HEAD}; run: easyml-server migrate")
     return Finding("database", True, f"schema {revision}.")
+
+
+def _database_server(settings: Settings, url: str) -> Finding:
+    from easyml_server.repositories.sql.opening import CannotOpenError, prepare_server
+
+    try:
+        asyncio.run(prepare_server(url, settings.pool_limits(), migrate=False))
+    except CannotOpenError as error:
+        return Finding("database", False, str(error))
+    return Finding("database", True, f"schema {HEAD}.")
 
 
 def _port(settings: Settings) -> Finding:

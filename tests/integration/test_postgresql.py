@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -200,6 +202,20 @@ def test_a_folder_with_an_embedded_database_is_refused(tmp_path: Path, url: str)
         pass
     log_of(data).unlink()
     assert "embedded database" in refused_by(data, DATABASE_URL=url, MIGRATE_AT_START="true")
+
+
+def test_doctor_looks_at_the_database_too(tmp_path: Path, url: str) -> None:
+    def told() -> dict[str, Any]:
+        command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(tmp_path / "data")]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment({"DATABASE_URL": url, "PORT": "0"})
+        )
+        return next(each for each in json.loads(answer.stdout) if each["what"] == "database")
+
+    assert not told()["ok"]
+    assert "easyml-server migrate" in told()["sentence"]
+    with serving(tmp_path / "data", DATABASE_URL=url, MIGRATE_AT_START="true"):
+        assert told()["ok"]
 
 
 def test_two_migrations_at_once_migrate_once(tmp_path: Path, url: str) -> None:
