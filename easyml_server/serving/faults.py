@@ -20,6 +20,10 @@ _WORDS = {
     StorageType.TIMESTAMP: "points in time",
 }
 
+_WAYS_OUT = {
+    StorageType.TIMESTAMP: " Send timestamps, or rows with text like 2026-05-04T12:00:00Z.",
+}
+
 
 def unknown_column(name: str, field: str, known: Iterable[str]) -> InvalidInput:
     """A column that the model has not learned from."""
@@ -48,9 +52,10 @@ def wrong_type(column: SignatureColumn, field: str, what: str, row: int | None =
     metadata = {"column": shortened(column.name), "expected": column.storage_type.value}
     if row is not None:
         metadata["row"] = str(row)
+    holds, way_out = _WORDS[column.storage_type], _WAYS_OUT.get(column.storage_type, "")
     return InvalidInput.at(
         field,
-        f"Column {quoted(column.name)} holds {_WORDS[column.storage_type]}, and{where} there is {what}.",
+        f"Column {quoted(column.name)} holds {holds}, and{where} there is {what}.{way_out}",
         Reason.WRONG_COLUMN_TYPE,
         metadata,
     )
