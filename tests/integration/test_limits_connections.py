@@ -121,8 +121,13 @@ def test_calls_that_are_reset_at_once_hold_no_place(server: ServerProcess, peer:
         assert client.projects.ListProjects(projects.ListProjectsRequest()) is not None
 
 
-def test_a_message_is_counted_as_it_is_unpacked(peer: Peer) -> None:
-    bomb = gzip.compress(b"\0" * (200 << 20))
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """Made before a peer connects, who would else be silent for as long as that takes."""
+    return gzip.compress(b"\0" * (200 << 20))
+
+
+def test_a_message_is_counted_as_it_is_unpacked(bomb: bytes, peer: Peer) -> None:
     assert len(bomb) < 256 * 1024
     _send(peer, framed(bomb, compressed=True))
     assert peer.outcome()["grpc-status"] == RESOURCE_EXHAUSTED
