@@ -21,7 +21,7 @@ _WORDS = {
 }
 
 _WAYS_OUT = {
-    StorageType.TIMESTAMP: " Send timestamps, or rows with text like 2026-05-04T12:00:00Z.",
+    StorageType.TIMESTAMP: " Send timestamps (of a data frame: pandas.to_datetime).",
 }
 
 
