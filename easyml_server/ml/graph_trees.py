@@ -151,7 +151,7 @@ def _trees(operator: Any) -> _Trees:
 
     model = operator.raw_operator
     if model.n_outputs_ != 1 or not isinstance(operator.inputs[0].type, FloatTensorType):
-        raise NotImplementedError("Trees with one target and inputs of 32 bits are converted, no others.")
+        raise ValueError("Trees with one target and inputs of 32 bits are converted, no others.")
     return _Trees.of(model)
 
 

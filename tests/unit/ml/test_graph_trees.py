@@ -128,7 +128,7 @@ def test_trees_within_another_ensemble_are_converted_too() -> None:
 
 def test_a_graph_in_64_bits_is_refused_since_the_trees_were_fitted_on_32() -> None:
     model = a_model(RandomForestRegressor, targets(RandomForestRegressor, "numbers"))
-    with pytest.raises(NotImplementedError, match="32 bits"):
+    with pytest.raises(ValueError, match="32 bits"):
         graphs.convert(model, a_frame(2), probabilities=False, double=True)
 
 
