@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -26,7 +27,8 @@ from easyml_server.ports.store import Store, UnitOfWork
 GROUP_SECONDS = 0.02
 """How long events wait for company; a commit that runs makes the next group longer."""
 REMEMBERED_EVENTS = 1_000
-LOG_PAGE = 500
+PAGE_EVENTS = 100
+"""What a watcher takes at once, and holds until it is sent: a watcher that does not read holds no more than this."""
 HEARTBEAT_SECONDS = 10.0
 DRAIN_RETRY_SECONDS = 2.0
 RETRY_SECONDS = 1.0
@@ -71,11 +73,11 @@ class Feed:
         self.changed = asyncio.Event()
 
     def since(self, sequence: int) -> list[StoredEvent] | None:
-        """Events after `sequence`; None when memory does not reach back that far."""
+        """The next events after `sequence`; None when memory does not reach back that far."""
         if not self.recent or self.recent[0].event.sequence > sequence + 1:
             return None
-        first = self.recent[0].event.sequence
-        return [self.recent[index] for index in range(max(0, sequence + 1 - first), len(self.recent))]
+        start = max(0, sequence + 1 - self.recent[0].event.sequence)
+        return list(islice(self.recent, start, start + PAGE_EVENTS))
 
 
 class EventHub:
@@ -242,7 +244,8 @@ class Watcher:
         if recent is not None:
             return recent
         async with self._store.read() as work:
-            return [StoredEvent(event) for event in await work.experiments.list_events(experiment_id, last, LOG_PAGE)]
+            events = await work.experiments.list_events(experiment_id, last, PAGE_EVENTS)
+        return [StoredEvent(event) for event in events]
 
     async def _heartbeat(self, experiment_id: UUID) -> Heartbeat:
         now = self._clock()

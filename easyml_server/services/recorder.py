@@ -19,13 +19,13 @@ from easyml_server.domain.sessions import MlflowRun
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Intent, Store
 from easyml_server.ports.tracker import MetricPoint, RunRecord, Tracker
-from easyml_server.services.events import LOG_PAGE
 
 RECORD_RUN = "record_run"
 POLL_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 300.0
 BATCH = 20
+LOG_PAGE = 500
 STATUS = {
     TrainingState.SUCCEEDED: "FINISHED",
     TrainingState.FAILED: "FAILED",
