@@ -12,10 +12,11 @@ from easyml_server.domain.errors import NotFound, Reason, WrongState
 from easyml_server.domain.models import AliasHistoryEntry, ArtifactFormat, Model, ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
+from easyml_server.domain.spelling import way_out
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.model_servers import ModelServers
-from easyml_server.ports.store import Store
+from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tracker import Tracker
 from easyml_server.services.masks import check_mask
 
@@ -36,6 +37,22 @@ class VersionName:
         if self.alias:
             return f"{self.model_name}@{self.alias}"
         return f"{self.model_name}:{self.version}" if self.version else self.model_name
+
+
+async def _no_version(work: UnitOfWork, name: VersionName) -> NotFound:
+    """The error for a name that is none, with the ones that exist."""
+    models = (await work.models.list(name.project_id, PageRequest())).items
+    model = next((each for each in models if each.name == name.model_name), None)
+    if model is not None:
+        aliases = ", ".join(f"{model.name}@{each.alias}" for each in model.aliases)
+        known = f"the newest is {model.name}:{model.latest_version}" + (f", aliases are {aliases}." if aliases else ".")
+    elif models:
+        known = way_out(name.model_name, (each.name for each in models))
+    else:
+        known = "the project has no models yet."
+    return NotFound(
+        f"There is no model version {name} that you can see; {known}", resource=("model version", str(name))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +109,8 @@ class ModelService:
             found = await work.models.find_version(
                 target.project_id, target.model_name, version=target.version, alias=target.alias
             )
-        if found is None:
-            raise NotFound.of("model version", target)
+            if found is None:
+                raise await _no_version(work, target)
         return found
 
     async def locate_version(self, caller: Caller, target: UUID | VersionName) -> tuple[UUID, UUID]:

@@ -110,7 +110,7 @@ async def plan(work: UnitOfWork, caller: Caller, request: RequestedTraining, lim
     target = _target(schema, request.target)
     task = request.task or _told_task(target)
     _check_target(target, task, schema)
-    algorithm = _algorithm(task, request.algorithm)
+    algorithm = _algorithm(task, request.algorithm, "" if request.task else target.name)
     config = await work.projects.get_config(request.project_id)
     defaults = _defaults(algorithm, config.default_hyperparameters.get(algorithm.name, {}))
     hyperparameters = _hyperparameters(algorithm, {**defaults, **request.hyperparameters})
@@ -201,13 +201,15 @@ def _check_target(target: ColumnSchema, task: Task, schema: TableSchema) -> None
         )
 
 
-def _algorithm(task: Task, name: str) -> Algorithm:
+def _algorithm(task: Task, name: str, told_by: str) -> Algorithm:
+    """The algorithm of a task; `told_by` is the target, where nobody but its kind said which task it is."""
     algorithm = find_algorithm(task, name)
     if algorithm is None:
         known = [each.name for each in ALGORITHMS if each.task is task]
+        because = f", which the target {told_by!r} calls for unless you name another task" if told_by else ""
         raise InvalidInput.at(
             f"{FIELD}.algorithm",
-            f"There is no algorithm {name!r} for {task.value}; {way_out(name, known)}",
+            f"There is no algorithm {name!r} for {task.value}{because}; {way_out(name, known)}",
             Reason.UNKNOWN_ALGORITHM,
             {"algorithm": name},
         )
@@ -285,7 +287,10 @@ def _objective(
     metric = asked.metric or DEFAULT_METRIC[task]
     where = f"{FIELD}.objective"
     if metric.task is not task:
-        raise InvalidInput.at(f"{where}.metric", f"{metric.value} does not measure {task.value}.")
+        known = ", ".join(each.value for each in Metric if each.task is task)
+        raise InvalidInput.at(
+            f"{where}.metric", f"{metric.value} does not measure {task.value}; choose one of {known}."
+        )
     if asked.direction not in (None, metric.direction):
         raise InvalidInput.at(f"{where}.direction", f"{metric.value} is to {metric.direction.value}.")
     if task is Task.REGRESSION and (asked.positive_class or asked.class_weights or asked.balance_classes):

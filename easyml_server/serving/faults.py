@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.errors import InvalidInput, Reason, Violation
 from easyml_server.domain.models import SignatureColumn
+from easyml_server.domain.spelling import way_out
 
 # Errors travel in the trailers of a call, which clients read up to 8 KiB.
 NAME_CHARACTERS = 100
@@ -21,7 +22,7 @@ _WORDS = {
 }
 
 _WAYS_OUT = {
-    StorageType.TIMESTAMP: " Send timestamps (of a data frame: pandas.to_datetime).",
+    StorageType.TIMESTAMP: " Send timestamps, or texts such as 2026-05-04T12:00:00Z.",
 }
 
 
@@ -29,7 +30,7 @@ def unknown_column(name: str, field: str, known: Iterable[str]) -> InvalidInput:
     """A column that the model has not learned from."""
     return InvalidInput.at(
         field,
-        f"The model has no column {quoted(name)}; it takes {listed(known)}.",
+        f"The model has no column {quoted(name)}; {way_out(shortened(name), known)}",
         Reason.UNKNOWN_COLUMN,
         {"column": shortened(name)},
     )
@@ -40,7 +41,8 @@ def missing_columns(names: Iterable[str], field: str) -> InvalidInput:
     missing = list(names)
     return InvalidInput.at(
         field,
-        f"The model needs {listed(missing)} too; where a value is not known send null.",
+        f"The model needs {listed(missing)} too; where a value is not known, send the column without one (null, or an "
+        "empty cell).",
         Reason.MISSING_COLUMN,
         {"column": shortened(missing[0])},
     )

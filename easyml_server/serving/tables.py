@@ -208,6 +208,8 @@ def accept(
         return RawColumn(values, nulls)
     if column.storage_type is StorageType.INT64 and kind == "doubles":
         return _whole(column, values, nulls, place)
+    if column.storage_type is StorageType.TIMESTAMP and kind == "strings":
+        return _times(column, values, nulls, place)
     raise faults.wrong_type(column, place.column, _WIRE_WORDS[kind])
 
 
@@ -226,6 +228,15 @@ def _whole(
         else:
             raise faults.wrong_type(column, place.cell(row), "a number with a fraction, or too large", row)
     return RawColumn(numbers, sorted(empty))
+
+
+def _times(
+    column: SignatureColumn, values: Iterable[str], nulls: Sequence[int], place: _Place | Elsewhere
+) -> RawColumn:
+    """Texts in ISO 8601 for a column of points in time."""
+    empty = set(nulls)
+    times = (0 if row in empty else _time(column, value, row, place.cell(row)) for row, value in enumerate(values))
+    return RawColumn(list(times), nulls)
 
 
 def is_whole(value: float) -> bool:
@@ -248,7 +259,7 @@ def _cell(column: SignatureColumn, value: Value, row: int) -> Any:
         case StorageType.BOOL, "bool_value":
             return value.bool_value
         case StorageType.TIMESTAMP, "string_value":
-            return _time_cell(column, value.string_value, row)
+            return _time(column, value.string_value, row, _cell_field(row, column.name))
     raise faults.wrong_type(column, _cell_field(row, column.name), _VALUE_WORDS[kind], row)
 
 
@@ -271,13 +282,12 @@ def _whole_cell(column: SignatureColumn, value: float, row: int) -> int | None:
     return int(value)
 
 
-def _time_cell(column: SignatureColumn, value: str, row: int) -> int:
+def _time(column: SignatureColumn, value: str, row: int, field: str) -> int:
     """Microseconds since 1970; a time without a zone is in UTC."""
     try:
         time = datetime.fromisoformat(value)
         return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
     except (ValueError, OverflowError) as error:
-        field = _cell_field(row, column.name)
         raise faults.wrong_type(column, field, "a text that is no time in ISO 8601", row) from error
 
 

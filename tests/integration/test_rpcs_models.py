@@ -137,6 +137,9 @@ def test_a_version_that_is_not_there_is_not_found(owner: Client, versions: list[
     for which, sought in (({"version": 3}, "birds:3"), ({"alias": "nobody"}, "birds@nobody")):
         said = refusal(owner.models.GetModelVersion, named(versions[0].project_id, "birds", **which))
         assert (said.short, said.details["ResourceInfo"].resource_name) == (("NOT_FOUND", "NOT_FOUND"), sought)
+        assert "the newest is birds:2" in said.message
+    said = refusal(owner.models.GetModelVersion, named(versions[0].project_id, "brids"))
+    assert "did you mean 'birds'?" in said.message
     said = refusal(owner.models.GetModelVersion, pb.GetModelVersionRequest())
     assert said.short == ("INVALID_ARGUMENT", "INVALID_FIELD")
 

@@ -183,10 +183,12 @@ def test_a_check_of_a_training_starts_nothing() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"split": "magic"}, "A split is one of"),
+        ({"split": "magic"}, "'magic' is no split; choose one of random, stratified, group, time, column"),
+        ({"split": "tiem"}, "did you mean 'time'"),
         ({"split": "random", "split_like": an_id("e")}, "not both"),
-        ({"metric": "magic"}, "metric must be one of accuracy"),
-        ({"task": "clustering"}, "task must be one of"),
+        ({"metric": "magic"}, "'magic' is no metric; choose one of accuracy"),
+        ({"metric": "rmsee"}, "'rmsee' is no metric; did you mean 'rmse'"),
+        ({"task": "clustering"}, "'clustering' is no task; choose one of"),
         ({"hyperparameters": {"a": object()}}, "a is a object"),
     ],
 )

@@ -65,6 +65,15 @@ def test_a_model_is_named_with_its_project() -> None:
     assert (servicer.requests[0].name.model_name, servicer.requests[0].name.alias) == ("doubler", "live")
 
 
+def test_the_environment_names_the_project_where_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EASYML_PROJECT", an_id("ours"))
+    servicer = Doubling()
+    with client_of(servicer) as client:
+        client.predictions.predict("doubler", [{"x": 1}])
+        client.predictions.predict("doubler", [{"x": 1}], project=an_id("theirs"))
+    assert [request.name.project_id for request in servicer.requests] == [an_id("ours"), an_id("theirs")]
+
+
 def test_a_stream_answers_in_order_and_goes_on_after_an_error() -> None:
     servicer = Doubling()
     with client_of(servicer) as client:

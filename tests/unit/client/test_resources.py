@@ -120,7 +120,7 @@ def test_a_value_of_a_later_server_is_kept_as_its_number() -> None:
 
 
 def test_a_word_that_is_unknown_is_answered_with_those_that_are_known() -> None:
-    with pytest.raises(errors.InvalidInput, match="task must be one of classification, regression; 'magic' is not"):
+    with pytest.raises(errors.InvalidInput, match="'magic' is no task; choose one of classification, regression"):
         enum_number("task", algorithm_pb2.Task, "magic")
 
 

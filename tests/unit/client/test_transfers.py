@@ -165,7 +165,7 @@ def test_what_is_no_file_is_said_before_anything_is_sent(tmp_path: Path) -> None
             client.datasets.upload(PROJECT, [1, 2])
         with pytest.raises(errors.InvalidInput, match="pass name="):
             client.datasets.upload(PROJECT, pd.DataFrame({"a": [1]}))
-        with pytest.raises(errors.InvalidInput, match="format must be one of csv, xlsx, json, parquet"):
+        with pytest.raises(errors.InvalidInput, match="'docx' is no format; choose one of csv, xlsx, json, parquet"):
             client.datasets.upload(PROJECT, a_file(tmp_path), format="docx")
 
 
@@ -277,6 +277,11 @@ def test_a_model_is_exported_by_name(tmp_path: Path) -> None:
     with client_of(models) as client:
         assert client.models.export("churn@production", tmp_path, project=PROJECT).read_bytes() == data
     assert (models.name.model_name, models.name.alias) == ("churn", "production")
+
+
+def test_an_ending_that_names_no_format_of_a_model_is_no_silent_onnx(tmp_path: Path) -> None:
+    with client_of() as client, pytest.raises(errors.InvalidInput, match=r"'\.pkl' names no format \(\.onnx, \.skops"):
+        client.models.export(an_id("version"), tmp_path / "model.pkl")
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,22 @@ async def test_what_cannot_be_is_refused_by_field(
     assert refused.value.message[-1] in ".?"
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"algorithm": "ridge"}, "no algorithm 'ridge' for classification, which the target 'kind' calls for"),
+        ({"algorithm": "ridge", "task": Task.CLASSIFICATION}, "no algorithm 'ridge' for classification; "),
+        ({"objective": RequestedObjective(Metric.RMSE)}, "choose one of accuracy, balanced_accuracy, "),
+    ],
+)
+async def test_a_task_that_does_not_fit_is_told_with_the_way_out(
+    world: World, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await world.plan(**changes)
+    assert says in refused.value.message
+
+
 async def test_a_split_is_used_again(world: World) -> None:
     first = (await world.plan(split=RequestedSplit(SplitKind.RANDOM, test_size=0.4, seed=3))).spec
     experiment = an_experiment(world.project.id, world.user.id, spec=first)

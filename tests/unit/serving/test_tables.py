@@ -170,7 +170,9 @@ def test_a_cell_of_no_kind_is_refused() -> None:
         ("member", "int64s", [0, 1]),
         ("member", "doubles", [0.0, 1.0]),
         ("since", "int64s", [1, 2]),
-        ("since", "strings", ["2024-01-01", "2024-01-02"]),
+        ("since", "doubles", [1.0, 2.0]),
+        ("since", "strings", ["2024-01-01", SECRET]),
+        ("since", "strings", ["2024-01-01", ""]),
     ],
 )
 def test_a_column_of_another_type_is_named(name: str, kind: str, values: list[object]) -> None:
@@ -180,6 +182,24 @@ def test_a_column_of_another_type_is_named(name: str, kind: str, values: list[ob
     assert error.metadata["column"] == name
     assert error.metadata["expected"]
     assert SECRET not in error.message
+
+
+def test_texts_in_a_column_are_times_where_times_are_due() -> None:
+    texts = ["1970-01-01", "1970-01-01T00:00:01+00:00", "no time, but no value either"]
+    request = columns(column("since", "strings", texts, [2]), count=3)
+    assert column_of(read(request), "since") == ([0, 1_000_000, 0], [2])
+
+
+def test_a_text_that_is_no_time_is_named_with_its_row() -> None:
+    error = refused(columns(column("since", "strings", ["2024-01-01", "yesterday"])))
+    assert error.violations[0].field == "columns.columns[4].strings.values[1]"
+    assert error.metadata == {"column": "since", "expected": "timestamp", "row": "1"}
+    assert "2026-05-04T12:00:00Z" in error.message
+    assert "yesterday" not in error.message
+
+
+def test_a_misspelt_column_is_answered_with_the_one_that_was_meant() -> None:
+    assert "did you mean 'member'?" in refused(rows(a_row(membre=True))).message
 
 
 @pytest.mark.parametrize("value", [2.5, math.inf, -math.inf, 2.0**63, 1e300])

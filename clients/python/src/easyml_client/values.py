@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -42,8 +43,16 @@ def enum_number(field: str, enum: Any, word: str | None) -> Any:
     name = _prefix(descriptor) + word.upper().replace("-", "_")
     if name in descriptor.values_by_name:
         return descriptor.values_by_name[name].number
-    known = ", ".join(w for v in descriptor.values if (w := enum_word(descriptor, v.number)))
-    raise InvalidInput.at(field, f"{field} must be one of {known}; {word!r} is not.")
+    known = [w for v in descriptor.values if (w := enum_word(descriptor, v.number))]
+    raise InvalidInput.at(field, misspelt(field, word, known))
+
+
+def misspelt(what: str, word: str, known: Sequence[str]) -> str:
+    """The sentence for a word that is none of those known: did you mean, or which there are."""
+    close = difflib.get_close_matches(word.lower(), known, n=1)
+    if close:
+        return f"{word!r} is no {what}; did you mean {close[0]!r}?"
+    return f"{word!r} is no {what}; choose one of {', '.join(known)}."
 
 
 def _prefix(descriptor: EnumDescriptor) -> str:

@@ -85,7 +85,7 @@ def _ways_out(error: Exception) -> list[str]:
     if isinstance(error, NotSignedIn) and error.reason != "WRONG_CREDENTIALS":
         lines.append("Sign in with `easyml login`, or set EASYML_TOKEN; `easyml doctor` shows what is used now.")
     if getattr(error, "reason", "") == "UNKNOWN_COLUMN" and "The model" in str(error):
-        lines.append("To leave out columns that the model does not know, add --ignore-extra.")
+        lines.append("If the model need not know it, add --ignore-extra.")
     retry_after = getattr(error, "retry_after", None)
     if retry_after:
         lines.append(f"Try again in {retry_after:g} s.")

@@ -21,7 +21,7 @@ from easyml_client.cli.common import (
 from easyml_client.cli.output import complain, print_done, print_json, print_list, print_one, print_table
 
 if TYPE_CHECKING:
-    from easyml_client.client import Training
+    from easyml_client.client import EasyML, Training
     from easyml_client.resources.experiments import Experiment
 
 app = group("experiments", "Trainings and what came out: list, watch, compare.")
@@ -101,10 +101,10 @@ def watch(experiment: str, /, *, after: int = 0, project: ProjectOption = None, 
     """
     with connected(common) as client:
         found = client.trainings.get(experiment_named(client, experiment, project))
-        return watch_to_the_end(found, after=after, as_json=common.json)
+        return watch_to_the_end(client, found, after=after, as_json=common.json)
 
 
-def watch_to_the_end(training: Training, *, after: int = 0, as_json: bool) -> int:
+def watch_to_the_end(client: EasyML, training: Training, *, after: int = 0, as_json: bool) -> int:
     """Shows a training; the exit code says whether it succeeded."""
     from easyml_client.cli import live
 
@@ -114,7 +114,8 @@ def watch_to_the_end(training: Training, *, after: int = 0, as_json: bool) -> in
     if finished.failure:
         complain(f"The training failed: {finished.failure.message}")
     elif finished.model_version_id and not as_json:
-        complain(f"Look at the model with: easyml models show {finished.model_version_id}")
+        version = client.models.get(finished.model_version_id)
+        complain(f"Look at the model with: easyml models show {version.model_name}:{version.version}")
     return 0 if finished.state == "succeeded" else 1
 
 

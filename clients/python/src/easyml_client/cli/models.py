@@ -205,7 +205,7 @@ def export(
 
     :param model: NAME, NAME:3, NAME@alias or an id.
     :param path: File or folder; the current folder if left out.
-    :param format: onnx, skops or mlflow (a zip file); told by the file's ending if left out, else onnx.
+    :param format: onnx, skops or mlflow (a zip file); told by the file's ending if left out, onnx where it has none.
     :param force: Replace a file that is there.
     """
     refuse_to_replace(path, force=force)

@@ -61,7 +61,7 @@ def train(
     :param split: random, stratified, group, time, group:COLUMN, time:COLUMN or column:COLUMN=VALUE,VALUE.
     :param split_like: Id of an experiment: test on the same rows.
     :param cross_validation: Folds to score, before the final fit.
-    :param metric: What versions are compared by, such as f1_macro or rmse.
+    :param metric: What versions are compared by: f1_macro, roc_auc … for classes; rmse, mae, r2 … for numbers.
     :param positive_class: Class that counts as positive, where there are two.
     :param balance_classes: Weigh rare classes more.
     :param weight_column: Column with a weight per row.
@@ -105,7 +105,7 @@ def train(
             return 0
         from easyml_client.cli.experiments import watch_to_the_end
 
-        return watch_to_the_end(training, as_json=common.json)
+        return watch_to_the_end(client, training, as_json=common.json)
 
 
 app = single("train", train)
@@ -126,6 +126,16 @@ def _split(text: str | None) -> Any:
     return Split(kind, column=column, test_values=values.split(","))
 
 
+def _tested_on(spec: Any) -> str:
+    """The split in a few words."""
+    split = spec.proto.split
+    kind = split.WhichOneof("kind")
+    column = getattr(getattr(split, kind), "column", "")
+    if kind == "column":
+        return f"rows whose {column} is {', '.join(split.column.test_values)}"
+    return f"{split.test_size:.0%} of the rows, {kind}" + (f" by {column}" if column else "")
+
+
 def _print_plan(plan: Any, *, as_json: bool) -> None:
     spec = plan.spec
     lines = {
@@ -134,6 +144,7 @@ def _print_plan(plan: Any, *, as_json: bool) -> None:
         "Features": spec.features,
         "Algorithm": spec.algorithm,
         "Settings": spec.hyperparameters,
+        "Tested on": _tested_on(spec),
         "Metric": spec.objective and spec.objective.metric,
         "Model": spec.model_name,
         "Rows": plan.rows,

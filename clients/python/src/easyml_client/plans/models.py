@@ -9,6 +9,7 @@ from pathlib import Path
 
 from easyml.v1 import model_pb2, project_pb2
 from easyml.v1 import model_service_pb2 as pb
+from easyml_client.errors import InvalidInput
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ModelRef, ProjectRef, model_version, project_id
 from easyml_client.plans.transfers import Progress, arrive, told_format
@@ -129,11 +130,17 @@ def export(
 ) -> Plan[Path]:
     """Save a version as "onnx", "skops" or "mlflow" (a zip file); the path as in `datasets.download`.
 
-    Without a format the path's ending says it (.onnx, .skops, .zip), and onnx where it does not.
+    Without a format the path's ending says it (.onnx, .skops, .zip), and onnx where the path has none or is a folder.
     """
+    told = format or told_format(path, _ENDINGS)
+    if told is None and path is not None and Path(path).suffix and not Path(path).is_dir():
+        raise InvalidInput.at(
+            "format",
+            f"{Path(path).suffix!r} names no format ({', '.join(_ENDINGS)} do); say which: onnx, skops or mlflow.",
+        )
     request = pb.ExportModelRequest(
         model_version_id=(yield from _version_id(model, project)),
-        format=enum_number("format", model_pb2.ArtifactFormat, format or told_format(path, _ENDINGS) or "onnx"),
+        format=enum_number("format", model_pb2.ArtifactFormat, told or "onnx"),
     )
     return (yield from arrive(request, pb.ExportModelResponse, path, progress))
 

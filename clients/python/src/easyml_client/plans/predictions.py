@@ -16,7 +16,8 @@ from easyml_client.tables import Table, to_wire
 def predict(model: ModelRef, rows: Table, *, project: ProjectRef | None = None) -> Plan[Prediction]:
     """Predict rows: a list of dicts, a dict of columns, one dict, or a pandas DataFrame.
 
-    Columns are typed by their values. None, NaN and a name left out are no value.
+    Columns are typed by their values; times may be texts in ISO 8601. None, NaN and a name that a row leaves out are no
+    value, and each column is named at least once. A model's name needs the project, or EASYML_PROJECT.
     """
     target = yield from model_version(model, project)
     return Prediction.of((yield from call(pb.PredictRequest(**target, **_table(rows)), pb.PredictResponse)))

@@ -1,10 +1,12 @@
 """Names and objects where the contract wants ids.
 
-A reference is an id, a name, or the object itself. A text that is a UUID is an id.
+A reference is an id, a name, or the object itself. A text that is a UUID is an id. Where a name needs a project and
+none is given, EASYML_PROJECT names it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from easyml_client.resources.models import ModelVersion
 from easyml_client.resources.projects import Project
 from easyml_client.steps import Plan
 from easyml_client.values import is_id
+
+PROJECT_VARIABLE = "EASYML_PROJECT"
 
 ProjectRef = str | Project
 DatasetRef = str | Dataset
@@ -41,9 +45,8 @@ def dataset_id(dataset: DatasetRef, project: ProjectRef | None) -> Plan[str]:
         return dataset.id
     if is_id(dataset):
         return dataset
-    if project is None:
-        raise InvalidInput.at("project", f"Dataset {dataset!r} is a name, so its project is needed too.")
-    request = dataset_service_pb2.ListDatasetsRequest(project_id=(yield from project_id(project)), name_prefix=dataset)
+    of_project = yield from project_id(_project_of("Dataset", dataset, project))
+    request = dataset_service_pb2.ListDatasetsRequest(project_id=of_project, name_prefix=dataset)
     found = yield from collect(pages(request, dataset_service_pb2.ListDatasetsResponse, lambda page: page.datasets))
     return _only("dataset", dataset, [each.id for each in found if each.name == dataset])
 
@@ -65,9 +68,7 @@ def model_version(model: ModelRef, project: ProjectRef | None) -> Plan[dict[str,
         return {"model_version_id": model.id}
     if is_id(model):
         return {"model_version_id": model}
-    if project is None:
-        raise InvalidInput.at("project", f"Model {model!r} is a name, so its project is needed too.")
-    return {"name": model_version_name(model, (yield from project_id(project)))}
+    return {"name": model_version_name(model, (yield from project_id(_project_of("Model", model, project))))}
 
 
 def model_version_name(text: str, of_project: str) -> model_service_pb2.ModelVersionName:
@@ -79,6 +80,15 @@ def model_version_name(text: str, of_project: str) -> model_service_pb2.ModelVer
     if colon and name and version.isascii() and version.isdigit() and 0 < int(version) < 1 << 31:
         return model_service_pb2.ModelVersionName(project_id=of_project, model_name=name, version=int(version))
     return model_service_pb2.ModelVersionName(project_id=of_project, model_name=text)
+
+
+def _project_of(kind: str, name: str, project: ProjectRef | None) -> ProjectRef:
+    project = project or os.environ.get(PROJECT_VARIABLE)
+    if not project:
+        raise InvalidInput.at(
+            "project", f"{kind} {name!r} is a name, so its project is needed too; name it, or set {PROJECT_VARIABLE}."
+        )
+    return project
 
 
 def _only(kind: str, name: str, ids: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from easyml_client.plans.waiting import Patience
 from easyml_client.resources.events import Heartbeat, Interruption, TrainingEvent, event_of
 from easyml_client.resources.experiments import Experiment, TrainingPlan
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
-from easyml_client.values import enum_number, to_duration, to_struct
+from easyml_client.values import enum_number, misspelt, to_duration, to_struct
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,8 +64,8 @@ class Split:
                 split.column.column = self.column
                 split.column.test_values.extend(self.test_values)
             case other:
-                known = "random, stratified, group, time, column"
-                raise InvalidInput.at("split", f"A split is one of {known}; {other!r} is not.")
+                known = ["random", "stratified", "group", "time", "column"]
+                raise InvalidInput.at("split", misspelt("split", other, known))
         return split
 
 

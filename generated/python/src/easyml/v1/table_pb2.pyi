@@ -47,7 +47,7 @@ class Column(_message.Message):
 
     @_builtins.property
     def strings(self) -> Global___StringValues:
-        """Text."""
+        """Text; also points in time in ISO 8601, such as 2026-05-04T12:00:00Z. Without a zone they are in UTC."""
 
     @_builtins.property
     def bools(self) -> Global___BoolValues:
@@ -235,7 +235,7 @@ class RowTable(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """One object per row: column name to value; null or a missing name is no value."""
+        """One object per row: column name to value; null or a missing name is no value. Each column is named at least once."""
 
     def __init__(
         self,
