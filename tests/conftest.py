@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from easyml_server.repositories.sql.migrate import migrate_sqlite
 from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from tests.builders import a_project_of, a_training, register, upload
 from tests.servers import Client, ServerProcess, serving
+
+# Whoever starts the tests in the background (`make test &`, nohup) has them and their children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
