@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -26,17 +26,20 @@ from easyml_server.services.datasets import DatasetService
 from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.events import EventHub
 from easyml_server.services.models import ModelService
+from easyml_server.services.outbox import OutboxWorker
 from easyml_server.services.predictions import PredictionService
 from easyml_server.services.projects import ProjectService
 from easyml_server.services.recorder import RunRecorder
 from easyml_server.services.requests import REMEMBERED
 from easyml_server.services.trainings import TrainingService
 from easyml_server.services.uploads import UploadService
+from easyml_server.services.versions import VersionRecorder, VersionService
 from easyml_server.settings import Settings
 from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
 from easyml_server.trainers.local import TrainingLimits, start_local_trainer
 from easyml_server.transport.server import Server, Services, TransportLimits
+from easyml_server.versioning.process import start_versioner
 
 OWNER_EMAIL = "owner@localhost"
 HOUSEKEEPING_SECONDS = 600.0
@@ -94,9 +97,20 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 clock=now,
             )
         )
+        versioner = await stack.enter_async_context(
+            start_versioner(folder.dvc, folder.dvc_remote, artifacts.work, settings.dvc_remote)
+        )
         hub = EventHub()
-        recorder = RunRecorder(store, artifacts, tracker, now)
-        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, recorder.wake)
+        outbox = [
+            OutboxWorker(store, RunRecorder(store, artifacts, tracker, now).handlers, now),
+            OutboxWorker(store, VersionRecorder(store, artifacts, versioner, now).handlers, now),
+        ]
+
+        def wake_outbox() -> None:
+            for worker in outbox:
+                worker.wake()
+
+        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, wake_outbox)
         auth = AuthService(
             store,
             Argon2Hasher(settings.password_hashes),
@@ -116,6 +130,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             trainings=TrainingService(store, auth, hub, dispatcher, limits, now),
             models=models,
             predictions=PredictionService(store, models, artifacts, model_servers),
+            versions=VersionService(store),
         )
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)
@@ -126,7 +141,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
-            asyncio.create_task(recorder.run(), name="recorder"),
+            *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
             asyncio.create_task(housekeeping(uploads, store), name="housekeeping"),
         ]
         folder.announce(address)
@@ -134,7 +149,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         try:
             yield running
         finally:
-            await drain(settings, server, hub, uploads, dispatcher, recorder, background)
+            await drain(settings, server, hub, uploads, dispatcher, outbox, background)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -215,7 +230,7 @@ async def drain(
     hub: EventHub,
     uploads: UploadService,
     dispatcher: TrainingDispatcher,
-    recorder: RunRecorder,
+    outbox: Sequence[OutboxWorker],
     background: list[asyncio.Task[None]],
 ) -> None:
     """Stop claiming, go not ready, end streams with a way back, finish calls, put trainings back, then close."""
@@ -231,7 +246,7 @@ async def drain(
     await server.stop()
     with suppress(TimeoutError):
         async with asyncio.timeout(OUTBOX_GRACE_SECONDS):
-            await recorder.work_off()
+            await asyncio.gather(*(worker.work_off() for worker in outbox))
 
 
 async def serve(settings: Settings, ready: Callable[[RunningServer], None]) -> None:

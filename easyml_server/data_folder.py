@@ -44,6 +44,16 @@ class DataFolder:
         return self.root / "mlflow"
 
     @property
+    def dvc(self) -> Path:
+        """A DVC repository per project."""
+        return self.root / "dvc"
+
+    @property
+    def dvc_remote(self) -> Path:
+        """What they keep, as a remote that DVC pulls from; a folder per project."""
+        return self.root / "dvc-remote"
+
+    @property
     def owner_key(self) -> Path:
         """The API key of the local owner."""
         return self.root / "owner.key"

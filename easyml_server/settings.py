@@ -10,6 +10,7 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -52,6 +53,9 @@ class Settings(BaseSettings):
     database_lock_seconds: float = Field(10, gt=0, description="How long a statement waits for a lock.")
     database_statement_seconds: float = Field(30, gt=0, description="How long a statement may run.")
     migrate_at_start: bool = Field(False, description="Bring PostgreSQL to this release's schema at start.")
+    dvc_remote: str | None = Field(
+        None, description="URL that versions are pushed to: s3://…, or any that DVC knows; the data folder if not set."
+    )
     allow_plaintext: bool = Field(False, description="Serve without TLS on an address other machines can reach.")
     open_registration: bool = Field(False, description="Let people make accounts themselves (Register).")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least weight of log lines.")
@@ -125,6 +129,10 @@ class Settings(BaseSettings):
     def _check(self) -> Settings:
         if self.max_chunk_bytes > self.max_message_bytes:
             raise ValueError("max_chunk_bytes must not be larger than max_message_bytes")
+        if self.dvc_remote is not None and urlsplit(self.dvc_remote).password:
+            raise ValueError(
+                "dvc_remote must hold no password: whoever pulls is told it, and uses credentials of their own"
+            )
         return self
 
     @classmethod

@@ -22,6 +22,7 @@ from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import ApiKey, Caller, Session, User
+from easyml_server.domain.versioning import DvcPointer
 
 
 class UserRepository(Protocol):
@@ -226,6 +227,10 @@ class ModelRepository(Protocol):
 
     async def get_version(self, version_id: UUID, caller: Caller) -> ModelVersion: ...
 
+    async def load_version(self, version_id: UUID) -> ModelVersion:
+        """Without a caller: for the server's own work."""
+        ...
+
     async def project_of_version(self, version_id: UUID, caller: Caller) -> UUID:
         """As `get_version`, for calls that need no more than where its files lie."""
         ...
@@ -292,12 +297,26 @@ class Outbox(Protocol):
 
     async def add(self, kind: str, subject_id: UUID, time: datetime) -> None: ...
 
-    async def due(self, time: datetime, limit: int) -> Sequence[Intent]: ...
+    async def due(self, kinds: Sequence[str], time: datetime, limit: int) -> Sequence[Intent]:
+        """The oldest of these kinds."""
+        ...
 
     async def done(self, intent: Intent) -> None: ...
 
     async def retry(self, intent: Intent, time: datetime) -> None:
         """Try again at this time."""
+        ...
+
+
+class VersionRepository(Protocol):
+    """Where versions of datasets and models are in DVC."""
+
+    async def put(self, pointer: DvcPointer) -> None: ...
+
+    async def find(self, version_id: UUID) -> DvcPointer | None: ...
+
+    async def delete(self, version_id: UUID) -> None:
+        """Nothing there is no error."""
         ...
 
 
@@ -318,6 +337,8 @@ class UnitOfWork(Protocol):
     def requests(self) -> RequestRepository: ...
     @property
     def outbox(self) -> Outbox: ...
+    @property
+    def versions(self) -> VersionRepository: ...
 
     async def commit(self) -> None:
         """Make everything durable."""

@@ -18,6 +18,7 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.ports.tables import TableReader
+from easyml_server.services.versions import ADD_DATASET_VERSION
 
 TABLE_FILE = "table.parquet"
 ORIGINAL_FILE = "original"
@@ -77,6 +78,7 @@ class UploadConverter:
             async with self._store.begin() as work:
                 await work.projects.get(upload.project_id, caller)
                 await work.datasets.add(dataset)
+                await work.outbox.add(ADD_DATASET_VERSION, dataset.current.id, self._clock())
                 await work.datasets.put_upload(replace(upload, state=UploadState.COMPLETED, dataset_id=dataset.id))
                 await work.commit()
         except EasyMLError:

@@ -28,6 +28,7 @@ from easyml_server.ports.tables import TableReader
 from easyml_server.services.converting import ORIGINAL_FILE, TABLE_FILE
 from easyml_server.services.masks import check_mask
 from easyml_server.services.projects import checked_name
+from easyml_server.services.versions import FORGET_VERSION
 
 FIELDS = ("name", "description", "labels", "columns")
 DEFAULT_PREVIEW_ROWS = 20
@@ -147,6 +148,7 @@ class DatasetService:
             if validate_only:
                 return deleted
             await work.datasets.delete(dataset_id, etag)
+            await work.outbox.add(FORGET_VERSION, dataset.current.id, self._clock())
             await work.commit()
         await self._artifacts.remove(path)
         return deleted

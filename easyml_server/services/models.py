@@ -19,6 +19,7 @@ from easyml_server.ports.model_servers import ModelServers
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tracker import Tracker
 from easyml_server.services.masks import check_mask
+from easyml_server.services.versions import FORGET_VERSION
 
 FIELDS = ("description", "labels")
 
@@ -164,6 +165,7 @@ class ModelService:
             deleted = Deleted(model_versions=1, models=int(model_gone), bytes_freed=freed)
             if validate_only:
                 return deleted
+            await work.outbox.add(FORGET_VERSION, version_id, self._clock())
             await work.commit()
         await self._model_servers.forget(version_id)
         await self._artifacts.remove(path)

@@ -26,6 +26,7 @@ from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.services.events import TrainingLog
 from easyml_server.services.recorder import RECORD_RUN
+from easyml_server.services.versions import ADD_MODEL_VERSION
 
 FIRST_RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 30.0
@@ -137,6 +138,7 @@ class OutcomeWriter:
                 return training_log.pending
             if ending.version is not None:
                 await work.models.add_version(ending.version)
+                await work.outbox.add(ADD_MODEL_VERSION, ending.version.id, self._clock())
             events = await training_log.store_pending(work)
             await work.experiments.save(ending.experiment)
             if ending.experiment.state.terminal:

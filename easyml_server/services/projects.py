@@ -20,6 +20,7 @@ from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.masks import check_mask
 from easyml_server.services.requests import find_first_result, remember
 from easyml_server.services.scopes import require_full_scope
+from easyml_server.services.versions import FORGET_PROJECT
 
 PROJECT_FIELDS = ("name", "description", "labels")
 CONFIG_FIELDS = ("default_hyperparameters", "mlflow_experiment", "storage", "visibility")
@@ -122,6 +123,7 @@ class ProjectService:
             if validate_only:
                 return deleted
             await work.projects.delete(project_id, etag)
+            await work.outbox.add(FORGET_PROJECT, project_id, self._clock())
             await work.commit()
         await self._artifacts.remove(self._artifacts.project_path(project_id))
         return deleted

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
 
-from easyml_server.domain.errors import EasyMLError, NotFound
 from easyml_server.domain.events import FoldCompleted, IterationCompleted, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.faults import fault_point
@@ -19,12 +16,9 @@ from easyml_server.domain.sessions import MlflowRun
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Intent, Store
 from easyml_server.ports.tracker import MetricPoint, RunRecord, Tracker
+from easyml_server.services.outbox import Handler
 
 RECORD_RUN = "record_run"
-POLL_SECONDS = 5.0
-FIRST_RETRY_SECONDS = 2.0
-MAX_RETRY_SECONDS = 300.0
-BATCH = 20
 LOG_PAGE = 500
 STATUS = {
     TrainingState.SUCCEEDED: "FINISHED",
@@ -36,53 +30,18 @@ log = structlog.get_logger(__name__)
 
 
 class RunRecorder:
-    """Works off the outbox."""
+    """The handler of the intent above."""
 
     def __init__(self, store: Store, artifacts: ArtifactStore, tracker: Tracker, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._artifacts = artifacts
         self._tracker = tracker
         self._clock = clock
-        self._wanted = asyncio.Event()
 
-    def wake(self) -> None:
-        """An intent was committed."""
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Work off intents until cancelled."""
-        while True:
-            self._wanted.clear()
-            try:
-                await self.work_off()
-            except EasyMLError as error:
-                log.warning("outbox_unreadable", error=error.message)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._wanted.wait()
-
-    async def work_off(self) -> None:
-        """Do everything that is due now."""
-        while True:
-            async with self._store.read() as work:
-                intents = await work.outbox.due(self._clock(), BATCH)
-            if not intents:
-                return
-            for intent in intents:
-                await self._do(intent)
-
-    async def _do(self, intent: Intent) -> None:
-        try:
-            await self._record(intent)
-        except NotFound:
-            # The experiment was deleted before it was recorded.
-            await self._done(intent)
-        except Exception as error:  # whatever tracking fails with, the intent stays
-            delay = min(FIRST_RETRY_SECONDS * 2**intent.attempts, MAX_RETRY_SECONDS)
-            log.warning("run_not_recorded", experiment_id=str(intent.subject_id), retry_seconds=delay, error=str(error))
-            async with self._store.begin() as work:
-                await work.outbox.retry(intent, self._clock() + timedelta(seconds=delay))
-                await work.commit()
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """By kind of intent."""
+        return {RECORD_RUN: self._record}
 
     async def _record(self, intent: Intent) -> None:
         async with self._store.read() as work:
@@ -109,11 +68,6 @@ class RunRecorder:
         )
         async with self._store.begin() as work:
             await work.experiments.put_mlflow_run(run)
-            await work.outbox.done(intent)
-            await work.commit()
-
-    async def _done(self, intent: Intent) -> None:
-        async with self._store.begin() as work:
             await work.outbox.done(intent)
             await work.commit()
 

@@ -1,9 +1,9 @@
-"""What the server and the tracking process say to each other: one JSON object a line."""
+"""What the server asks the tracking process: one JSON object a line."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -46,16 +46,6 @@ class ExportRequest:
     type: Literal["export"] = "export"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a request ended; `error` is empty when it was done."""
-
-    id: int
-    result: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-
-
 Request = RecordRequest | ExportRequest
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
-ANSWER = TypeAdapter(Answer)

@@ -34,6 +34,7 @@ from easyml_server.services.predictions import PredictionService
 from easyml_server.services.projects import ProjectService
 from easyml_server.services.trainings import TrainingService
 from easyml_server.services.uploads import UploadService
+from easyml_server.services.versions import VersionService
 from easyml_server.transport.admission import Admission, ClassLimit
 from easyml_server.transport.methods import CallClass, methods_of
 from easyml_server.transport.pipeline import MessageLimits, Pipeline
@@ -78,6 +79,7 @@ class Services:
     trainings: TrainingService
     models: ModelService
     predictions: PredictionService
+    versions: VersionService
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +190,10 @@ def _add_services(
     auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(services.auth, SecretReplay()), server)
     project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(services.projects), server)
     dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(
-        DatasetServicer(services.datasets, services.uploads, limits, clock), server
+        DatasetServicer(services.datasets, services.uploads, services.versions, limits, clock), server
     )
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingServicer(services.trainings), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(services.models), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(services.models, services.versions), server)
     server.add_generic_rpc_handlers((PredictionServicer(services.predictions, validator).handler(),))
     return [service.full_name for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()]
 

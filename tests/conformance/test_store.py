@@ -435,18 +435,22 @@ async def test_what_refers_to_something_deleted_meanwhile_is_refused(store: Stor
 # Outbox.
 
 
+KINDS = ("record_run",)
+
+
 async def test_intents_are_due_in_order_until_they_are_done(store: Store) -> None:
     subjects = [uuid4() for _ in range(3)]
     async with store.begin() as work:
+        await work.outbox.add("another", uuid4(), TIME)
         for subject in subjects:
             await work.outbox.add("record_run", subject, TIME)
         await work.commit()
     async with store.begin() as work:
-        first, second, third = await work.outbox.due(TIME, 10)
+        first, second, third = await work.outbox.due(KINDS, TIME, 10)
         await work.outbox.done(first)
         await work.outbox.retry(second, TIME + DAY)
         await work.commit()
     async with store.read() as work:
-        assert [intent.subject_id for intent in await work.outbox.due(TIME, 10)] == [third.subject_id]
-        later = await work.outbox.due(TIME + DAY, 10)
+        assert [intent.subject_id for intent in await work.outbox.due(KINDS, TIME, 10)] == [third.subject_id]
+        later = await work.outbox.due(KINDS, TIME + DAY, 10)
     assert [(intent.subject_id, intent.attempts) for intent in later] == [(subjects[1], 1), (subjects[2], 0)]

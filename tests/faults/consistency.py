@@ -28,6 +28,7 @@ def check_consistent(data: Path) -> None:
         check_uploads(data, database)
         check_trainings(database)
         check_runs(data, database)
+        check_versions(data, database)
 
 
 def check_files(data: Path, database: sqlite3.Connection) -> None:
@@ -85,6 +86,21 @@ def check_runs(data: Path, database: sqlite3.Connection) -> None:
                 "WHERE key = 'easyml.experiment_id' AND lifecycle_stage = 'active'"
             ).fetchall()
         assert len(tags) == len(set(tags)), "a run was recorded twice"
+
+
+def check_versions(data: Path, database: sqlite3.Connection) -> None:
+    """Each version is in DVC, with all its files, or will be."""
+    versions = database.execute("SELECT id FROM dataset_versions UNION SELECT id FROM model_versions").fetchall()
+    documents = database.execute("SELECT id, body FROM documents WHERE collection = 'dvc_metadata'").fetchall()
+    pointers = {plain(identity): json.loads(body) for identity, body in documents}
+    waiting = {plain(row[0]) for row in database.execute("SELECT subject_id FROM outbox").fetchall()}
+    assert {plain(row[0]) for row in versions} <= set(pointers) | waiting
+    for identity, pointer in pointers.items():
+        if identity not in waiting:
+            assert pointer["push_time"]
+            cache = data / "dvc-remote" / pointer["project_id"] / "files" / "md5"
+            listed = json.loads((cache / pointer["md5"][:2] / pointer["md5"][2:]).read_text())
+            assert all((cache / each["md5"][:2] / each["md5"][2:]).exists() for each in listed)
 
 
 def check_no_process(data: Path) -> None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import grpc
 
-from easyml.v1 import dataset_pb2, dataset_service_pb2, experiment_pb2, training_service_pb2
+from easyml.v1 import dataset_pb2, dataset_service_pb2, dvc_pb2, experiment_pb2, training_service_pb2
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
 from tests.faults.consistency import check_consistent, check_no_process
 from tests.faults.plan import FaultPlan, until
@@ -291,6 +291,29 @@ class Deletions(Story):
             except grpc.RpcError as error:
                 assert refusal_of(error).reason == "NOT_FOUND", error
                 kill.outcome = "was deleted"
+        check_consistent(self.server.data)
+        return kill
+
+
+class Versions(Story):
+    """Versions that are cut off on their way into DVC."""
+
+    name = "version"
+    stages: ClassVar[Mapping[str, str]] = {"adding": "version.added", "pushing": "version.pushed"}
+
+    def cut_off_by(self, striking: AbstractContextManager[None]) -> Kill:
+        """What was stored is in DVC in the end."""
+        with striking, self.client() as client:
+            dataset = upload(client, self.project_id)
+        kill = Kill(self.name, self.struck())
+        self.server.start()
+        request = dataset_service_pb2.GetDatasetDvcPointerRequest(dataset_id=dataset.id)
+        with self.client() as client:
+            pushed = dvc_pb2.DVC_STATE_PUSHED
+            until(
+                lambda: client.datasets.GetDatasetDvcPointer(request).pointer.state == pushed, "the version is pushed"
+            )
+        kill.outcome = "was pushed"
         check_consistent(self.server.data)
         return kill
 

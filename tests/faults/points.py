@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from tests.faults.kills import Deletions, Story, Trainings, Uploads
+from tests.faults.kills import Deletions, Story, Trainings, Uploads, Versions
 from tests.servers import ROOT
 
 SERVER_POINTS: Mapping[tuple[str, str], type[Story]] = {
@@ -32,6 +32,8 @@ SERVER_POINTS: Mapping[tuple[str, str], type[Story]] = {
     ("training.committed", "training"): Trainings,
     ("outbox.recorded", "training"): Trainings,
     ("files.remove", "deletion"): Deletions,
+    ("version.added", "version"): Versions,
+    ("version.pushed", "version"): Versions,
 }
 """Where the server is killed."""
 MODEL_POINTS = ("model.write", "model.fsync")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from easyml_server.domain.experiments import TrainingStage, TrainingState
 from easyml_server.domain.projects import ProjectConfig
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
+from easyml_server.domain.versioning import AddedVersion, DvcPointer, VersionKind
 
 
 class Document(BaseModel):
@@ -141,4 +142,57 @@ class MLflowMetadataDocument(Document):
             artifact_uri=self.artifact_uri,
             model_uri=self.model_uri,
             create_time=self.create_time,
+        )
+
+
+class DVCMetadataDocument(Document):
+    """Where a version of a dataset or model is in DVC."""
+
+    collection = "dvc_metadata"
+
+    project_id: UUID
+    kind: VersionKind
+    file_name: str
+    content: str
+    md5: str
+    size_bytes: int
+    paths: tuple[str, ...]
+    remote_name: str
+    remote_url: str
+    add_time: datetime
+    push_time: datetime | None
+    problem: str | None
+
+    @classmethod
+    def of(cls, pointer: DvcPointer) -> Self:
+        """The document of a pointer."""
+        added = pointer.added
+        return cls(
+            id=pointer.version_id,
+            project_id=pointer.project_id,
+            kind=pointer.kind,
+            file_name=added.file_name,
+            content=added.content,
+            md5=added.md5,
+            size_bytes=added.size_bytes,
+            paths=added.paths,
+            remote_name=pointer.remote_name,
+            remote_url=pointer.remote_url,
+            add_time=pointer.add_time,
+            push_time=pointer.push_time,
+            problem=pointer.problem,
+        )
+
+    def to_domain(self) -> DvcPointer:
+        """The pointer."""
+        return DvcPointer(
+            version_id=self.id,
+            project_id=self.project_id,
+            kind=self.kind,
+            added=AddedVersion(self.file_name, self.content, self.md5, self.size_bytes, self.paths),
+            remote_name=self.remote_name,
+            remote_url=self.remote_url,
+            add_time=self.add_time,
+            push_time=self.push_time,
+            problem=self.problem,
         )

@@ -198,6 +198,15 @@ class SqlModelRepository:
         aliases = await self._aliases([found[0].id])
         return _version(found[0], found[1], aliases.get(found[0].id, ()))
 
+    async def load_version(self, version_id: UUID) -> domain.ModelVersion:
+        """For the server's own work."""
+        statement = select(ModelVersion, Model.name).join(Model).where(ModelVersion.id == version_id)
+        found = (await self._session.execute(statement)).one_or_none()
+        if found is None:
+            raise NotFound.of("model version", version_id)
+        aliases = await self._aliases([version_id])
+        return _version(found[0], found[1], aliases.get(version_id, ()))
+
     async def project_of_version(self, version_id: UUID, caller: Caller) -> UUID:
         """Only what the caller can see, as in `get_version`."""
         statement = (

@@ -37,9 +37,14 @@ class SqlOutbox:
         self._session.add(OutboxIntent(kind=kind, subject_id=subject_id, attempts=0, due_time=time))
         await self._session.flush()
 
-    async def due(self, time: datetime, limit: int) -> Sequence[Intent]:
+    async def due(self, kinds: Sequence[str], time: datetime, limit: int) -> Sequence[Intent]:
         """The oldest that are due."""
-        statement = select(OutboxIntent).where(OutboxIntent.due_time <= time).order_by(OutboxIntent.id).limit(limit)
+        statement = (
+            select(OutboxIntent)
+            .where(OutboxIntent.kind.in_(kinds), OutboxIntent.due_time <= time)
+            .order_by(OutboxIntent.id)
+            .limit(limit)
+        )
         rows = await self._session.scalars(statement)
         return [Intent(row.id, row.kind, row.subject_id, row.attempts) for row in rows]
 

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import PoolLimits
 from easyml_server.repositories.documents.sql import SqlDocuments
+from easyml_server.repositories.documents.versions import DocumentVersionRepository
 from easyml_server.repositories.sql.base import WRITES, StoreIdentity
 from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
 from easyml_server.repositories.sql.errors import translated
@@ -42,6 +43,7 @@ class SqlUnitOfWork:
         self.models = SqlModelRepository(session)
         self.requests = SqlRequestRepository(session)
         self.outbox = SqlOutbox(session)
+        self.versions = DocumentVersionRepository(documents)
 
     async def known_file_ids(self) -> frozenset[str]:
         """Ids of all dataset and model versions: what has files."""

@@ -9,6 +9,7 @@ from easyml.v1 import (
     algorithm_pb2,
     dataset_pb2,
     dataset_service_pb2,
+    dvc_pb2,
     experiment_pb2,
     model_pb2,
     permission_pb2,
@@ -17,7 +18,7 @@ from easyml.v1 import (
     training_event_pb2,
     training_service_pb2,
 )
-from easyml_server.domain import algorithms, datasets, events, experiments, models, projects, users
+from easyml_server.domain import algorithms, datasets, events, experiments, models, projects, users, versioning
 from easyml_server.domain.pages import Order
 
 Member = TypeVar("Member", bound=Enum)
@@ -69,6 +70,7 @@ FAILURE_REASON = EnumCodec(experiments.FailureReason, experiment_pb2.FailureReas
 TRAINING_WARNING = EnumCodec(experiments.TrainingWarningKind, experiment_pb2.TrainingWarningKind)
 LOG_LEVEL = EnumCodec(events.LogLevel, training_event_pb2.LogLevel)
 ARTIFACT_FORMAT = EnumCodec(models.ArtifactFormat, model_pb2.ArtifactFormat)
+DVC_STATE = EnumCodec(versioning.DvcState, dvc_pb2.DvcState)
 
 PROJECT_ORDER = {
     project_service_pb2.PROJECT_ORDER_CREATE_TIME_ASC: Order.OLDEST_FIRST,

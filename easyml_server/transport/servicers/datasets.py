@@ -14,6 +14,7 @@ from easyml_server.domain.limits import Limits
 from easyml_server.domain.pages import Order
 from easyml_server.services.datasets import DatasetService
 from easyml_server.services.uploads import UploadService
+from easyml_server.services.versions import VersionService
 from easyml_server.transport import status
 from easyml_server.transport.calls import CURRENT, Context, caller
 from easyml_server.transport.converters.datasets import (
@@ -27,6 +28,7 @@ from easyml_server.transport.converters.datasets import (
 from easyml_server.transport.converters.enums import DATASET_ORDER, FILE_FORMAT
 from easyml_server.transport.converters.pages import by_name, by_time, fit, page_request
 from easyml_server.transport.converters.projects import deleted_to_proto
+from easyml_server.transport.converters.versions import pointer_to_proto
 from easyml_server.transport.files import read_chunks
 
 UPLOAD_ID = "x-upload-id"
@@ -50,10 +52,16 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
     """DatasetService on the wire."""
 
     def __init__(
-        self, datasets: DatasetService, uploads: UploadService, limits: Limits, clock: Callable[[], datetime]
+        self,
+        datasets: DatasetService,
+        uploads: UploadService,
+        versions: VersionService,
+        limits: Limits,
+        clock: Callable[[], datetime],
     ) -> None:
         self._datasets = datasets
         self._uploads = uploads
+        self._versions = versions
         self._limits = limits
         self._clock = clock
 
@@ -116,6 +124,12 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
             validate_only=request.validate_only,
         )
         return pb.DeleteDatasetResponse(deleted=deleted_to_proto(deleted))
+
+    async def GetDatasetDvcPointer(
+        self, request: pb.GetDatasetDvcPointerRequest, context: Context
+    ) -> pb.GetDatasetDvcPointerResponse:
+        pointer = await self._versions.pointer_of_dataset(caller(), UUID(request.dataset_id))
+        return pb.GetDatasetDvcPointerResponse(pointer=pointer_to_proto(pointer))
 
     async def PreviewDataset(self, request: pb.PreviewDatasetRequest, context: Context) -> pb.PreviewDatasetResponse:
         preview, schema = await self._datasets.preview(

@@ -9,6 +9,7 @@ from easyml.v1 import model_service_pb2 as pb
 from easyml.v1 import model_service_pb2_grpc as pb_grpc
 from easyml.v1 import project_pb2
 from easyml_server.services.models import ModelService
+from easyml_server.services.versions import VersionService
 from easyml_server.transport.calls import Context, caller
 from easyml_server.transport.converters.enums import ARTIFACT_FORMAT
 from easyml_server.transport.converters.models import (
@@ -20,14 +21,16 @@ from easyml_server.transport.converters.models import (
 from easyml_server.transport.converters.pages import by_time, fit, next_page_token, page_request
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.converters.values import to_time
+from easyml_server.transport.converters.versions import pointer_to_proto
 from easyml_server.transport.files import read_chunks
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
     """ModelService on the wire."""
 
-    def __init__(self, models: ModelService) -> None:
+    def __init__(self, models: ModelService, versions: VersionService) -> None:
         self._models = models
+        self._versions = versions
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         page = await self._models.list(caller(), UUID(request.project_id), page_request(request))
@@ -49,6 +52,12 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         target = UUID(request.model_version_id) if by_id else to_version_name(request.name)
         version = await self._models.get_version(caller(), target)
         return pb.GetModelVersionResponse(model_version=version_to_proto(version, full=True))
+
+    async def GetModelVersionDvcPointer(
+        self, request: pb.GetModelVersionDvcPointerRequest, context: Context
+    ) -> pb.GetModelVersionDvcPointerResponse:
+        pointer = await self._versions.pointer_of_model_version(caller(), UUID(request.model_version_id))
+        return pb.GetModelVersionDvcPointerResponse(pointer=pointer_to_proto(pointer))
 
     async def UpdateModelVersion(
         self, request: pb.UpdateModelVersionRequest, context: Context

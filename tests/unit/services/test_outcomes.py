@@ -29,6 +29,7 @@ from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from easyml_server.services import outcomes
 from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.events import EventHub, Heartbeat, Watcher
+from easyml_server.services.recorder import RECORD_RUN
 from tests.builders import TIME, a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, an_experiment
 
@@ -181,7 +182,9 @@ async def test_a_clock_that_jumps_puts_nothing_out_of_order(world: World, jump: 
     assert experiment.start_time <= experiment.end_time
     # It is recorded by the clock as it is now, not in an hour.
     async with world.store.read() as work:
-        assert [intent.subject_id for intent in await work.outbox.due(world.clock(), 10)] == [experiment_id]
+        assert [intent.subject_id for intent in await work.outbox.due((RECORD_RUN,), world.clock(), 10)] == [
+            experiment_id
+        ]
 
 
 async def test_an_outcome_waits_for_a_locked_database(world: World, told: Told) -> None:

@@ -120,6 +120,8 @@ class Datasets(Noun):
     update = method(datasets.update)
     delete = method(datasets.delete)
     preview = method(datasets.preview)
+    dvc_pointer = method(datasets.dvc_pointer)
+    dvc = method(datasets.dvc)
 
 
 class Algorithms(Noun):
@@ -213,6 +215,8 @@ class Models(Noun):
     delete_alias = method(models.delete_alias)
     alias_history = iterator(models.alias_history)
     export = method(models.export)
+    dvc_pointer = method(models.dvc_pointer)
+    dvc = method(models.dvc)
 
 
 class Predictions(Noun):

@@ -207,6 +207,27 @@ def download(
     )
 
 
+@app.command
+def dvc(
+    dataset: str,
+    folder: Path = Path(),
+    /,
+    *,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
+    """Write what plain `dvc pull` needs to bring a dataset: its .dvc file, and the remote in .dvc/config.
+
+    Example: `easyml datasets dvc customers ~/work/churn`
+
+    :param dataset: Name or id.
+    :param folder: Folder you work in; the current one if left out.
+    """
+    with connected(common) as client:
+        path = client.datasets.dvc(dataset, folder, project=project_for(client, dataset, project))
+        print_done({"path": str(path)}, f"Wrote {path}. Bring the files with: dvc pull {path}", as_json=common.json)
+
+
 def refuse_to_replace(path: Path | None, *, force: bool) -> None:
     """A file that is there stays, unless it was said otherwise."""
     if path is not None and path.is_file() and not force:

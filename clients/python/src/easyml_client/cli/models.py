@@ -217,6 +217,27 @@ def export(
     print_done({"path": str(saved), "size_bytes": length}, f"Saved {saved} ({size(length)}).", as_json=common.json)
 
 
+@app.command
+def dvc(
+    model: str,
+    folder: Path = Path(),
+    /,
+    *,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> None:
+    """Write what plain `dvc pull` needs to bring a version: its .dvc file, and the remote in .dvc/config.
+
+    Example: `easyml models dvc churn@production ~/work/churn`
+
+    :param model: NAME, NAME:3, NAME@alias or an id.
+    :param folder: Folder you work in; the current one if left out.
+    """
+    with connected(common) as client:
+        path = client.models.dvc(model, folder, project=project_for(client, model, project))
+        print_done({"path": str(path)}, f"Wrote {path}. Bring the files with: dvc pull {path}", as_json=common.json)
+
+
 @alias.command(name="set")
 def set_alias(model: str, name: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
     """Point an alias to a version, at once away from where it was.

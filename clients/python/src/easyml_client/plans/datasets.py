@@ -15,11 +15,13 @@ from typing import Any
 from easyml.v1 import dataset_pb2, project_pb2
 from easyml.v1 import dataset_service_pb2 as pb
 from easyml_client.errors import InvalidInput, LimitReached, NotFound, Unavailable, WrongState
+from easyml_client.plans.dvc import write_pointer
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import DatasetRef, ProjectRef, dataset_id, project_id
 from easyml_client.plans.transfers import Parcel, Progress, arrive, as_frame, frame_file, told_format
 from easyml_client.plans.waiting import Patience
 from easyml_client.resources.datasets import Dataset, Preview, Upload
+from easyml_client.resources.dvc import DvcPointer
 from easyml_client.resources.projects import DeletedResources
 from easyml_client.steps import Plan, Stream, call, send, work
 from easyml_client.values import enum_number
@@ -251,3 +253,24 @@ def preview(
     """The first rows, 20 if 0; `columns` chooses and orders."""
     request = pb.PreviewDatasetRequest(dataset_id=(yield from dataset_id(dataset, project)), rows=rows, columns=columns)
     return Preview.of((yield from call(request, pb.PreviewDatasetResponse)))
+
+
+def dvc_pointer(dataset: DatasetRef, *, project: ProjectRef | None = None) -> Plan[DvcPointer]:
+    """What plain DVC needs to pull the current version."""
+    request = pb.GetDatasetDvcPointerRequest(dataset_id=(yield from dataset_id(dataset, project)))
+    return DvcPointer.of((yield from call(request, pb.GetDatasetDvcPointerResponse)).pointer)
+
+
+def dvc(
+    dataset: DatasetRef,
+    folder: str | os.PathLike[str] = ".",
+    *,
+    project: ProjectRef | None = None,
+    timeout: float = 60.0,
+) -> Plan[Path]:
+    """Write the pointer file and its remote below a folder, so that plain `dvc pull` brings the files; its path.
+
+    It waits, for `timeout` seconds at most, until the version is in the remote.
+    """
+    found = yield from get(dataset, project=project)
+    return (yield from write_pointer(lambda: dvc_pointer(found), found.name, folder, timeout))

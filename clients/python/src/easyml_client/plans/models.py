@@ -10,9 +10,11 @@ from pathlib import Path
 from easyml.v1 import model_pb2, project_pb2
 from easyml.v1 import model_service_pb2 as pb
 from easyml_client.errors import InvalidInput
+from easyml_client.plans.dvc import write_pointer
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ModelRef, ProjectRef, model_version, project_id
 from easyml_client.plans.transfers import Progress, arrive, told_format
+from easyml_client.resources.dvc import DvcPointer
 from easyml_client.resources.models import AliasHistoryEntry, Model, ModelVersion
 from easyml_client.resources.projects import DeletedResources
 from easyml_client.steps import Plan, Stream, call
@@ -143,6 +145,27 @@ def export(
         format=enum_number("format", model_pb2.ArtifactFormat, told or "onnx"),
     )
     return (yield from arrive(request, pb.ExportModelResponse, path, progress))
+
+
+def dvc_pointer(model: ModelRef, *, project: ProjectRef | None = None) -> Plan[DvcPointer]:
+    """What plain DVC needs to pull a version."""
+    request = pb.GetModelVersionDvcPointerRequest(model_version_id=(yield from _version_id(model, project)))
+    return DvcPointer.of((yield from call(request, pb.GetModelVersionDvcPointerResponse)).pointer)
+
+
+def dvc(
+    model: ModelRef,
+    folder: str | os.PathLike[str] = ".",
+    *,
+    project: ProjectRef | None = None,
+    timeout: float = 60.0,
+) -> Plan[Path]:
+    """Write the pointer file and its remote below a folder, so that plain `dvc pull` brings the files; its path.
+
+    It waits, for `timeout` seconds at most, until the version is in the remote.
+    """
+    found = yield from get(model, project=project)
+    return (yield from write_pointer(lambda: dvc_pointer(found), found.model_name, folder, timeout))
 
 
 def _version_id(model: ModelRef, project: ProjectRef | None) -> Plan[str]:

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from easyml.v1 import dataset_pb2 as easyml_dot_v1_dot_dataset__pb2
+from easyml.v1 import dvc_pb2 as easyml_dot_v1_dot_dvc__pb2
 from easyml.v1 import permission_pb2 as easyml_dot_v1_dot_permission__pb2
 from easyml.v1 import project_pb2 as easyml_dot_v1_dot_project__pb2
 from easyml.v1 import table_pb2 as easyml_dot_v1_dot_table__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x61syml/v1/dataset_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17\x65\x61syml/v1/dataset.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x17\x65\x61syml/v1/project.proto\x1a\x15\x65\x61syml/v1/table.proto\x1a google/protobuf/field_mask.proto\"q\n\x14UploadDatasetRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x17.easyml.v1.UploadHeaderH\x00R\x06header\x12\x1e\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x06\xbaH\x03\xd8\x01\x03H\x00R\x05\x63hunkB\x06\n\x04part\"\xd3\x04\n\x0cUploadHeader\x12(\n\tupload_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x08uploadId\x12\x1f\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12\'\n\nproject_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x1c\n\x04name\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12T\n\x06labels\x18\x06 \x03(\x0b\x32#.easyml.v1.UploadHeader.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12&\n\x08\x66ilename\x18\x07 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08\x66ilename\x12\x37\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x15.easyml.v1.FileFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormat\x12&\n\nsize_bytes\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00R\tsizeBytes\x12\x30\n\x06sha256\x18\n \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{64}$\xd8\x01\x01R\x06sha256\x12\x39\n\x0cread_options\x18\x0b \x01(\x0b\x32\x16.easyml.v1.ReadOptionsR\x0breadOptions\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"y\n\x0bReadOptions\x12%\n\tdelimiter\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x01R\tdelimiter\x12#\n\x08\x65ncoding\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18 R\x08\x65ncoding\x12\x1e\n\x05sheet\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x05sheet\"E\n\x15UploadDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.easyml.v1.DatasetR\x07\x64\x61taset\"9\n\x10GetUploadRequest\x12%\n\tupload_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08uploadId\">\n\x11GetUploadResponse\x12)\n\x06upload\x18\x01 \x01(\x0b\x32\x11.easyml.v1.UploadR\x06upload\"z\n\x16\x44ownloadDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x37\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x15.easyml.v1.FileFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormat\"n\n\x17\x44ownloadDatasetResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32\x19.easyml.v1.DownloadHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"\x92\x01\n\x0e\x44ownloadHeader\x12\x1a\n\x08\x66ilename\x18\x01 \x01(\tR\x08\x66ilename\x12-\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x15.easyml.v1.FileFormatR\x06\x66ormat\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x04 \x01(\tR\x06sha256\"<\n\x11GetDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\"B\n\x12GetDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.easyml.v1.DatasetR\x07\x64\x61taset\"\xb9\x03\n\x13ListDatasetsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\x12L\n\x06labels\x18\x05 \x03(\x0b\x32*.easyml.v1.ListDatasetsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x12<\n\x08order_by\x18\x06 \x01(\x0e\x32\x17.easyml.v1.DatasetOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07orderBy\x12\x35\n\x04view\x18\x07 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"n\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.easyml.v1.DatasetR\x08\x64\x61tasets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x01\n\rColumnSetting\x12\x1b\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x04name\x12\x33\n\x04role\x18\x02 \x01(\x0e\x32\x15.easyml.v1.ColumnRoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x15.easyml.v1.ColumnKindB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\"\xc3\x03\n\x14UpdateDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x1c\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12\\\n\x06labels\x18\x04 \x03(\x0b\x32+.easyml.v1.UpdateDatasetRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12=\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x18.easyml.v1.ColumnSettingB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x07\x63olumns\x12\x43\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1b\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"E\n\x15UpdateDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.easyml.v1.DatasetR\x07\x64\x61taset\"\x97\x01\n\x14\x44\x65leteDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"N\n\x15\x44\x65leteDatasetResponse\x12\x35\n\x07\x64\x65leted\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeletedResourcesR\x07\x64\x65leted\"\x85\x01\n\x15PreviewDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x1e\n\x04rows\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x04rows\x12#\n\x07\x63olumns\x18\x03 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x07\x63olumns\"\x94\x01\n\x16PreviewDatasetResponse\x12,\n\x05table\x18\x01 \x01(\x0b\x32\x16.easyml.v1.ColumnTableR\x05table\x12.\n\x06schema\x18\x02 \x01(\x0b\x32\x16.easyml.v1.TableSchemaR\x06schema\x12\x1c\n\ttruncated\x18\x03 \x01(\x08R\ttruncated*\x90\x01\n\x0c\x44\x61tasetOrder\x12\x1d\n\x19\x44\x41TASET_ORDER_UNSPECIFIED\x10\x00\x12\"\n\x1e\x44\x41TASET_ORDER_CREATE_TIME_DESC\x10\x01\x12!\n\x1d\x44\x41TASET_ORDER_CREATE_TIME_ASC\x10\x02\x12\x1a\n\x16\x44\x41TASET_ORDER_NAME_ASC\x10\x03\x32\xe4\x05\n\x0e\x44\x61tasetService\x12Z\n\rUploadDataset\x12\x1f.easyml.v1.UploadDatasetRequest\x1a .easyml.v1.UploadDatasetResponse\"\x04\xc8\xf3\x18\x04(\x01\x12O\n\tGetUpload\x12\x1b.easyml.v1.GetUploadRequest\x1a\x1c.easyml.v1.GetUploadResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x04\x12\x63\n\x0f\x44ownloadDataset\x12!.easyml.v1.DownloadDatasetRequest\x1a\".easyml.v1.DownloadDatasetResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x12R\n\nGetDataset\x12\x1c.easyml.v1.GetDatasetRequest\x1a\x1d.easyml.v1.GetDatasetResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12X\n\x0cListDatasets\x12\x1e.easyml.v1.ListDatasetsRequest\x1a\x1f.easyml.v1.ListDatasetsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12X\n\rUpdateDataset\x12\x1f.easyml.v1.UpdateDatasetRequest\x1a .easyml.v1.UpdateDatasetResponse\"\x04\xc8\xf3\x18\x04\x12X\n\rDeleteDataset\x12\x1f.easyml.v1.DeleteDatasetRequest\x1a .easyml.v1.DeleteDatasetResponse\"\x04\xc8\xf3\x18\x04\x12^\n\x0ePreviewDataset\x12 .easyml.v1.PreviewDatasetRequest\x1a!.easyml.v1.PreviewDatasetResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x42h\n\x0cio.easyml.v1B\x13\x44\x61tasetServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x61syml/v1/dataset_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17\x65\x61syml/v1/dataset.proto\x1a\x13\x65\x61syml/v1/dvc.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x17\x65\x61syml/v1/project.proto\x1a\x15\x65\x61syml/v1/table.proto\x1a google/protobuf/field_mask.proto\"q\n\x14UploadDatasetRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x17.easyml.v1.UploadHeaderH\x00R\x06header\x12\x1e\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x06\xbaH\x03\xd8\x01\x03H\x00R\x05\x63hunkB\x06\n\x04part\"\xd3\x04\n\x0cUploadHeader\x12(\n\tupload_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x08uploadId\x12\x1f\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12\'\n\nproject_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x1c\n\x04name\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12T\n\x06labels\x18\x06 \x03(\x0b\x32#.easyml.v1.UploadHeader.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12&\n\x08\x66ilename\x18\x07 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x08\x66ilename\x12\x37\n\x06\x66ormat\x18\x08 \x01(\x0e\x32\x15.easyml.v1.FileFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormat\x12&\n\nsize_bytes\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00R\tsizeBytes\x12\x30\n\x06sha256\x18\n \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{64}$\xd8\x01\x01R\x06sha256\x12\x39\n\x0cread_options\x18\x0b \x01(\x0b\x32\x16.easyml.v1.ReadOptionsR\x0breadOptions\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"y\n\x0bReadOptions\x12%\n\tdelimiter\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x01R\tdelimiter\x12#\n\x08\x65ncoding\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18 R\x08\x65ncoding\x12\x1e\n\x05sheet\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x05sheet\"E\n\x15UploadDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.easyml.v1.DatasetR\x07\x64\x61taset\"9\n\x10GetUploadRequest\x12%\n\tupload_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08uploadId\">\n\x11GetUploadResponse\x12)\n\x06upload\x18\x01 \x01(\x0b\x32\x11.easyml.v1.UploadR\x06upload\"z\n\x16\x44ownloadDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x37\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x15.easyml.v1.FileFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormat\"n\n\x17\x44ownloadDatasetResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32\x19.easyml.v1.DownloadHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"\x92\x01\n\x0e\x44ownloadHeader\x12\x1a\n\x08\x66ilename\x18\x01 \x01(\tR\x08\x66ilename\x12-\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x15.easyml.v1.FileFormatR\x06\x66ormat\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x04 \x01(\tR\x06sha256\"<\n\x11GetDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\"B\n\x12GetDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.easyml.v1.DatasetR\x07\x64\x61taset\"F\n\x1bGetDatasetDvcPointerRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\"O\n\x1cGetDatasetDvcPointerResponse\x12/\n\x07pointer\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DvcPointerR\x07pointer\"\xb9\x03\n\x13ListDatasetsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\x12L\n\x06labels\x18\x05 \x03(\x0b\x32*.easyml.v1.ListDatasetsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x12<\n\x08order_by\x18\x06 \x01(\x0e\x32\x17.easyml.v1.DatasetOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07orderBy\x12\x35\n\x04view\x18\x07 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"n\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x12.easyml.v1.DatasetR\x08\x64\x61tasets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x01\n\rColumnSetting\x12\x1b\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x04name\x12\x33\n\x04role\x18\x02 \x01(\x0e\x32\x15.easyml.v1.ColumnRoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x15.easyml.v1.ColumnKindB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\"\xc3\x03\n\x14UpdateDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x1c\n\x04name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12\\\n\x06labels\x18\x04 \x03(\x0b\x32+.easyml.v1.UpdateDatasetRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12=\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x18.easyml.v1.ColumnSettingB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x07\x63olumns\x12\x43\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1b\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"E\n\x15UpdateDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x12.easyml.v1.DatasetR\x07\x64\x61taset\"\x97\x01\n\x14\x44\x65leteDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"N\n\x15\x44\x65leteDatasetResponse\x12\x35\n\x07\x64\x65leted\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeletedResourcesR\x07\x64\x65leted\"\x85\x01\n\x15PreviewDatasetRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tdatasetId\x12\x1e\n\x04rows\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x04rows\x12#\n\x07\x63olumns\x18\x03 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x07\x63olumns\"\x94\x01\n\x16PreviewDatasetResponse\x12,\n\x05table\x18\x01 \x01(\x0b\x32\x16.easyml.v1.ColumnTableR\x05table\x12.\n\x06schema\x18\x02 \x01(\x0b\x32\x16.easyml.v1.TableSchemaR\x06schema\x12\x1c\n\ttruncated\x18\x03 \x01(\x08R\ttruncated*\x90\x01\n\x0c\x44\x61tasetOrder\x12\x1d\n\x19\x44\x41TASET_ORDER_UNSPECIFIED\x10\x00\x12\"\n\x1e\x44\x41TASET_ORDER_CREATE_TIME_DESC\x10\x01\x12!\n\x1d\x44\x41TASET_ORDER_CREATE_TIME_ASC\x10\x02\x12\x1a\n\x16\x44\x41TASET_ORDER_NAME_ASC\x10\x03\x32\xd6\x06\n\x0e\x44\x61tasetService\x12Z\n\rUploadDataset\x12\x1f.easyml.v1.UploadDatasetRequest\x1a .easyml.v1.UploadDatasetResponse\"\x04\xc8\xf3\x18\x04(\x01\x12O\n\tGetUpload\x12\x1b.easyml.v1.GetUploadRequest\x1a\x1c.easyml.v1.GetUploadResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x04\x12\x63\n\x0f\x44ownloadDataset\x12!.easyml.v1.DownloadDatasetRequest\x1a\".easyml.v1.DownloadDatasetResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x12R\n\nGetDataset\x12\x1c.easyml.v1.GetDatasetRequest\x1a\x1d.easyml.v1.GetDatasetResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12X\n\x0cListDatasets\x12\x1e.easyml.v1.ListDatasetsRequest\x1a\x1f.easyml.v1.ListDatasetsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12X\n\rUpdateDataset\x12\x1f.easyml.v1.UpdateDatasetRequest\x1a .easyml.v1.UpdateDatasetResponse\"\x04\xc8\xf3\x18\x04\x12X\n\rDeleteDataset\x12\x1f.easyml.v1.DeleteDatasetRequest\x1a .easyml.v1.DeleteDatasetResponse\"\x04\xc8\xf3\x18\x04\x12p\n\x14GetDatasetDvcPointer\x12&.easyml.v1.GetDatasetDvcPointerRequest\x1a\'.easyml.v1.GetDatasetDvcPointerResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12^\n\x0ePreviewDataset\x12 .easyml.v1.PreviewDatasetRequest\x1a!.easyml.v1.PreviewDatasetResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x42h\n\x0cio.easyml.v1B\x13\x44\x61tasetServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,6 +77,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADDATASETREQUEST'].fields_by_name['format']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_GETDATASETREQUEST'].fields_by_name['dataset_id']._loaded_options = None
   _globals['_GETDATASETREQUEST'].fields_by_name['dataset_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_GETDATASETDVCPOINTERREQUEST'].fields_by_name['dataset_id']._loaded_options = None
+  _globals['_GETDATASETDVCPOINTERREQUEST'].fields_by_name['dataset_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTDATASETSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTDATASETSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTDATASETSREQUEST'].fields_by_name['project_id']._loaded_options = None
@@ -138,56 +141,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETSERVICE'].methods_by_name['UpdateDataset']._serialized_options = b'\310\363\030\004'
   _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._loaded_options = None
   _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._serialized_options = b'\310\363\030\004'
+  _globals['_DATASETSERVICE'].methods_by_name['GetDatasetDvcPointer']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['GetDatasetDvcPointer']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_DATASETSERVICE'].methods_by_name['PreviewDataset']._loaded_options = None
   _globals['_DATASETSERVICE'].methods_by_name['PreviewDataset']._serialized_options = b'\220\002\001\310\363\030\003'
-  _globals['_DATASETORDER']._serialized_start=3511
-  _globals['_DATASETORDER']._serialized_end=3655
-  _globals['_UPLOADDATASETREQUEST']._serialized_start=210
-  _globals['_UPLOADDATASETREQUEST']._serialized_end=323
-  _globals['_UPLOADHEADER']._serialized_start=326
-  _globals['_UPLOADHEADER']._serialized_end=921
-  _globals['_UPLOADHEADER_LABELSENTRY']._serialized_start=864
-  _globals['_UPLOADHEADER_LABELSENTRY']._serialized_end=921
-  _globals['_READOPTIONS']._serialized_start=923
-  _globals['_READOPTIONS']._serialized_end=1044
-  _globals['_UPLOADDATASETRESPONSE']._serialized_start=1046
-  _globals['_UPLOADDATASETRESPONSE']._serialized_end=1115
-  _globals['_GETUPLOADREQUEST']._serialized_start=1117
-  _globals['_GETUPLOADREQUEST']._serialized_end=1174
-  _globals['_GETUPLOADRESPONSE']._serialized_start=1176
-  _globals['_GETUPLOADRESPONSE']._serialized_end=1238
-  _globals['_DOWNLOADDATASETREQUEST']._serialized_start=1240
-  _globals['_DOWNLOADDATASETREQUEST']._serialized_end=1362
-  _globals['_DOWNLOADDATASETRESPONSE']._serialized_start=1364
-  _globals['_DOWNLOADDATASETRESPONSE']._serialized_end=1474
-  _globals['_DOWNLOADHEADER']._serialized_start=1477
-  _globals['_DOWNLOADHEADER']._serialized_end=1623
-  _globals['_GETDATASETREQUEST']._serialized_start=1625
-  _globals['_GETDATASETREQUEST']._serialized_end=1685
-  _globals['_GETDATASETRESPONSE']._serialized_start=1687
-  _globals['_GETDATASETRESPONSE']._serialized_end=1753
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1756
-  _globals['_LISTDATASETSREQUEST']._serialized_end=2197
-  _globals['_LISTDATASETSREQUEST_LABELSENTRY']._serialized_start=864
-  _globals['_LISTDATASETSREQUEST_LABELSENTRY']._serialized_end=921
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=2199
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=2309
-  _globals['_COLUMNSETTING']._serialized_start=2312
-  _globals['_COLUMNSETTING']._serialized_end=2462
-  _globals['_UPDATEDATASETREQUEST']._serialized_start=2465
-  _globals['_UPDATEDATASETREQUEST']._serialized_end=2916
-  _globals['_UPDATEDATASETREQUEST_LABELSENTRY']._serialized_start=864
-  _globals['_UPDATEDATASETREQUEST_LABELSENTRY']._serialized_end=921
-  _globals['_UPDATEDATASETRESPONSE']._serialized_start=2918
-  _globals['_UPDATEDATASETRESPONSE']._serialized_end=2987
-  _globals['_DELETEDATASETREQUEST']._serialized_start=2990
-  _globals['_DELETEDATASETREQUEST']._serialized_end=3141
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=3143
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=3221
-  _globals['_PREVIEWDATASETREQUEST']._serialized_start=3224
-  _globals['_PREVIEWDATASETREQUEST']._serialized_end=3357
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=3360
-  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=3508
-  _globals['_DATASETSERVICE']._serialized_start=3658
-  _globals['_DATASETSERVICE']._serialized_end=4398
+  _globals['_DATASETORDER']._serialized_start=3685
+  _globals['_DATASETORDER']._serialized_end=3829
+  _globals['_UPLOADDATASETREQUEST']._serialized_start=231
+  _globals['_UPLOADDATASETREQUEST']._serialized_end=344
+  _globals['_UPLOADHEADER']._serialized_start=347
+  _globals['_UPLOADHEADER']._serialized_end=942
+  _globals['_UPLOADHEADER_LABELSENTRY']._serialized_start=885
+  _globals['_UPLOADHEADER_LABELSENTRY']._serialized_end=942
+  _globals['_READOPTIONS']._serialized_start=944
+  _globals['_READOPTIONS']._serialized_end=1065
+  _globals['_UPLOADDATASETRESPONSE']._serialized_start=1067
+  _globals['_UPLOADDATASETRESPONSE']._serialized_end=1136
+  _globals['_GETUPLOADREQUEST']._serialized_start=1138
+  _globals['_GETUPLOADREQUEST']._serialized_end=1195
+  _globals['_GETUPLOADRESPONSE']._serialized_start=1197
+  _globals['_GETUPLOADRESPONSE']._serialized_end=1259
+  _globals['_DOWNLOADDATASETREQUEST']._serialized_start=1261
+  _globals['_DOWNLOADDATASETREQUEST']._serialized_end=1383
+  _globals['_DOWNLOADDATASETRESPONSE']._serialized_start=1385
+  _globals['_DOWNLOADDATASETRESPONSE']._serialized_end=1495
+  _globals['_DOWNLOADHEADER']._serialized_start=1498
+  _globals['_DOWNLOADHEADER']._serialized_end=1644
+  _globals['_GETDATASETREQUEST']._serialized_start=1646
+  _globals['_GETDATASETREQUEST']._serialized_end=1706
+  _globals['_GETDATASETRESPONSE']._serialized_start=1708
+  _globals['_GETDATASETRESPONSE']._serialized_end=1774
+  _globals['_GETDATASETDVCPOINTERREQUEST']._serialized_start=1776
+  _globals['_GETDATASETDVCPOINTERREQUEST']._serialized_end=1846
+  _globals['_GETDATASETDVCPOINTERRESPONSE']._serialized_start=1848
+  _globals['_GETDATASETDVCPOINTERRESPONSE']._serialized_end=1927
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1930
+  _globals['_LISTDATASETSREQUEST']._serialized_end=2371
+  _globals['_LISTDATASETSREQUEST_LABELSENTRY']._serialized_start=885
+  _globals['_LISTDATASETSREQUEST_LABELSENTRY']._serialized_end=942
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2373
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2483
+  _globals['_COLUMNSETTING']._serialized_start=2486
+  _globals['_COLUMNSETTING']._serialized_end=2636
+  _globals['_UPDATEDATASETREQUEST']._serialized_start=2639
+  _globals['_UPDATEDATASETREQUEST']._serialized_end=3090
+  _globals['_UPDATEDATASETREQUEST_LABELSENTRY']._serialized_start=885
+  _globals['_UPDATEDATASETREQUEST_LABELSENTRY']._serialized_end=942
+  _globals['_UPDATEDATASETRESPONSE']._serialized_start=3092
+  _globals['_UPDATEDATASETRESPONSE']._serialized_end=3161
+  _globals['_DELETEDATASETREQUEST']._serialized_start=3164
+  _globals['_DELETEDATASETREQUEST']._serialized_end=3315
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=3317
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=3395
+  _globals['_PREVIEWDATASETREQUEST']._serialized_start=3398
+  _globals['_PREVIEWDATASETREQUEST']._serialized_end=3531
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_start=3534
+  _globals['_PREVIEWDATASETRESPONSE']._serialized_end=3682
+  _globals['_DATASETSERVICE']._serialized_start=3832
+  _globals['_DATASETSERVICE']._serialized_end=4686
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from easyml.v1 import dataset_pb2 as _dataset_pb2
+from easyml.v1 import dvc_pb2 as _dvc_pb2
 from easyml.v1 import project_pb2 as _project_pb2
 from easyml.v1 import table_pb2 as _table_pb2
 from google.protobuf import descriptor as _descriptor
@@ -406,6 +407,52 @@ class GetDatasetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDatasetResponse: _TypeAlias = GetDatasetResponse  # noqa: Y015
+
+@_typing.final
+class GetDatasetDvcPointerRequest(_message.Message):
+    """GetDatasetDvcPointerRequest names the dataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    """Id of the dataset."""
+    def __init__(
+        self,
+        *,
+        dataset_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDatasetDvcPointerRequest: _TypeAlias = GetDatasetDvcPointerRequest  # noqa: Y015
+
+@_typing.final
+class GetDatasetDvcPointerResponse(_message.Message):
+    """GetDatasetDvcPointerResponse is the pointer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pointer(self) -> _dvc_pb2.DvcPointer:
+        """The pointer."""
+
+    def __init__(
+        self,
+        *,
+        pointer: _dvc_pb2.DvcPointer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pointer", b"pointer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pointer", b"pointer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDatasetDvcPointerResponse: _TypeAlias = GetDatasetDvcPointerResponse  # noqa: Y015
 
 @_typing.final
 class ListDatasetsRequest(_message.Message):

@@ -70,6 +70,11 @@ class DatasetServiceStub:
                 request_serializer=easyml_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
                 _registered_method=True)
+        self.GetDatasetDvcPointer = channel.unary_unary(
+                '/easyml.v1.DatasetService/GetDatasetDvcPointer',
+                request_serializer=easyml_dot_v1_dot_dataset__service__pb2.GetDatasetDvcPointerRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_dataset__service__pb2.GetDatasetDvcPointerResponse.FromString,
+                _registered_method=True)
         self.PreviewDataset = channel.unary_unary(
                 '/easyml.v1.DatasetService/PreviewDataset',
                 request_serializer=easyml_dot_v1_dot_dataset__service__pb2.PreviewDatasetRequest.SerializeToString,
@@ -138,6 +143,13 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDatasetDvcPointer(self, request, context):
+        """GetDatasetDvcPointer returns what plain DVC needs to pull the files of the current version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PreviewDataset(self, request, context):
         """PreviewDataset returns the first rows as typed columns.
         """
@@ -182,6 +194,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.DeleteDataset,
                     request_deserializer=easyml_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.SerializeToString,
+            ),
+            'GetDatasetDvcPointer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDatasetDvcPointer,
+                    request_deserializer=easyml_dot_v1_dot_dataset__service__pb2.GetDatasetDvcPointerRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_dataset__service__pb2.GetDatasetDvcPointerResponse.SerializeToString,
             ),
             'PreviewDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.PreviewDataset,
@@ -379,6 +396,33 @@ class DatasetService:
             '/easyml.v1.DatasetService/DeleteDataset',
             easyml_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
             easyml_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDatasetDvcPointer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DatasetService/GetDatasetDvcPointer',
+            easyml_dot_v1_dot_dataset__service__pb2.GetDatasetDvcPointerRequest.SerializeToString,
+            easyml_dot_v1_dot_dataset__service__pb2.GetDatasetDvcPointerResponse.FromString,
             options,
             channel_credentials,
             insecure,

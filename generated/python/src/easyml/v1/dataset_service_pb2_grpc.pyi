@@ -40,6 +40,8 @@ class DatasetServiceStub:
     While experiments refer to it: FAILED_PRECONDITION, IN_USE, unless force is set. Models trained on it stay; a
     training that still runs on it is always in the way.
     """
+    GetDatasetDvcPointer: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetDvcPointerRequest, _dataset_service_pb2.GetDatasetDvcPointerResponse]
+    """GetDatasetDvcPointer returns what plain DVC needs to pull the files of the current version."""
     PreviewDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.PreviewDatasetRequest, _dataset_service_pb2.PreviewDatasetResponse]
     """PreviewDataset returns the first rows as typed columns."""
 
@@ -111,6 +113,14 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         While experiments refer to it: FAILED_PRECONDITION, IN_USE, unless force is set. Models trained on it stay; a
         training that still runs on it is always in the way.
         """
+
+    @_abc_1.abstractmethod
+    def GetDatasetDvcPointer(
+        self,
+        request: _dataset_service_pb2.GetDatasetDvcPointerRequest,
+        context: _aio.ServicerContext[_dataset_service_pb2.GetDatasetDvcPointerRequest, _abc.Awaitable[_dataset_service_pb2.GetDatasetDvcPointerResponse]],
+    ) -> _abc.Awaitable[_dataset_service_pb2.GetDatasetDvcPointerResponse]:
+        """GetDatasetDvcPointer returns what plain DVC needs to pull the files of the current version."""
 
     @_abc_1.abstractmethod
     def PreviewDataset(

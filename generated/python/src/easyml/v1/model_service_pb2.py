@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from easyml.v1 import dvc_pb2 as easyml_dot_v1_dot_dvc__pb2
 from easyml.v1 import model_pb2 as easyml_dot_v1_dot_model__pb2
 from easyml.v1 import permission_pb2 as easyml_dot_v1_dot_permission__pb2
 from easyml.v1 import project_pb2 as easyml_dot_v1_dot_project__pb2
@@ -30,7 +31,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x61syml/v1/model_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15\x65\x61syml/v1/model.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x17\x65\x61syml/v1/project.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x11ListModelsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\"f\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.easyml.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x03\n\x18ListModelVersionsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\nmodel_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\tmodelName\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x1d\n\x05\x61lias\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12Q\n\x06labels\x18\x06 \x03(\x0b\x32/.easyml.v1.ListModelVersionsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x12\x35\n\x04view\x18\x07 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x83\x01\n\x19ListModelVersionsResponse\x12>\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x17.easyml.v1.ModelVersionR\rmodelVersions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x01\n\x10ModelVersionName\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12#\n\x07version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00H\x00R\x07version\x12!\n\x05\x61lias\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?H\x00R\x05\x61liasB\x07\n\x05which\"\x92\x01\n\x16GetModelVersionRequest\x12\x34\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04nameB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"W\n\x17GetModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\xfb\x02\n\x19UpdateModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12\x61\n\x06labels\x18\x03 \x03(\x0b\x32\x30.easyml.v1.UpdateModelVersionRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"Z\n\x1aUpdateModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\xa7\x01\n\x19\x44\x65leteModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"S\n\x1a\x44\x65leteModelVersionResponse\x12\x35\n\x07\x64\x65leted\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeletedResourcesR\x07\x64\x65leted\"\x88\x01\n\x14SetModelAliasRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12<\n\x05\x61lias\x18\x02 \x01(\tB&\xbaH#r!2\x17^[a-z][a-z0-9_-]{0,62}$Z\x06latestR\x05\x61lias\"U\n\x15SetModelAliasResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\x8e\x01\n\x17\x44\x65leteModelAliasRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1f\n\x05\x61lias\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05\x61lias\"\x1a\n\x18\x44\x65leteModelAliasResponse\"\x93\x02\n\x17ListAliasHistoryRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1d\n\x05\x61lias\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12\x33\n\x07\x61t_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06\x61tTime\x12\'\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"z\n\x18ListAliasHistoryResponse\x12\x36\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.easyml.v1.AliasHistoryEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x87\x01\n\x12\x45xportModelRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12=\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06\x66ormat\"h\n\x13\x45xportModelResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ExportHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"\x94\x01\n\x0c\x45xportHeader\x12\x1a\n\x08\x66ilename\x18\x01 \x01(\tR\x08\x66ilename\x12\x31\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatR\x06\x66ormat\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x04 \x01(\tR\x06sha2562\xff\x06\n\x0cModelService\x12R\n\nListModels\x12\x1c.easyml.v1.ListModelsRequest\x1a\x1d.easyml.v1.ListModelsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x11ListModelVersions\x12#.easyml.v1.ListModelVersionsRequest\x1a$.easyml.v1.ListModelVersionsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x61\n\x0fGetModelVersion\x12!.easyml.v1.GetModelVersionRequest\x1a\".easyml.v1.GetModelVersionResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x12UpdateModelVersion\x12$.easyml.v1.UpdateModelVersionRequest\x1a%.easyml.v1.UpdateModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12g\n\x12\x44\x65leteModelVersion\x12$.easyml.v1.DeleteModelVersionRequest\x1a%.easyml.v1.DeleteModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12[\n\rSetModelAlias\x12\x1f.easyml.v1.SetModelAliasRequest\x1a .easyml.v1.SetModelAliasResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x61\n\x10\x44\x65leteModelAlias\x12\".easyml.v1.DeleteModelAliasRequest\x1a#.easyml.v1.DeleteModelAliasResponse\"\x04\xc8\xf3\x18\x04\x12\x64\n\x10ListAliasHistory\x12\".easyml.v1.ListAliasHistoryRequest\x1a#.easyml.v1.ListAliasHistoryResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12W\n\x0b\x45xportModel\x12\x1d.easyml.v1.ExportModelRequest\x1a\x1e.easyml.v1.ExportModelResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x42\x66\n\x0cio.easyml.v1B\x11ModelServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x61syml/v1/model_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x13\x65\x61syml/v1/dvc.proto\x1a\x15\x65\x61syml/v1/model.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x17\x65\x61syml/v1/project.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x11ListModelsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\"f\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.easyml.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x03\n\x18ListModelVersionsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\nmodel_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\tmodelName\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x1d\n\x05\x61lias\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12Q\n\x06labels\x18\x06 \x03(\x0b\x32/.easyml.v1.ListModelVersionsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x12\x35\n\x04view\x18\x07 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x83\x01\n\x19ListModelVersionsResponse\x12>\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x17.easyml.v1.ModelVersionR\rmodelVersions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x01\n\x10ModelVersionName\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12#\n\x07version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00H\x00R\x07version\x12!\n\x05\x61lias\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?H\x00R\x05\x61liasB\x07\n\x05which\"\x92\x01\n\x16GetModelVersionRequest\x12\x34\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04nameB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"W\n\x17GetModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"V\n GetModelVersionDvcPointerRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\"T\n!GetModelVersionDvcPointerResponse\x12/\n\x07pointer\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DvcPointerR\x07pointer\"\xfb\x02\n\x19UpdateModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12\x61\n\x06labels\x18\x03 \x03(\x0b\x32\x30.easyml.v1.UpdateModelVersionRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"Z\n\x1aUpdateModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\xa7\x01\n\x19\x44\x65leteModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"S\n\x1a\x44\x65leteModelVersionResponse\x12\x35\n\x07\x64\x65leted\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeletedResourcesR\x07\x64\x65leted\"\x88\x01\n\x14SetModelAliasRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12<\n\x05\x61lias\x18\x02 \x01(\tB&\xbaH#r!2\x17^[a-z][a-z0-9_-]{0,62}$Z\x06latestR\x05\x61lias\"U\n\x15SetModelAliasResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\x8e\x01\n\x17\x44\x65leteModelAliasRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1f\n\x05\x61lias\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05\x61lias\"\x1a\n\x18\x44\x65leteModelAliasResponse\"\x93\x02\n\x17ListAliasHistoryRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1d\n\x05\x61lias\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12\x33\n\x07\x61t_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06\x61tTime\x12\'\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"z\n\x18ListAliasHistoryResponse\x12\x36\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.easyml.v1.AliasHistoryEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x87\x01\n\x12\x45xportModelRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12=\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06\x66ormat\"h\n\x13\x45xportModelResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ExportHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"\x94\x01\n\x0c\x45xportHeader\x12\x1a\n\x08\x66ilename\x18\x01 \x01(\tR\x08\x66ilename\x12\x31\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatR\x06\x66ormat\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x04 \x01(\tR\x06sha2562\x80\x08\n\x0cModelService\x12R\n\nListModels\x12\x1c.easyml.v1.ListModelsRequest\x1a\x1d.easyml.v1.ListModelsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x11ListModelVersions\x12#.easyml.v1.ListModelVersionsRequest\x1a$.easyml.v1.ListModelVersionsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x61\n\x0fGetModelVersion\x12!.easyml.v1.GetModelVersionRequest\x1a\".easyml.v1.GetModelVersionResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x7f\n\x19GetModelVersionDvcPointer\x12+.easyml.v1.GetModelVersionDvcPointerRequest\x1a,.easyml.v1.GetModelVersionDvcPointerResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x12UpdateModelVersion\x12$.easyml.v1.UpdateModelVersionRequest\x1a%.easyml.v1.UpdateModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12g\n\x12\x44\x65leteModelVersion\x12$.easyml.v1.DeleteModelVersionRequest\x1a%.easyml.v1.DeleteModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12[\n\rSetModelAlias\x12\x1f.easyml.v1.SetModelAliasRequest\x1a .easyml.v1.SetModelAliasResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x61\n\x10\x44\x65leteModelAlias\x12\".easyml.v1.DeleteModelAliasRequest\x1a#.easyml.v1.DeleteModelAliasResponse\"\x04\xc8\xf3\x18\x04\x12\x64\n\x10ListAliasHistory\x12\".easyml.v1.ListAliasHistoryRequest\x1a#.easyml.v1.ListAliasHistoryResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12W\n\x0b\x45xportModel\x12\x1d.easyml.v1.ExportModelRequest\x1a\x1e.easyml.v1.ExportModelResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x42\x66\n\x0cio.easyml.v1B\x11ModelServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,6 +75,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELVERSIONREQUEST'].oneofs_by_name['target']._serialized_options = b'\272H\002\010\001'
   _globals['_GETMODELVERSIONREQUEST'].fields_by_name['model_version_id']._loaded_options = None
   _globals['_GETMODELVERSIONREQUEST'].fields_by_name['model_version_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_GETMODELVERSIONDVCPOINTERREQUEST'].fields_by_name['model_version_id']._loaded_options = None
+  _globals['_GETMODELVERSIONDVCPOINTERREQUEST'].fields_by_name['model_version_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_UPDATEMODELVERSIONREQUEST'].fields_by_name['model_version_id']._loaded_options = None
@@ -120,6 +123,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._serialized_options = b'\220\002\001\310\363\030\003'
+  _globals['_MODELSERVICE'].methods_by_name['GetModelVersionDvcPointer']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetModelVersionDvcPointer']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_MODELSERVICE'].methods_by_name['UpdateModelVersion']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['UpdateModelVersion']._serialized_options = b'\310\363\030\004'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModelVersion']._loaded_options = None
@@ -132,50 +137,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListAliasHistory']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_MODELSERVICE'].methods_by_name['ExportModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ExportModel']._serialized_options = b'\220\002\001\310\363\030\003'
-  _globals['_LISTMODELSREQUEST']._serialized_start=217
-  _globals['_LISTMODELSREQUEST']._serialized_end=402
-  _globals['_LISTMODELSRESPONSE']._serialized_start=404
-  _globals['_LISTMODELSRESPONSE']._serialized_end=506
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=509
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=927
-  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_start=870
-  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_end=927
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=930
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1061
-  _globals['_MODELVERSIONNAME']._serialized_start=1064
-  _globals['_MODELVERSIONNAME']._serialized_end=1247
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1250
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1396
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1398
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1485
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=1488
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=1867
-  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_start=870
-  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_end=927
-  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_start=1869
-  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_end=1959
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1962
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=2129
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=2131
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=2214
-  _globals['_SETMODELALIASREQUEST']._serialized_start=2217
-  _globals['_SETMODELALIASREQUEST']._serialized_end=2353
-  _globals['_SETMODELALIASRESPONSE']._serialized_start=2355
-  _globals['_SETMODELALIASRESPONSE']._serialized_end=2440
-  _globals['_DELETEMODELALIASREQUEST']._serialized_start=2443
-  _globals['_DELETEMODELALIASREQUEST']._serialized_end=2585
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=2587
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=2613
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_start=2616
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_end=2891
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_start=2893
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_end=3015
-  _globals['_EXPORTMODELREQUEST']._serialized_start=3018
-  _globals['_EXPORTMODELREQUEST']._serialized_end=3153
-  _globals['_EXPORTMODELRESPONSE']._serialized_start=3155
-  _globals['_EXPORTMODELRESPONSE']._serialized_end=3259
-  _globals['_EXPORTHEADER']._serialized_start=3262
-  _globals['_EXPORTHEADER']._serialized_end=3410
-  _globals['_MODELSERVICE']._serialized_start=3413
-  _globals['_MODELSERVICE']._serialized_end=4308
+  _globals['_LISTMODELSREQUEST']._serialized_start=238
+  _globals['_LISTMODELSREQUEST']._serialized_end=423
+  _globals['_LISTMODELSRESPONSE']._serialized_start=425
+  _globals['_LISTMODELSRESPONSE']._serialized_end=527
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=530
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=948
+  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_start=891
+  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_end=948
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=951
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1082
+  _globals['_MODELVERSIONNAME']._serialized_start=1085
+  _globals['_MODELVERSIONNAME']._serialized_end=1268
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1271
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1417
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1419
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1506
+  _globals['_GETMODELVERSIONDVCPOINTERREQUEST']._serialized_start=1508
+  _globals['_GETMODELVERSIONDVCPOINTERREQUEST']._serialized_end=1594
+  _globals['_GETMODELVERSIONDVCPOINTERRESPONSE']._serialized_start=1596
+  _globals['_GETMODELVERSIONDVCPOINTERRESPONSE']._serialized_end=1680
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=1683
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=2062
+  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_start=891
+  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_end=948
+  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_start=2064
+  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_end=2154
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=2157
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=2324
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=2326
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=2409
+  _globals['_SETMODELALIASREQUEST']._serialized_start=2412
+  _globals['_SETMODELALIASREQUEST']._serialized_end=2548
+  _globals['_SETMODELALIASRESPONSE']._serialized_start=2550
+  _globals['_SETMODELALIASRESPONSE']._serialized_end=2635
+  _globals['_DELETEMODELALIASREQUEST']._serialized_start=2638
+  _globals['_DELETEMODELALIASREQUEST']._serialized_end=2780
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=2782
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=2808
+  _globals['_LISTALIASHISTORYREQUEST']._serialized_start=2811
+  _globals['_LISTALIASHISTORYREQUEST']._serialized_end=3086
+  _globals['_LISTALIASHISTORYRESPONSE']._serialized_start=3088
+  _globals['_LISTALIASHISTORYRESPONSE']._serialized_end=3210
+  _globals['_EXPORTMODELREQUEST']._serialized_start=3213
+  _globals['_EXPORTMODELREQUEST']._serialized_end=3348
+  _globals['_EXPORTMODELRESPONSE']._serialized_start=3350
+  _globals['_EXPORTMODELRESPONSE']._serialized_end=3454
+  _globals['_EXPORTHEADER']._serialized_start=3457
+  _globals['_EXPORTHEADER']._serialized_end=3605
+  _globals['_MODELSERVICE']._serialized_start=3608
+  _globals['_MODELSERVICE']._serialized_end=4632
 # @@protoc_insertion_point(module_scope)

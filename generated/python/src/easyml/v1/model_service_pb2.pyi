@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from easyml.v1 import dvc_pb2 as _dvc_pb2
 from easyml.v1 import model_pb2 as _model_pb2
 from easyml.v1 import project_pb2 as _project_pb2
 from google.protobuf import descriptor as _descriptor
@@ -269,6 +270,52 @@ class GetModelVersionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelVersionResponse: _TypeAlias = GetModelVersionResponse  # noqa: Y015
+
+@_typing.final
+class GetModelVersionDvcPointerRequest(_message.Message):
+    """GetModelVersionDvcPointerRequest names the version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
+    model_version_id: _builtins.str
+    """Id of the version."""
+    def __init__(
+        self,
+        *,
+        model_version_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelVersionDvcPointerRequest: _TypeAlias = GetModelVersionDvcPointerRequest  # noqa: Y015
+
+@_typing.final
+class GetModelVersionDvcPointerResponse(_message.Message):
+    """GetModelVersionDvcPointerResponse is the pointer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pointer(self) -> _dvc_pb2.DvcPointer:
+        """The pointer."""
+
+    def __init__(
+        self,
+        *,
+        pointer: _dvc_pb2.DvcPointer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pointer", b"pointer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pointer", b"pointer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelVersionDvcPointerResponse: _TypeAlias = GetModelVersionDvcPointerResponse  # noqa: Y015
 
 @_typing.final
 class UpdateModelVersionRequest(_message.Message):

@@ -50,6 +50,11 @@ class ModelServiceStub:
                 request_serializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionResponse.FromString,
                 _registered_method=True)
+        self.GetModelVersionDvcPointer = channel.unary_unary(
+                '/easyml.v1.ModelService/GetModelVersionDvcPointer',
+                request_serializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerResponse.FromString,
+                _registered_method=True)
         self.UpdateModelVersion = channel.unary_unary(
                 '/easyml.v1.ModelService/UpdateModelVersion',
                 request_serializer=easyml_dot_v1_dot_model__service__pb2.UpdateModelVersionRequest.SerializeToString,
@@ -102,6 +107,13 @@ class ModelServiceServicer:
 
     def GetModelVersion(self, request, context):
         """GetModelVersion returns one version, by id, or by model and version or alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelVersionDvcPointer(self, request, context):
+        """GetModelVersionDvcPointer returns what plain DVC needs to pull the files of a version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +180,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModelVersion,
                     request_deserializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionResponse.SerializeToString,
+            ),
+            'GetModelVersionDvcPointer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelVersionDvcPointer,
+                    request_deserializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerResponse.SerializeToString,
             ),
             'UpdateModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateModelVersion,
@@ -282,6 +299,33 @@ class ModelService:
             '/easyml.v1.ModelService/GetModelVersion',
             easyml_dot_v1_dot_model__service__pb2.GetModelVersionRequest.SerializeToString,
             easyml_dot_v1_dot_model__service__pb2.GetModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelVersionDvcPointer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.ModelService/GetModelVersionDvcPointer',
+            easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerRequest.SerializeToString,
+            easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerResponse.FromString,
             options,
             channel_credentials,
             insecure,

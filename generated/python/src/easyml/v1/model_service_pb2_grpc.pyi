@@ -22,6 +22,8 @@ class ModelServiceStub:
     """ListModelVersions lists the versions of a model, or of all models of a project."""
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionRequest, _model_service_pb2.GetModelVersionResponse]
     """GetModelVersion returns one version, by id, or by model and version or alias."""
+    GetModelVersionDvcPointer: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionDvcPointerRequest, _model_service_pb2.GetModelVersionDvcPointerResponse]
+    """GetModelVersionDvcPointer returns what plain DVC needs to pull the files of a version."""
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelVersionRequest, _model_service_pb2.UpdateModelVersionResponse]
     """UpdateModelVersion changes description or labels."""
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]
@@ -64,6 +66,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_model_service_pb2.GetModelVersionRequest, _abc.Awaitable[_model_service_pb2.GetModelVersionResponse]],
     ) -> _abc.Awaitable[_model_service_pb2.GetModelVersionResponse]:
         """GetModelVersion returns one version, by id, or by model and version or alias."""
+
+    @_abc_1.abstractmethod
+    def GetModelVersionDvcPointer(
+        self,
+        request: _model_service_pb2.GetModelVersionDvcPointerRequest,
+        context: _aio.ServicerContext[_model_service_pb2.GetModelVersionDvcPointerRequest, _abc.Awaitable[_model_service_pb2.GetModelVersionDvcPointerResponse]],
+    ) -> _abc.Awaitable[_model_service_pb2.GetModelVersionDvcPointerResponse]:
+        """GetModelVersionDvcPointer returns what plain DVC needs to pull the files of a version."""
 
     @_abc_1.abstractmethod
     def UpdateModelVersion(

@@ -1,0 +1,1 @@
+"""Versions of datasets and models in DVC."""
