@@ -18,6 +18,7 @@ from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
 from easyml_server.domain.users import Caller, Scope, User
+from easyml_server.exposure import check_exposure, open_certificates, proof
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash, write_private
@@ -39,6 +40,7 @@ from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
 from easyml_server.trainers.local import TrainingLimits, start_local_trainer
 from easyml_server.transport.server import Server, Services, TransportLimits
+from easyml_server.transport.tls import Certificates
 from easyml_server.versioning.process import start_versioner
 
 OWNER_EMAIL = "owner@localhost"
@@ -58,6 +60,7 @@ class RunningServer:
     """A server that answers."""
 
     address: str
+    certificates: Certificates | None
     folder: DataFolder
     stopped: asyncio.Event
 
@@ -66,6 +69,7 @@ class RunningServer:
 async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """Start everything in order, and stop it in reverse; StartError says in one line why it cannot start."""
     check_exposure(settings)
+    certificates = open_certificates(settings, now)
     limits = settings.limits()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
@@ -137,35 +141,29 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await dispatcher.recover()
         await remove_orphans(store, artifacts, folder)
         server = Server(services, limits, transport_limits(settings), now)
-        address = listen(server, settings)
+        address = listen(server, settings, certificates)
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
             asyncio.create_task(housekeeping(uploads, store), name="housekeeping"),
         ]
-        folder.announce(address)
-        running = RunningServer(address, folder, asyncio.Event())
+        if certificates is not None:
+            background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))
+        folder.announce(address, proof(settings, certificates))
+        running = RunningServer(address, certificates, folder, asyncio.Event())
         try:
             yield running
         finally:
             await drain(settings, server, hub, uploads, dispatcher, outbox, background)
 
 
-def check_exposure(settings: Settings) -> None:
-    """Plaintext only where no other machine can listen, unless somebody said so."""
-    if not settings.loopback and not settings.allow_plaintext:
-        raise StartError(
-            f"{settings.host} can be reached by other machines, and without TLS they can read everything; listen on "
-            "127.0.0.1, or set EASYML_ALLOW_PLAINTEXT=true where something else encrypts."
-        )
-
-
-def listen(server: Server, settings: Settings) -> str:
+def listen(server: Server, settings: Settings, certificates: Certificates | None) -> str:
     """Take the port; the address as clients write it."""
     host = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
     try:
-        port = server.listen(f"{host}:{settings.port}")
+        credentials = None if certificates is None else certificates.credentials()
+        port = server.listen(f"{host}:{settings.port}", credentials)
     except OSError as error:
         raise StartError(
             f"Port {settings.port} on {settings.host} is taken or not allowed; choose another with --port (0: any)."

@@ -74,7 +74,7 @@ def serve(host: str | None = None, port: int | None = None, data_dir: DataDir = 
     configure_logging(settings.log_level, settings.log_format)
 
     def ready(server: RunningServer) -> None:
-        _say(f"READY {server.address}")
+        _say(f"READY {server.address}{' tls' if server.certificates else ''}")
         _say(f"Data lies in {server.folder.root}. Next, in another terminal: easyml projects create my-project")
 
     asyncio.run(serve(settings, ready))
@@ -193,7 +193,10 @@ def _settings(**given: Any) -> Settings:
 
 def _settings_sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    if not first["loc"]:
+        clash = first["msg"].removeprefix("Value error, ")
+        return f"Settings do not fit together: {clash}. See: easyml-server config show"
+    name = ".".join(str(part) for part in first["loc"])
     return f"The setting {name} (EASYML_{name.upper()}) is not usable: {first['msg']}. See: easyml-server config show"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +63,10 @@ class DataFolder:
         """Address and process id, while a server runs."""
         return self.root / "server.json"
 
-    def announce(self, address: str) -> None:
-        """Tell clients on this machine where the server is."""
-        write_private(self.server_file, json.dumps({"address": address, "pid": os.getpid()}).encode())
+    def announce(self, address: str, tls: Mapping[str, str | None] | None) -> None:
+        """Tell clients on this machine where the server is, and how it proves who it is (None: plaintext)."""
+        found = {"address": address, "pid": os.getpid(), "scheme": "tls" if tls else "plaintext", **(tls or {})}
+        write_private(self.server_file, json.dumps(found).encode())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from easyml_server.repositories.sql.migrate import HEAD
@@ -48,6 +49,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         if settings.database_url is None
         else _database_server(settings, settings.database_url.get_secret_value())
     )
+    yield from _certificate(settings)
     yield _port(settings)
 
 
@@ -113,6 +115,28 @@ def _database_server(settings: Settings, url: str) -> Finding:
     except CannotOpenError as error:
         return Finding("database", False, str(error))
     return Finding("database", True, f"schema {HEAD}.")
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    from easyml_server.exposure import certificate_files
+    from easyml_server.transport.certificates import CertificateError, read_certificate
+
+    files = certificate_files(settings)
+    if files is None:
+        return
+    now = datetime.now(UTC)
+    try:
+        found = read_certificate(files, now)
+    except CertificateError as error:
+        yield Finding("certificate", False, str(error))
+        return
+    sentence = f"{files.certificate} for {', '.join(found.names)}; {found.days_left(now)} days left."
+    if found.expires_soon(now):
+        sentence += f" Renew it before {found.expires:%Y-%m-%d %H:%M} UTC; the server takes it without a restart."
+    yield Finding("certificate", not found.expires_soon(now), sentence)
+    if found.client_ca_expires is not None:
+        left = (found.client_ca_expires - now).days
+        yield Finding("client authority", True, f"{files.client_ca}; {left} days left.")
 
 
 def _port(settings: Settings) -> Finding:

@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     dvc_remote: str | None = Field(
         None, description="URL that versions are pushed to: s3://…, or any that DVC knows; the data folder if not set."
     )
+    tls_cert_file: Path | None = Field(
+        None, description="PEM file of the server's certificate and its issuers; with it the server speaks TLS only."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file of its private key, readable by the server alone.")
+    tls_client_ca_file: Path | None = Field(
+        None, description="PEM file of authorities; if set, clients need a certificate of one of them (mutual TLS)."
+    )
     allow_plaintext: bool = Field(False, description="Serve without TLS on an address other machines can reach.")
     open_registration: bool = Field(False, description="Let people make accounts themselves (Register).")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least weight of log lines.")
@@ -132,6 +139,14 @@ class Settings(BaseSettings):
         if self.dvc_remote is not None and urlsplit(self.dvc_remote).password:
             raise ValueError(
                 "dvc_remote must hold no password: whoever pulls is told it, and uses credentials of their own"
+            )
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError(
+                "EASYML_TLS_CERT_FILE and EASYML_TLS_KEY_FILE belong together; set both, or neither for plaintext"
+            )
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError(
+                "EASYML_TLS_CLIENT_CA_FILE is for TLS; set EASYML_TLS_CERT_FILE and EASYML_TLS_KEY_FILE too"
             )
         return self
 

@@ -135,10 +135,13 @@ class Server:
             self._server,
         )
 
-    def listen(self, address: str) -> int:
-        """Take a port; OSError if it is taken."""
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Take a port, encrypted where there are credentials; OSError if it is taken."""
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"{address} cannot be listened on") from error
         if port == 0:
