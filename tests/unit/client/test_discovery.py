@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from easyml_client import EasyML, errors
+from easyml_client import TLS, EasyML, errors
 from easyml_client.channel import options
 from easyml_client.discovery import Connection, discover, is_loopback
 from easyml_client.profile import Profile, ProfileFile
+from tests.certificates import Authority
 
 
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
@@ -122,7 +123,7 @@ def test_the_profile_wins_over_the_embedded_server(tmp_path: Path) -> None:
 
 def test_the_embedded_server_is_found_by_itself(tmp_path: Path) -> None:
     connection = found(environ=an_embedded_server(tmp_path))
-    assert (connection.target, connection.credentials.token, connection.tls) == ("127.0.0.1:50051", "eml_owner", False)
+    assert (connection.target, connection.credentials.token, connection.tls) == ("127.0.0.1:50051", "eml_owner", None)
 
 
 @pytest.mark.parametrize(("address", "called"), [("0.0.0.0:7", "127.0.0.1:7"), ("[::]:7", "127.0.0.1:7")])
@@ -158,15 +159,53 @@ def test_calls_off_this_machine_are_encrypted_unless_said_otherwise(tmp_path: Pa
     assert not found("ml.example.org:443", environ={**environ, "EASYML_TLS": "false"}).tls
 
 
-def test_root_certificates_mean_tls(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("PEM")
-    connection = found("localhost:1", environ=environment(tmp_path), root_certificates=tmp_path / "ca.pem")
-    assert (connection.tls, connection.root_certificates) == (True, b"PEM")
+AUTHORITY = Authority()
+CLIENT = AUTHORITY.issue("a client")
 
 
-def test_root_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(errors.InvalidInput, match="No such file"):
-        found("localhost:1", environ=environment(tmp_path), root_certificates=tmp_path / "ca.pem")
+def test_certificates_mean_tls(tmp_path: Path) -> None:
+    ca = AUTHORITY.write(tmp_path / "ca.pem")
+    given = found("localhost:1", environ=environment(tmp_path), tls=TLS(ca=ca))
+    named = found("localhost:1", environ=environment(tmp_path, EASYML_TLS_CA_FILE=str(ca)))
+    assert given.pem.ca == named.pem.ca == AUTHORITY.pem
+    off = found("localhost:1", environ=environment(tmp_path, EASYML_TLS_CA_FILE=str(ca), EASYML_TLS="false"))
+    assert off.tls is None
+
+
+def test_a_client_certificate_comes_from_the_environment(tmp_path: Path) -> None:
+    certificate, key = CLIENT.write(tmp_path, "client")
+    environ = environment(tmp_path, EASYML_TLS_CLIENT_CERT_FILE=str(certificate), EASYML_TLS_CLIENT_KEY_FILE=str(key))
+    pem = found("ml.example.org:443", environ=environ).pem
+    assert (pem.certificate, pem.key) == (CLIENT.certificate, CLIENT.key)
+
+
+def test_a_key_belongs_to_the_certificate_it_came_with(tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(CLIENT.certificate + CLIENT.key)
+    _, other = AUTHORITY.issue("another").write(tmp_path, "other")
+    environ = environment(tmp_path, EASYML_TLS_CLIENT_CERT_FILE=str(both), EASYML_TLS_CLIENT_KEY_FILE=str(other))
+    assert found("ml.example.org:443", environ=environ, tls=TLS(certificate=both)).pem.key == both.read_bytes()
+
+
+def test_the_profiles_certificates_are_for_its_server_only(tmp_path: Path) -> None:
+    certificate, key = CLIENT.write(tmp_path, "client")
+    ca = AUTHORITY.write(tmp_path / "ca.pem")
+    a_profile(tmp_path, tls=True, ca_file=str(ca), cert_file=str(certificate), key_file=str(key))
+    pem = found(environ=environment(tmp_path)).pem
+    assert (pem.ca, pem.certificate, pem.key) == (AUTHORITY.pem, CLIENT.certificate, CLIENT.key)
+    assert found("other.example.org:443", environ=environment(tmp_path)).pem.certificate is None
+
+
+def test_a_server_here_says_whom_to_trust(tmp_path: Path) -> None:
+    ca = AUTHORITY.write(tmp_path / "server.pem")
+    environ = an_embedded_server(tmp_path)
+    says = {"address": "0.0.0.0:7", "scheme": "tls", "ca_file": str(ca), "server_name": "ml.example.org"}
+    (Path(environ["EASYML_DATA_DIR"]) / "server.json").write_text(json.dumps(says))
+    for connection in (found(environ=environ), found("127.0.0.1:7", environ=environ)):
+        assert connection.tls
+        assert (connection.pem.ca, connection.tls.server_name) == (AUTHORITY.pem, "ml.example.org")
+        assert ("grpc.ssl_target_name_override", "ml.example.org") in options(connection)
+    assert found("127.0.0.1:8", environ=environ).tls is None
 
 
 def test_a_word_that_is_neither_yes_nor_no_is_refused(tmp_path: Path) -> None:
@@ -182,6 +221,12 @@ def test_a_broken_profile_is_as_good_as_none(tmp_path: Path, content: str) -> No
     file = a_profile(tmp_path)
     file.path.write_text(content)
     assert file.load() is None
+
+
+def test_a_profile_of_a_newer_client_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
+    file = a_profile(tmp_path)
+    file.path.write_text('{"target": "x:1", "colour": "blue"}')
+    assert file.load() == Profile("x:1")
 
 
 def test_a_profile_is_readable_by_its_owner_only(tmp_path: Path) -> None:

@@ -1,22 +1,27 @@
 # ruff: noqa: ARG002 - a servicer takes what gRPC gives it
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from easyml.v1 import project_pb2
 from easyml.v1 import project_service_pb2 as pb
 from easyml.v1.project_service_pb2_grpc import ProjectServiceServicer, add_ProjectServiceServicer_to_server
-from easyml_client import AsyncEasyML, EasyML, errors
+from easyml_client import TLS, AsyncEasyML, EasyML, errors
+from easyml_client.tls import Pem
+from tests.certificates import Authority
 from tests.unit.client.support import an_id
 
 
@@ -25,54 +30,79 @@ class Projects(ProjectServiceServicer):
         return pb.GetProjectResponse(project=project_pb2.Project(id=request.project_id))
 
 
-def a_certificate() -> tuple[bytes, bytes]:
-    """A key and a certificate of its own for 127.0.0.1, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return key.private_bytes(pem, pkcs8, serialization.NoEncryption()), certificate.public_bytes(pem)
-
-
 @pytest.fixture(scope="module")
 def secure() -> Iterator[tuple[str, bytes]]:
-    key, certificate = a_certificate()
+    pair = Authority().issue("127.0.0.1")
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     add_ProjectServiceServicer_to_server(Projects(), server)  # type: ignore[arg-type]
-    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pair.key, pair.certificate)]))
     server.start()
-    yield f"127.0.0.1:{port}", certificate
+    yield f"127.0.0.1:{port}", pair.certificate
     server.stop(None).wait()
 
 
 def test_a_server_whose_certificate_is_not_known_is_not_talked_to(secure: tuple[str, bytes]) -> None:
-    with EasyML(secure[0], "a-token", tls=True) as client, pytest.raises(errors.Unavailable):
+    with EasyML(secure[0], "a-token", tls=True) as client, pytest.raises(errors.Unavailable, match="--ca-file"):
         client.projects.get(an_id("project"))
 
 
 def test_a_client_without_tls_is_not_answered(secure: tuple[str, bytes]) -> None:
-    with EasyML(secure[0], "a-token") as client, pytest.raises(errors.Unavailable):
+    with EasyML(secure[0], "a-token") as client, pytest.raises(errors.Unavailable, match="EASYML_TLS=true"):
         client.projects.get(an_id("project"))
 
 
 def test_calls_are_encrypted_with_the_certificates_given(secure: tuple[str, bytes]) -> None:
     target, certificate = secure
-    with EasyML(target, "a-token", root_certificates=certificate) as client:
+    with EasyML(target, "a-token", tls=TLS(ca=certificate)) as client:
         assert client.projects.get(an_id("project")).id == an_id("project")
 
 
 async def test_the_asyncio_client_encrypts_too(secure: tuple[str, bytes]) -> None:
     target, certificate = secure
-    async with AsyncEasyML(target, "a-token", root_certificates=certificate) as client:
+    async with AsyncEasyML(target, "a-token", tls=TLS(ca=certificate)) as client:
         assert (await client.projects.get(an_id("project"))).id == an_id("project")
+
+
+def test_a_server_that_is_not_there_has_nothing_to_do_with_tls() -> None:
+    for tls in (True, False):
+        with EasyML("127.0.0.1:1", "a-token", tls=tls) as client, pytest.raises(errors.Unavailable) as caught:
+            client.health()
+        assert caught.value.reason == "UNREACHABLE"
+
+
+def test_a_key_may_lie_in_the_certificates_file(tmp_path: Path) -> None:
+    pair = Authority().issue("a client")
+    (tmp_path / "both.pem").write_bytes(pair.certificate + pair.key)
+    both = pair.certificate + pair.key
+    assert TLS(certificate=tmp_path / "both.pem").load() == Pem(certificate=both, key=both)
+
+
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        (TLS(ca="missing.pem"), "missing.pem cannot be read: No such file"),
+        (TLS(ca=b"junk"), "EASYML_TLS_CA_FILE"),
+        (TLS(ca="\u00e9".encode()), "EASYML_TLS_CA_FILE"),
+        (TLS(key=b"alone"), "EASYML_TLS_CLIENT_CERT_FILE"),
+        (TLS(certificate=b"junk"), "EASYML_TLS_CLIENT_CERT_FILE"),
+        (TLS(certificate=Authority().issue("a").certificate, key=Authority().issue("b").key), "belong together"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_named_before_any_call(tls: TLS, words: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=words):
+        EasyML("ml.example.org:443", tls=tls)
+
+
+def test_a_locked_key_is_named_and_not_asked_for(tmp_path: Path) -> None:
+    pair = Authority().issue("a client")
+    key = load_pem_private_key(pair.key, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
+    with pytest.raises(errors.InvalidInput, match="passphrase"):
+        TLS(certificate=pair.certificate, key=locked).load()
+
+
+def test_secrets_of_tls_do_not_show_in_a_repr() -> None:
+    pair = Authority().issue("a client")
+    with EasyML("ml.example.org:443", tls=TLS(certificate=pair.certificate, key=pair.key)) as client:
+        assert "PRIVATE" not in repr(client.connection)

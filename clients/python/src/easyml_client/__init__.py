@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from easyml_client.errors import Unavailable as Unavailable
     from easyml_client.errors import WrongState as WrongState
     from easyml_client.plans.trainings import Split as Split
+    from easyml_client.tls import TLS as TLS
 
 _HOMES = {
     "AsyncEasyML": "async_client",
@@ -50,6 +51,7 @@ _HOMES = {
     "EasyML": "client",
     "Training": "client",
     "Split": "plans.trainings",
+    "TLS": "tls",
     **dict.fromkeys(
         (
             "AlreadyExists",

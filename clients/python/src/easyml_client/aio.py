@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
@@ -12,6 +12,7 @@ import grpc
 from easyml_client.channel import Exchange, as_method, options, unknown
 from easyml_client.credentials import KeptInMemory, SessionCredentials, renewing
 from easyml_client.discovery import Connection
+from easyml_client.handshake import explaining
 from easyml_client.profile import SavedSession
 from easyml_client.steps import (
     Converse,
@@ -125,14 +126,14 @@ class Driver:
 
     async def run(self, plan: Plan[T]) -> T:
         """What the plan returns."""
-        running = Running(renewing(plan, self.credentials))
+        running = Running(self._wrapped(plan))
         async for _ in self._steps(running):
             pass
         return running.result
 
     async def iterate(self, stream: Stream[T]) -> AsyncIterator[T]:
         """What the plan emits; leaving the loop early ends its calls."""
-        steps = self._steps(Running(renewing(stream, self.credentials)))
+        steps = self._steps(Running(self._wrapped(stream)))
         try:
             async for value in steps:
                 yield value
@@ -184,6 +185,10 @@ class Driver:
                 self.credentials = SessionCredentials(SavedSession.of(step.session), KeptInMemory())
                 return None
         raise unknown(step)
+
+    def _wrapped(self, plan: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """With a new token where it is needed, and in words that help where there is no connection."""
+        return explaining(renewing(plan, self.credentials), self.connection)
 
     def _exchange(self, request: Any) -> Exchange:
         return Exchange(self.connection, self.credentials, request, self._timeout)
@@ -247,7 +252,7 @@ def _serialize(message: Any) -> bytes:
 def _channel(connection: Connection) -> grpc.aio.Channel:
     if not connection.tls:
         return grpc.aio.insecure_channel(connection.target, options(connection))
-    credentials = grpc.ssl_channel_credentials(connection.root_certificates)
+    credentials = grpc.ssl_channel_credentials(connection.pem.ca, connection.pem.key, connection.pem.certificate)
     return grpc.aio.secure_channel(connection.target, credentials, options(connection))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Concatenate, ParamSpec, Self
 
@@ -24,6 +23,7 @@ from easyml_client.plans.references import ExperimentRef
 from easyml_client.resources.events import Heartbeat, Interruption, TrainingEvent
 from easyml_client.resources.experiments import Experiment
 from easyml_client.steps import Plan
+from easyml_client.tls import TLS
 
 P = ParamSpec("P")
 
@@ -39,12 +39,14 @@ class AsyncEasyML:
         target: str | None = None,
         token: str | None = None,
         *,
-        tls: bool | None = None,
-        root_certificates: bytes | str | os.PathLike[str] | None = None,
+        tls: bool | TLS | None = None,
         timeout: float | None = None,
     ) -> None:
-        """`tls` is on unless the address is this machine; `timeout` in seconds replaces the deadlines of all calls."""
-        self._over(discover(target, token, tls=tls, root_certificates=root_certificates), timeout)
+        """`tls` is on unless the address is this machine; a `TLS` says whom to trust and who you are.
+
+        `timeout` in seconds replaces the deadlines of all calls.
+        """
+        self._over(discover(target, token, tls=tls), timeout)
 
     @classmethod
     def over(cls, connection: Connection, *, timeout: float | None = None) -> Self:

@@ -11,6 +11,7 @@ import grpc
 from easyml_client.channel import Exchange, as_method, options, unknown
 from easyml_client.credentials import KeptInMemory, SessionCredentials, renewing
 from easyml_client.discovery import Connection
+from easyml_client.handshake import explaining
 from easyml_client.profile import SavedSession
 from easyml_client.steps import (
     Converse,
@@ -114,14 +115,14 @@ class Driver:
 
     def run(self, plan: Plan[T]) -> T:
         """What the plan returns."""
-        running = Running(renewing(plan, self.credentials))
+        running = Running(self._wrapped(plan))
         for _ in self._steps(running):
             pass
         return running.result
 
     def iterate(self, stream: Stream[T]) -> Iterator[T]:
         """What the plan emits; leaving the loop early ends its calls."""
-        yield from self._steps(Running(renewing(stream, self.credentials)))
+        yield from self._steps(Running(self._wrapped(stream)))
 
     def close(self) -> None:
         """Ends calls that still run."""
@@ -168,6 +169,10 @@ class Driver:
                 self.credentials = SessionCredentials(SavedSession.of(step.session), KeptInMemory())
                 return None
         raise unknown(step)
+
+    def _wrapped(self, plan: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """With a new token where it is needed, and in words that help where there is no connection."""
+        return explaining(renewing(plan, self.credentials), self.connection)
 
     def _exchange(self, request: Any, timeout: float | None = None) -> Exchange:
         return Exchange(self.connection, self.credentials, request, timeout or self._timeout)
@@ -228,7 +233,7 @@ def _serialize(message: Any) -> bytes:
 def _channel(connection: Connection) -> grpc.Channel:
     if not connection.tls:
         return grpc.insecure_channel(connection.target, options(connection))
-    credentials = grpc.ssl_channel_credentials(connection.root_certificates)
+    credentials = grpc.ssl_channel_credentials(connection.pem.ca, connection.pem.key, connection.pem.certificate)
     return grpc.secure_channel(connection.target, credentials, options(connection))
 
 

@@ -35,6 +35,8 @@ def options(connection: Connection) -> list[tuple[str, Any]]:
         ("grpc.min_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 3_000),
     ]
+    if connection.tls and connection.tls.server_name:
+        chosen.append(("grpc.ssl_target_name_override", connection.tls.server_name))
     if connection.loopback:
         # With http_proxy set, gRPC would send even loopback calls, and the owner's key with them, to the proxy.
         chosen.append(("grpc.enable_http_proxy", 0))

@@ -14,7 +14,7 @@ from easyml_client.errors import DeadlineExceeded, NotSignedIn, Unavailable
 from easyml_client.methods import method_of
 from easyml_client.profile import Profile, ProfileFile, SavedSession
 from easyml_client.resources.users import Session
-from easyml_client.steps import Open, Plan, Running, Send, Unary, call, work
+from easyml_client.steps import Open, Plan, Send, Unary, call, each_step, work
 
 T = TypeVar("T")
 
@@ -158,19 +158,7 @@ def _refreshed(refresh_token: str) -> Plan[Session]:
 
 def renewing(plan: Generator[Any, Any, T], credentials: Credentials) -> Generator[Any, Any, T]:
     """The same plan, whose calls are repeated once with a new token when the server does not take the old one."""
-    running = Running(plan)
-    try:
-        step = running.next()
-        while step is not None:
-            try:
-                reply = yield from _attempt(step, credentials)
-            except Exception as error:
-                step = running.fail(error)
-            else:
-                step = running.next(reply)
-    finally:
-        running.close()
-    return running.result
+    return (yield from each_step(plan, lambda step: _attempt(step, credentials)))
 
 
 def _attempt(step: Any, credentials: Credentials) -> Generator[Any, Any, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from easyml_client.credentials import Credentials, FixedToken, of_profile
 from easyml_client.errors import InvalidInput, Unavailable
 from easyml_client.profile import Profile, ProfileFile
+from easyml_client.tls import TLS, Pem
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
@@ -29,8 +30,9 @@ class Connection:
     target_source: str
     credentials: Credentials = field(repr=False)
     token_source: str
-    tls: bool
-    root_certificates: bytes | None = field(default=None, repr=False)
+    tls: TLS | None
+    """None: plaintext."""
+    pem: Pem = field(default_factory=Pem, repr=False)
 
     @property
     def loopback(self) -> bool:
@@ -42,39 +44,39 @@ def discover(
     target: str | None = None,
     token: str | None = None,
     *,
-    tls: bool | None = None,
-    root_certificates: bytes | str | os.PathLike[str] | None = None,
+    tls: bool | TLS | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Connection:
-    """The server to call. `tls` defaults to no for loopback addresses and yes for all others."""
+    """The server to call. `tls` defaults to what a server here says of itself, else to no for loopback addresses."""
     environ = os.environ if environ is None else environ
     file = ProfileFile.default(environ)
     profile = file.load()
-    target, target_source = _target(target, profile, environ)
+    server = _running_server(data_folder(environ))
+    target, target_source = _target(target, profile, server, environ)
     credentials, token_source = _credentials(target, token, profile, file, environ)
     ours = profile if profile and profile.target == target else None
-    certificates = root_certificates or environ.get("EASYML_ROOT_CERTIFICATES") or (ours and ours.root_certificates)
+    chosen = _tls(tls, target, ours, server if server and server.target == target else None, environ)
     return Connection(
         target=target,
         target_source=target_source,
         credentials=credentials,
         token_source=token_source,
-        tls=_tls(target, tls, bool(certificates), ours, environ),
-        root_certificates=_pem(certificates) if certificates else None,
+        tls=chosen,
+        pem=chosen.load() if chosen else Pem(),
     )
 
 
-def _target(given: str | None, profile: Profile | None, environ: Mapping[str, str]) -> tuple[str, str]:
+def _target(
+    given: str | None, profile: Profile | None, server: RunningServer | None, environ: Mapping[str, str]
+) -> tuple[str, str]:
     if given:
         return given, "argument"
     if environ.get("EASYML_TARGET"):
         return environ["EASYML_TARGET"], "EASYML_TARGET"
     if profile:
         return profile.target, "saved by `easyml login`"
-    folder = data_folder(environ)
-    address = _running_server(folder)
-    if address:
-        return address, str(folder / "server.json")
+    if server:
+        return server.target, str(data_folder(environ) / "server.json")
     raise Unavailable(
         "No EasyML server is known here. Start one with `easyml-server serve`, or name one: EASYML_TARGET=host:port, "
         "--server, or `easyml login`.",
@@ -98,28 +100,53 @@ def _credentials(
 
 
 def _tls(
-    target: str, given: bool | None, certificates: bool, profile: Profile | None, environ: Mapping[str, str]
+    given: bool | TLS | None,
+    target: str,
+    profile: Profile | None,
+    server: RunningServer | None,
+    environ: Mapping[str, str],
+) -> TLS | None:
+    """Certificates are looked for one by one: a server here says whom to trust, the environment who we are."""
+    asked = given if isinstance(given, TLS) else TLS()
+    named = TLS(
+        ca=asked.ca or environ.get("EASYML_TLS_CA_FILE"),
+        certificate=asked.certificate or environ.get("EASYML_TLS_CLIENT_CERT_FILE"),
+        # A key belongs to the certificate it came with.
+        key=asked.key or (None if asked.certificate else environ.get("EASYML_TLS_CLIENT_KEY_FILE")),
+        server_name=asked.server_name or environ.get("EASYML_TLS_SERVER_NAME"),
+    )
+    if not _wanted(given, target, named, profile, server, environ):
+        return None
+    saved = TLS(profile.ca_file, profile.cert_file, profile.key_file, profile.server_name) if profile else TLS()
+    here = TLS(ca=server.ca_file, server_name=server.server_name) if server else TLS()
+    return TLS(
+        ca=named.ca or saved.ca or here.ca,
+        certificate=named.certificate or saved.certificate or None,
+        key=named.key or (None if named.certificate else saved.key) or None,
+        server_name=named.server_name or saved.server_name or here.server_name,
+    )
+
+
+def _wanted(
+    given: bool | TLS | None,
+    target: str,
+    named: TLS,
+    profile: Profile | None,
+    server: RunningServer | None,
+    environ: Mapping[str, str],
 ) -> bool:
     if given is not None:
-        return given
+        return bool(given)
     word = environ.get("EASYML_TLS", "").lower()
     if word in _TRUE | _FALSE:
         return word in _TRUE
     if word:
         raise InvalidInput.at("EASYML_TLS", f"EASYML_TLS is {word!r}; it must be true or false.")
+    if named != TLS():
+        return True
     if profile and profile.tls is not None:
         return profile.tls
-    return certificates or not is_loopback(target)
-
-
-def _pem(certificates: bytes | str | os.PathLike[str]) -> bytes:
-    if isinstance(certificates, bytes):
-        return certificates
-    try:
-        return Path(certificates).read_bytes()
-    except OSError as error:
-        message = f"The root certificates {os.fspath(certificates)} cannot be read: {error.strerror}."
-        raise InvalidInput.at("root_certificates", message) from error
+    return server.tls if server else not is_loopback(target)
 
 
 def data_folder(environ: Mapping[str, str]) -> Path:
@@ -130,13 +157,25 @@ def data_folder(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "easyml"
 
 
-def _running_server(folder: Path) -> str | None:
-    """The address in server.json; one that listens everywhere is called at loopback."""
+@dataclass(frozen=True)
+class RunningServer:
+    """What an embedded server of this user says of itself in server.json."""
+
+    target: str
+    tls: bool
+    ca_file: str | None
+    server_name: str | None
+
+
+def _running_server(folder: Path) -> RunningServer | None:
+    """The server that runs on the folder; one that listens everywhere is called at loopback."""
     try:
-        address = str(json.loads((folder / "server.json").read_text(encoding="utf-8"))["address"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / "server.json").read_text(encoding="utf-8"))
+        target = re.sub(r"^(0\.0\.0\.0|\[::\])(?=:)", "127.0.0.1", str(found["address"]))
+        server = RunningServer(target, found.get("scheme") == "tls", found.get("ca_file"), found.get("server_name"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return re.sub(r"^(0\.0\.0\.0|\[::\])(?=:)", "127.0.0.1", address) or None
+    return server if target else None
 
 
 def _read(path: Path) -> str | None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from easyml_client.resources.experiments import Failure
 
 DOMAIN = "easyml"
+UNREACHABLE = "UNREACHABLE"
+"""The reason of a connection that is not there; `metadata["cause"]` is what gRPC says of it."""
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -271,4 +273,4 @@ def _without_details(  # noqa: PLR0911 - one return per meaning
 def _unreachable(target: str, text: str, call_id: str) -> Unavailable:
     cause = "the connection was refused" if "refused" in text.lower() else text.rstrip(".") or "no connection"
     message = f"EasyML at {target} cannot be reached ({cause}). Check the address, and that the server runs there."
-    return Unavailable(message, reason="UNREACHABLE", call_id=call_id)
+    return Unavailable(message, reason=UNREACHABLE, metadata={"cause": text}, call_id=call_id)

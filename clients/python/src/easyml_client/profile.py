@@ -40,7 +40,10 @@ class Profile:
     token: str = field(default="", repr=False)
     session: SavedSession | None = None
     tls: bool | None = None
-    root_certificates: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
 
 
 class ProfileFile:
@@ -60,7 +63,8 @@ class ProfileFile:
         try:
             saved = json.loads(self.path.read_text(encoding="utf-8"))
             session = saved.pop("session", None)
-            profile = Profile(session=None if session is None else _session(session), **saved)
+            known = {name: saved[name] for name in saved if name in Profile.__dataclass_fields__}
+            profile = Profile(session=None if session is None else _session(session), **known)
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return None
         return profile if isinstance(profile.target, str) else None

@@ -137,6 +137,25 @@ def converse(
     return Opened((yield Converse(messages, request, response)))
 
 
+def each_step(
+    plan: Generator[Any, Any, T], attempt: Callable[[Any], Generator[Any, Any, Any]]
+) -> Generator[Any, Any, T]:
+    """The same plan, each of whose steps is done as `attempt` does it."""
+    running = Running(plan)
+    try:
+        step = running.next()
+        while step is not None:
+            try:
+                reply = yield from attempt(step)
+            except Exception as error:
+                step = running.fail(error)
+            else:
+                step = running.next(reply)
+    finally:
+        running.close()
+    return running.result
+
+
 class Running(Generic[T]):
     """A plan under way; `result` is there once there is no next step."""
 

@@ -6,8 +6,9 @@ import datetime as dt
 import getpass
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -15,12 +16,43 @@ from easyml_client.cli.app import group, single
 from easyml_client.cli.common import EVERYWHERE, Common, connected
 from easyml_client.cli.output import UsageError, complain, print_done, print_json, print_list, print_one
 
+if TYPE_CHECKING:
+    from easyml_client.discovery import Connection
+    from easyml_client.tls import TLS
+
 token = group("token", "Keys for programs.")
 
 Tls = Annotated[bool | None, Parameter(negative="--plaintext", help="Encrypt; on unless the server is this machine.")]
-Certificates = Annotated[
-    Path | None, Parameter(name="--root-certificates", help="PEM file with the authority of the server's certificate.")
-]
+CaFile = Annotated[Path | None, Parameter(help="PEM file of the authorities to trust for the server's certificate.")]
+CertFile = Annotated[Path | None, Parameter(help="PEM file of your own certificate, where the server asks for one.")]
+KeyFile = Annotated[Path | None, Parameter(help="PEM file of its key, unless it is in the same file.")]
+ServerName = Annotated[str | None, Parameter(help="Name to expect in the server's certificate, if called by another.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Encryption:
+    """How to speak to the server; remembered with it."""
+
+    tls: Tls = None
+    ca_file: CaFile = None
+    cert_file: CertFile = None
+    key_file: KeyFile = None
+    server_name: ServerName = None
+
+    def chosen(self) -> bool | TLS | None:
+        """As the client takes it; None: as the environment and the server's address say."""
+        from easyml_client.tls import TLS
+
+        named = (self.ca_file, self.cert_file, self.key_file, self.server_name)
+        if not any(named):
+            return self.tls
+        if self.tls is False:
+            raise UsageError("Certificates are for TLS; leave out --plaintext.")
+        return TLS(*named)
+
+
+AS_USUAL = Encryption()
 
 # Not the option of other commands: a variable that happens to be set should not decide what a key can reach.
 KeyProject = Annotated[
@@ -34,8 +66,7 @@ def login(
     *,
     email: str = "",
     with_key: bool = False,
-    tls: Tls = None,
-    certificates: Certificates = None,
+    encryption: Encryption = AS_USUAL,
     common: Common = EVERYWHERE,
 ) -> None:
     """Sign in to a server and remember it.
@@ -46,11 +77,11 @@ def login(
     :param email: E-mail address; asked for if left out. The password is asked for, or read from stdin.
     :param with_key: Read an API key from stdin instead, and remember that.
     """
-    client, remember = _client(target or common.server, tls, certificates)
+    client, remember = _client(target or common.server, encryption)
     with client:
         if with_key:
             key = _secret("API key: ")
-            caller = _with_key(client.connection.target, key, tls, certificates)
+            caller = _with_key(client.connection, key)
             remember(token=key, email=caller.user.email)
         else:
             address = email or _ask("E-mail: ")
@@ -65,8 +96,7 @@ def register(
     *,
     email: str = "",
     name: str = "",
-    tls: Tls = None,
-    certificates: Certificates = None,
+    encryption: Encryption = AS_USUAL,
     common: Common = EVERYWHERE,
 ) -> None:
     """Make an account on a server, sign in and remember it.
@@ -77,7 +107,7 @@ def register(
     :param email: E-mail address; asked for if left out. The password is asked for, or read from stdin.
     :param name: Name shown to others.
     """
-    client, remember = _client(target or common.server, tls, certificates)
+    client, remember = _client(target or common.server, encryption)
     with client:
         address = email or _ask("E-mail: ")
         session = client.auth.register(address, _secret("Password (12 characters or more): "), display_name=name)
@@ -85,12 +115,12 @@ def register(
     _say_signed_in(client.connection.target, common)
 
 
-def _client(target: str | None, tls: bool | None, certificates: Path | None) -> tuple[Any, Any]:
+def _client(target: str | None, encryption: Encryption) -> tuple[Any, Any]:
     """A client, and what saves its session."""
     from easyml_client.client import EasyML
     from easyml_client.profile import Profile, ProfileFile, SavedSession
 
-    client = EasyML(target, tls=tls, root_certificates=certificates)
+    client = EasyML(target, tls=encryption.chosen())
 
     def remember(*, email: str, session: Any = None, token: str = "") -> None:
         profile = Profile(
@@ -98,19 +128,27 @@ def _client(target: str | None, tls: bool | None, certificates: Path | None) -> 
             email=email,
             token=token,
             session=SavedSession.of(session) if session else None,
-            tls=client.connection.tls,
-            root_certificates=str(certificates.resolve()) if certificates else "",
+            **_remembered(client.connection.tls),
         )
         ProfileFile.default(os.environ).save(profile)
 
     return client, remember
 
 
-def _with_key(target: str, key: str, tls: bool | None, certificates: Path | None) -> Any:
+def _remembered(tls: TLS | None) -> dict[str, Any]:
+    """The fields of a profile; paths hold wherever the next command is typed."""
+    if tls is None:
+        return {"tls": False}
+    files = {"ca_file": tls.ca, "cert_file": tls.certificate, "key_file": tls.key}
+    paths = {name: str(Path(os.fsdecode(path)).expanduser().resolve()) for name, path in files.items() if path}
+    return {"tls": True, **paths, "server_name": tls.server_name or ""}
+
+
+def _with_key(connection: Connection, key: str) -> Any:
     """Tries a key before it is remembered."""
     from easyml_client.client import EasyML
 
-    with EasyML(target, key, tls=tls, root_certificates=certificates) as client:
+    with EasyML(connection.target, key, tls=connection.tls or False) as client:
         return client.auth.whoami()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OK, NOTE, BAD = "ok", "note", "bad"
 _CLOCK_SECONDS = 30
+_SOON_DAYS = 14
 _MARKS = {OK: ("✓", "green"), NOTE: ("!", "yellow"), BAD: ("✗", "red")}
 
 
@@ -75,6 +76,7 @@ def _examine(server: str | None) -> Iterator[Finding]:
         return
     with client:
         yield from _address(client.connection)
+        yield from _certificate(client.connection)
         yield from _token(client.connection)
         yield from _server(client)
 
@@ -100,6 +102,23 @@ def _left_behind(connection: Connection) -> Iterator[Finding]:
         yield Finding("embedded server", BAD, "It was not shut down and is gone; start it: `easyml-server serve`.")
     except (OSError, ValueError, KeyError, TypeError):
         return
+
+
+def _certificate(connection: Connection) -> Iterator[Finding]:
+    """Of the server; where nothing is shown, the server's own finding says why."""
+    if connection.tls is None:
+        return
+    from easyml_client.handshake import server_certificate
+
+    shown = server_certificate(connection)
+    if shown is None or shown.expires is None:
+        return
+    days = int((shown.expires - time.time()) // 86_400)
+    message = f"Of the server, for {', '.join(shown.names)}; {days} days left."
+    if days < _SOON_DAYS:
+        yield Finding("certificate", NOTE, f"{message} Who runs the server has to renew it.")
+    else:
+        yield Finding("certificate", OK, message)
 
 
 def _token(connection: Connection) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ would start them from the beginning.
 from __future__ import annotations
 
 from easyml_client.errors import EasyMLError, LimitReached, Unavailable
+from easyml_client.handshake import cannot_change
 from easyml_client.steps import Plan, Sleep
 
 _FIRST_SECONDS, _LONGEST_SECONDS, _TIMES = 0.2, 3.0, 25
@@ -35,4 +36,4 @@ class Patience:
 def _passes(error: EasyMLError) -> bool:
     if isinstance(error, LimitReached):
         return error.retry_after is not None
-    return isinstance(error, Unavailable)
+    return isinstance(error, Unavailable) and not cannot_change(error)
