@@ -21,7 +21,7 @@ class StoredDocument(Base):
     __tablename__ = "documents"
 
     collection: Mapped[str] = mapped_column(String(64), primary_key=True)
-    id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, index=True)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
     body: Mapped[Any] = mapped_column(JsonType)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, TypeDecorator, and_, func, literal, or_
+from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, TypeDecorator, func, literal, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.compiler import compiles
@@ -158,9 +158,9 @@ def ordered(
             identity_value = identity.type.python_type(raw_id)
         except ValueError as error:
             raise _altered() from error
-        beyond = key < position if descending else key > position
-        beyond_id = identity < identity_value if descending else identity > identity_value
-        statement = statement.where(or_(beyond, and_(key == position, beyond_id)))
+        # As one comparison of rows: with "or" the engines read from the first page on, and leave out what is before.
+        here, there = tuple_(key, identity), tuple_(literal(position, key.type), literal(identity_value, identity.type))
+        statement = statement.where(here < there if descending else here > there)
     order = (key.desc(), identity.desc()) if descending else (key.asc(), identity.asc())
     return statement.order_by(*order).limit(page.size + 1)
 

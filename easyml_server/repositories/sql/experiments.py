@@ -67,17 +67,20 @@ class MLExperiment(Base):
     __tablename__ = "ml_experiments"
     __table_args__ = (
         Index("ix_ml_experiments_project_id_create_time", "project_id", "create_time", "id"),
+        Index("ix_ml_experiments_project_id_state", "project_id", "state", "create_time", "id"),
+        Index("ix_ml_experiments_project_id_algorithm", "project_id", "algorithm", "create_time", "id"),
+        Index("ix_ml_experiments_dataset_id", "dataset_id", "create_time", "id"),
         Index("ix_ml_experiments_state_create_time", "state", "create_time"),
         CheckConstraint(one_of("state", list(TrainingState)), name="state"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+    dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     name: Mapped[str] = mapped_column(String(255))
     labels: Mapped[Mapping[str, str]] = mapped_column(JsonType)
     state: Mapped[str] = mapped_column(String(16))
-    algorithm: Mapped[str] = mapped_column(String(64), index=True)
+    algorithm: Mapped[str] = mapped_column(String(64))
     spec: Mapped[Any] = mapped_column(JsonType)
     dataset_name: Mapped[str] = mapped_column(String(255))
     dataset_sha256: Mapped[str] = mapped_column(String(64))

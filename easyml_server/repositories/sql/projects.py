@@ -8,7 +8,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, delete, func, or_, select
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    delete,
+    func,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -41,6 +52,8 @@ class Project(Base):
     __table_args__ = (
         UniqueConstraint("creator_id", "name"),
         Index("ix_projects_create_time", "create_time", "id"),
+        Index("ix_projects_name", "name", "id"),
+        Index("ix_projects_visibility", "visibility", "id"),
         CheckConstraint(one_of("visibility", list(domain.Visibility)), name="visibility"),
     )
 
@@ -147,9 +160,11 @@ class SqlProjectRepository:
 
     async def list(self, caller: Caller, page: PageRequest) -> Page[domain.Project]:
         """All that the caller can see."""
-        statement = visible_to(
-            caller, with_prefix(with_labels(select(Project), Project.labels, page), Project.name, page)
-        )
+        # Looked for from both sides: with "or" alone each project would have to be looked at.
+        internal = select(Project.id).where(Project.visibility == domain.Visibility.INTERNAL.value)
+        own = select(ProjectMember.project_id).where(ProjectMember.user_id == caller.user_id)
+        statement = select(Project).where(Project.id.in_(union_all(own, internal)))
+        statement = visible_to(caller, with_prefix(with_labels(statement, Project.labels, page), Project.name, page))
         statement = ordered(statement, page, Project.create_time, Project.id, Project.name)
         rows = (await self._session.execute(statement)).all()
 
