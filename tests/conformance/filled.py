@@ -25,8 +25,6 @@ from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME, a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, a_version, an_experiment
 
-ROWS = {"sqlite": 1_200, "postgresql": 20_000}
-"""Of each table. PostgreSQL rightly reads a table of few pages from end to end; SQLite does not look at how many."""
 SHARES = {"projects": 100, "users": 1_000, "ml_experiments": 400}
 """Rows belong to the first so many of these, so that a project, a user or an experiment has some of everything."""
 ONE_ROW = {"store_identity"}
@@ -132,8 +130,8 @@ OVERRIDES: Mapping[str, Choice] = {
 """What is not like the first row, as most of these rows are in a database that was used for a while."""
 
 
-async def fill(connection: AsyncConnection) -> dict[str, int]:
-    """Copies of the first row of each table; how many rows each has then."""
+async def fill(connection: AsyncConnection, count: int) -> dict[str, int]:
+    """So many copies of the first row of each table; how many rows each has then."""
     made: dict[str, list[UUID]] = {}
     counts = {}
     for table in Base.metadata.sorted_tables:
@@ -141,10 +139,7 @@ async def fill(connection: AsyncConnection) -> dict[str, int]:
             continue
         first = (await connection.execute(select(table).limit(1))).mappings().one()
         makers = {column.name: maker_of(column, first[column.name], made) for column in stated(table)}
-        rows = [
-            {name: make(index) for name, make in makers.items()}
-            for index in range(1, ROWS[connection.dialect.name] + 1)
-        ]
+        rows = [{name: make(index) for name, make in makers.items()} for index in range(1, count + 1)]
         if "id" in table.c and isinstance(rows[0].get("id"), UUID):
             # The first of each is the world's own, so that it has a share of everything.
             made[table.name] = [first["id"], *(row["id"] for row in rows)]

@@ -92,6 +92,7 @@ class Upload(Base):
     __tablename__ = "uploads"
     __table_args__ = (
         CheckConstraint(one_of("state", list(domain.UploadState)), name="state"),
+        CheckConstraint(one_of("format", list(domain.FileFormat)), name="format"),
         Index("ix_uploads_state_expire_time", "state", "expire_time"),
     )
 

@@ -10,7 +10,19 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
-from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, func, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -27,6 +39,7 @@ from easyml_server.repositories.sql.base import (
     UtcDateTime,
     authorize,
     locked,
+    one_of,
     ordered,
     paged,
     to_json,
@@ -63,6 +76,7 @@ class ModelVersion(Base):
     __table_args__ = (
         UniqueConstraint("model_id", "version"),
         Index("ix_model_versions_project_id_create_time", "project_id", "create_time", "id"),
+        CheckConstraint(one_of("primary_metric", list(Metric)), name="primary_metric"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

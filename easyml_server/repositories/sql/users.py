@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, select, update
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from easyml_server.domain import users as domain
 from easyml_server.domain.errors import AlreadyExists, NotFound
 from easyml_server.domain.pages import Page, PageRequest
-from easyml_server.repositories.sql.base import Base, UtcDateTime, ordered, paged
+from easyml_server.repositories.sql.base import Base, UtcDateTime, one_of, ordered, paged
 
 
 class User(Base):
@@ -57,7 +57,12 @@ class ApiKey(Base):
     """A program's key."""
 
     __tablename__ = "api_keys"
-    __table_args__ = (Index("ix_api_keys_user_id_create_time", "user_id", "create_time", "id"),)
+    __table_args__ = (
+        Index("ix_api_keys_user_id_create_time", "user_id", "create_time", "id"),
+        CheckConstraint(
+            one_of("scope_permission", [each.name.lower() for each in domain.Permission]), name="scope_permission"
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))

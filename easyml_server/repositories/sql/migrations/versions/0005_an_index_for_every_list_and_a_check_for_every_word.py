@@ -1,4 +1,4 @@
-"""An index for every list."""
+"""An index for every list, and a check for every word that the contract names."""
 
 from alembic import op
 
@@ -19,15 +19,34 @@ OLD = {
     "ix_ml_experiments_dataset_id": ("ml_experiments", ["dataset_id"]),
     "ix_ml_experiments_algorithm": ("ml_experiments", ["algorithm"]),
 }
+CHECKS = {
+    "uploads": ("ck_uploads_format", "format IN ('csv', 'xlsx', 'json', 'parquet')"),
+    "api_keys": (
+        "ck_api_keys_scope_permission",
+        "scope_permission IN ('public', 'signed_in', 'viewer', 'editor', 'owner', 'administrator')",
+    ),
+    "model_versions": (
+        "ck_model_versions_primary_metric",
+        "primary_metric IN ('accuracy', 'balanced_accuracy', 'precision_macro', 'precision_weighted', 'recall_macro', "
+        "'recall_weighted', 'f1_macro', 'f1_weighted', 'roc_auc', 'pr_auc', 'log_loss', 'mcc', 'precision', 'recall', "
+        "'f1', 'mae', 'mse', 'rmse', 'r2', 'mape', 'median_ae', 'explained_variance')",
+    ),
+}
 
 
 def upgrade() -> None:
     """Apply."""
     exchange(OLD, NEW)
+    for table, (name, condition) in CHECKS.items():
+        with op.batch_alter_table(table) as batch:
+            batch.create_check_constraint(op.f(name), condition)
 
 
 def downgrade() -> None:
     """Take back."""
+    for table, (name, _) in CHECKS.items():
+        with op.batch_alter_table(table) as batch:
+            batch.drop_constraint(op.f(name), type_="check")
     exchange(NEW, OLD)
 
 
