@@ -1,4 +1,4 @@
-"""The command line of the server: serve, init, migrate, doctor, version, config show.
+"""The command line of the server: serve, init, migrate, probe, doctor, version, config show.
 
 Exit codes: 0 done, 1 something is wrong (doctor), 2 cannot start or was called wrongly, with one line that says why.
 """
@@ -121,6 +121,31 @@ def migrate(data_dir: DataDir = None) -> None:
     with open_data_folder(settings.data_dir) as folder:
         changed = asyncio.run(migrate_database(settings, folder))
     _say("The database was migrated." if changed else "The database is up to date.")
+
+
+@app.command
+def probe(service: str = "", *, seconds: float = 2.0, data_dir: DataDir = None) -> int:
+    """Ask the server that runs on a data folder whether it serves; the exit code is 0 if it does.
+
+    For health checks of containers and service managers.
+
+    Example: easyml-server probe liveness
+
+    Parameters
+    ----------
+    service
+        Readiness if left out, "liveness", or a service such as easyml.v1.TrainingService.
+    seconds
+        How long to wait for the answer.
+    data_dir
+        Folder of everything that is stored.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from easyml_server import probe as probing
+
+    status = probing.probe(_settings(data_dir=data_dir).data_dir, service, seconds)
+    _say(status)
+    return 0 if status == "SERVING" else 1
 
 
 @app.command
