@@ -40,10 +40,15 @@ def recorded(engine: AsyncEngine) -> Iterator[list[Statement]]:
 async def scanned(connection: AsyncConnection, statement: Statement) -> set[str]:
     """The tables that the engine would read from the first row to the last."""
     if connection.dialect.name == "sqlite":
-        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement.text}", statement.parameters)
-        steps = [re.fullmatch(r"SCAN (\w+)", row.detail) for row in plan]
-        return {step[1] for step in steps if step}
+        found = [re.fullmatch(r"SCAN (\w+)", step) for step in await steps(connection, statement)]
+        return {step[1] for step in found if step}
     return {node["Relation Name"] for node in await nodes(connection, statement) if node["Node Type"] == "Seq Scan"}
+
+
+async def steps(connection: AsyncConnection, statement: Statement) -> list[str]:
+    """SQLite's plan, in its own words."""
+    plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement.text}", statement.parameters)
+    return [str(row.detail) for row in plan]
 
 
 async def touched(connection: AsyncConnection, statement: Statement) -> int:

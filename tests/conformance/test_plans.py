@@ -7,12 +7,14 @@ and orders; a method or a filter that is new has to be called here before these 
 from __future__ import annotations
 
 import inspect
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from itertools import product
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -29,8 +31,8 @@ from easyml_server.repositories.sql.base import Base
 from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME, a_config, a_project, a_user
 from tests.conformance.filled import DAY, World, a_world, fill, multiply_experiments, store_world
-from tests.conformance.plans import Statement, recorded, scanned, touched
-from tests.conformance.stores import EmptyStore, postgresql_stores
+from tests.conformance.plans import Statement, recorded, scanned, steps, touched
+from tests.conformance.stores import EmptyStore, postgresql_stores, sqlite_stores
 from tests.postgresql import PostgresServer
 from tests.unit.services.builders import a_dataset, a_version, an_experiment
 
@@ -316,6 +318,18 @@ async def test_a_page_costs_the_same_however_many_experiments_there_are(
     assert few.keys() == many.keys()
     dearer = {which: (few[which], many[which]) for which in few if many[which] > 1.5 * few[which] + DEEPER}
     assert dearer == {}
+
+
+async def test_sqlite_begins_a_page_where_the_one_before_ended(tmp_path: Path) -> None:
+    async with sqlite_stores(tmp_path)() as store:
+        world = await store_world(store, a_world())
+        filled = Filled(store, world, {})
+        made = [(name, await statements_of(filled, each)) for name, each in pages_of_experiments(world, FEW)]
+        async with store._reader.connect() as connection:
+            for name, (statement,) in made:
+                (step,) = await steps(connection, statement)
+                assert step.startswith("SEARCH ml_experiments USING INDEX"), (name, step)
+                assert bool(re.search(r"\(create_time,id\)[<>]", step)) == ("middle" in name), (name, step)
 
 
 async def cost_of_pages(filled: Filled, count: int) -> dict[str, int]:

@@ -1,8 +1,7 @@
-"""TLS on a real server: what each side says when it does not come about, and certificates exchanged while it runs."""
+"""TLS on a real server: what it says of its certificates, who finds it, and certificates exchanged while it runs."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import shutil
@@ -10,88 +9,19 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-from uuid import uuid4
 
 import grpc
 import pytest
-from cryptography import x509
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from easyml_client import TLS, AsyncEasyML, EasyML, errors
-from tests.certificates import LOOPBACK, Authority, Pair
+from easyml_client import TLS, EasyML, errors
+from tests.certificates import LOOPBACK, Pair
+from tests.integration.secure import AUTHORITY, CLIENT, GOOD, STRANGER, Secure, certificate_of, presented, settings_of
 from tests.integration.test_recovery import check_one_line, said_by
-from tests.servers import ServerProcess, environment, eventually, log_of, serving
-
-AUTHORITY = Authority("ours")
-STRANGER = Authority("stranger")
-GOOD = AUTHORITY.issue("ml.example.org", *LOOPBACK)
-CLIENT = AUTHORITY.issue("a client")
-
-
-@dataclass(frozen=True)
-class Secure:
-    """A server that speaks TLS, and where its certificates lie."""
-
-    server: ServerProcess
-    folder: Path
-
-    @property
-    def address(self) -> str:
-        return self.server.address
-
-    def install(self, pair: Pair) -> None:
-        pair.write(self.folder)
-
-    def client(self, tls: TLS | bool | None = None) -> EasyML:
-        return EasyML(self.address, self.server.key, tls=TLS(ca=AUTHORITY.pem) if tls is None else tls)
-
-
-def settings_of(folder: Path, pair: Pair, client_ca: Authority | None = None) -> dict[str, str]:
-    certificate, key = pair.write(folder)
-    settings = {"TLS_CERT_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
-    if client_ca:
-        settings["TLS_CLIENT_CA_FILE"] = str(client_ca.write(folder / "clients.pem"))
-    return settings
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    """A server with a good certificate; tests that exchange it put it back."""
-    folder = tmp_path_factory.mktemp("tls")
-    with serving(folder / "data", **settings_of(folder / "tls", GOOD), HANDSHAKE_SECONDS="1") as server:
-        yield Secure(server, folder / "tls")
-
-
-@pytest.fixture(scope="module")
-def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    """A server that asks clients for a certificate."""
-    folder = tmp_path_factory.mktemp("mutual")
-    with serving(folder / "data", **settings_of(folder / "tls", GOOD, AUTHORITY)) as server:
-        yield Secure(server, folder / "tls")
-
-
-@pytest.fixture
-def spoilt(tmp_path: Path, secure: Secure) -> Iterator[Secure]:
-    """The server with other certificates for a while."""
-    yield secure
-    secure.install(GOOD)
-    assert presented(secure.address) == certificate_of(GOOD)
-
-
-def presented(address: str) -> x509.Certificate:
-    """What a new connection is shown."""
-    host, port = address.rsplit(":", 1)
-    return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port)), timeout=10).encode())
-
-
-def certificate_of(pair: Pair) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pair.certificate)
-
+from tests.servers import environment, log_of, serving
 
 # The server's side.
 
@@ -195,6 +125,33 @@ def test_doctor_shows_the_certificate(secure: Secure) -> None:
     assert "89 days left" in found["message"]
 
 
+def test_doctor_shows_the_clients_own_certificate(mutual: Secure, tmp_path: Path) -> None:
+    for pair, level, words in (
+        (CLIENT, "ok", "89 days left"),
+        (AUTHORITY.issue("me", days=5), "note", "4 days left"),
+        (AUTHORITY.issue("me", begins=-9, days=-1), "bad", "expired on"),
+    ):
+        certificate, key = pair.write(tmp_path, "me")
+        own = {"TLS_CLIENT_CERT_FILE": str(certificate), "TLS_CLIENT_KEY_FILE": str(key)}
+        found = finding(doctor(mutual, "easyml_client.cli", **own), "check", "client certificate")
+        assert found["level"] == level
+        assert words in found["message"]
+
+
+def test_refused_handshakes_are_in_the_servers_log_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the guide says."""
+    monkeypatch.setenv("GRPC_VERBOSITY", "info")
+    with (
+        serving(tmp_path / "data", **settings_of(tmp_path / "tls", GOOD, AUTHORITY)) as server,
+        EasyML(server.address, tls=TLS(ca=AUTHORITY.pem)) as client,
+        pytest.raises(errors.Unavailable),
+    ):
+        client.health()
+    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in log_of(tmp_path / "data").read_text()
+
+
 def test_older_versions_of_tls_are_refused(secure: Secure) -> None:
     context = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -236,111 +193,6 @@ def test_grpcurl_takes_the_authority(secure: Secure, mutual: Secure, tmp_path: P
     assert asked(secure, "-plaintext").returncode != 0
     assert "SERVING" in asked(mutual, "-cacert", str(ca), "-cert", str(certificate), "-key", str(key)).stdout
     assert asked(mutual, "-cacert", str(ca)).returncode != 0
-
-
-# The client's side.
-
-
-async def refused(server: Secure, tls: TLS | bool, reason: str, *words: str) -> None:
-    """Both clients end with the same sentence, and a watch does not try again."""
-    with server.client(tls) as client:
-        for act in (client.health, lambda: list(client.trainings.watch(str(uuid4())))):
-            with pytest.raises(errors.Unavailable) as caught:
-                act()
-            assert caught.value.reason == reason, caught.value
-    async with AsyncEasyML(server.address, server.server.key, tls=tls) as client:
-        with pytest.raises(errors.Unavailable) as in_asyncio:
-            await client.health()
-    assert in_asyncio.value.message == caught.value.message
-    for word in words:
-        assert word in caught.value.message
-
-
-async def test_plaintext_to_a_server_that_speaks_tls(secure: Secure, mutual: Secure) -> None:
-    await refused(secure, False, "TLS_EXPECTED", "EASYML_TLS=true", "--ca-file")
-    await refused(mutual, False, "TLS_EXPECTED", "EASYML_TLS=true")
-
-
-async def test_tls_to_a_server_that_does_not(shared_server: ServerProcess) -> None:
-    plain = Secure(shared_server, shared_server.data)
-    await refused(plain, TLS(ca=AUTHORITY.pem), "TLS_NOT_SPOKEN", "EASYML_TLS=false", "--plaintext")
-
-
-async def test_an_authority_that_the_client_does_not_know(secure: Secure) -> None:
-    await refused(secure, TLS(ca=STRANGER.pem), "SERVER_CERTIFICATE_UNKNOWN", "EASYML_TLS_CA_FILE", "authorities given")
-    await refused(secure, True, "SERVER_CERTIFICATE_UNKNOWN", "authorities this machine knows")
-
-
-async def test_a_certificate_for_another_name(spoilt: Secure) -> None:
-    spoilt.install(AUTHORITY.issue("other.example.org"))
-    words = ("It is for other.example.org.", "EASYML_TLS_SERVER_NAME")
-    await refused(spoilt, TLS(ca=AUTHORITY.pem), "SERVER_CERTIFICATE_NAME", *words)
-    with spoilt.client(TLS(ca=AUTHORITY.pem, server_name="other.example.org")) as client:
-        assert client.health() == "serving"
-
-
-@pytest.mark.parametrize(
-    ("tls", "reason"),
-    [
-        (False, "TLS_EXPECTED"),
-        (TLS(ca=STRANGER.pem), "SERVER_CERTIFICATE_UNKNOWN"),
-        (TLS(ca=AUTHORITY.pem, server_name="other.example.org"), "SERVER_CERTIFICATE_NAME"),
-        (TLS(ca=AUTHORITY.pem), "CLIENT_CERTIFICATE_MISSING"),
-    ],
-)
-def test_a_name_with_several_addresses_hides_nothing(mutual: Secure, tls: TLS | bool, reason: str) -> None:
-    """Nobody listens at ::1, which may be the last that gRPC tried."""
-    target = f"localhost:{mutual.address.rsplit(':', 1)[1]}"
-    with EasyML(target, tls=tls) as client, pytest.raises(errors.Unavailable) as caught:
-        client.health()
-    assert caught.value.reason == reason
-
-
-async def test_a_certificate_that_expired_while_the_server_runs(spoilt: Secure) -> None:
-    short = AUTHORITY.issue(*LOOPBACK, days=4 / 86_400)
-    spoilt.install(short)
-    assert presented(spoilt.address) == certificate_of(short)
-    eventually(lambda: dt.datetime.now(dt.UTC) > certificate_of(short).not_valid_after_utc)
-    await refused(spoilt, TLS(ca=AUTHORITY.pem), "SERVER_CERTIFICATE_EXPIRED", "has expired", "clock")
-
-
-async def test_a_client_certificate_is_asked_for(mutual: Secure) -> None:
-    def certified(pair: Pair) -> TLS:
-        return TLS(ca=AUTHORITY.pem, certificate=pair.certificate, key=pair.key)
-
-    words = ("EASYML_TLS_CLIENT_CERT_FILE", "--cert-file")
-    await refused(mutual, TLS(ca=AUTHORITY.pem), "CLIENT_CERTIFICATE_MISSING", *words)
-    for pair in (STRANGER.issue("a stranger"), AUTHORITY.issue("a client", begins=-9, days=-1)):
-        await refused(mutual, certified(pair), "CLIENT_CERTIFICATE_REFUSED", "EASYML_TLS_CLIENT_CA_FILE")
-    with mutual.client(certified(CLIENT)) as client:
-        assert client.auth.whoami().user.administrator
-
-
-def easyml(folder: Path, *arguments: str, given: str = "", **own: str) -> subprocess.CompletedProcess[str]:
-    """The command of somebody on another machine: only what was remembered is known."""
-    own = {**environment({}), "XDG_CONFIG_HOME": str(folder / "config"), "EASYML_DATA_DIR": str(folder / "none"), **own}
-    command = [sys.executable, "-m", "easyml_client.cli", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=own, input=given, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def test_a_login_remembers_the_certificates(mutual: Secure, tmp_path: Path) -> None:
-    AUTHORITY.write(tmp_path / "ca.pem")
-    CLIENT.write(tmp_path, "me")
-    options = ("--ca-file", "ca.pem", "--cert-file", "me.pem", "--key-file", "me.key", "--with-key")
-    done = easyml(tmp_path, "login", mutual.address, *options, given=mutual.server.key)
-    assert done.returncode == 0, done.stderr
-    (tmp_path / "elsewhere").mkdir()
-    me = easyml(tmp_path / "elsewhere", "whoami", XDG_CONFIG_HOME=str(tmp_path / "config"))
-    assert "owner@localhost" in me.stdout, me.stderr
-    assert easyml(tmp_path, "logout").returncode == 0
-    missing = easyml(tmp_path, "login", mutual.address, "--ca-file", "ca.pem", "--with-key", given=mutual.server.key)
-    assert missing.returncode == 1
-    assert missing.stderr.count("\n") == 1
-    assert "--cert-file" in missing.stderr
-    unclear = easyml(tmp_path, "login", mutual.address, "--plaintext", "--ca-file", "ca.pem")
-    assert (unclear.returncode, unclear.stderr) == (2, "Certificates are for TLS; leave out --plaintext.\n")
 
 
 # Exchanged while the server runs.

@@ -1,6 +1,7 @@
 # ruff: noqa: ARG002 - a servicer takes what gRPC gives it
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from easyml.v1 import project_pb2
 from easyml.v1 import project_service_pb2 as pb
 from easyml.v1.project_service_pb2_grpc import ProjectServiceServicer, add_ProjectServiceServicer_to_server
 from easyml_client import TLS, AsyncEasyML, EasyML, errors
-from easyml_client.tls import Pem
+from easyml_client.tls import Pem, own_end
 from tests.certificates import Authority
 from tests.unit.client.support import an_id
 
@@ -100,6 +101,15 @@ def test_a_locked_key_is_named_and_not_asked_for(tmp_path: Path) -> None:
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
     with pytest.raises(errors.InvalidInput, match="passphrase"):
         TLS(certificate=pair.certificate, key=locked).load()
+
+
+@pytest.mark.parametrize("days", [30, -1])
+def test_the_end_of_ones_own_certificate_is_known(days: int) -> None:
+    pair = Authority().issue("a client", days=days)
+    end = own_end(Pem(certificate=pair.certificate, key=pair.key))
+    assert end is not None
+    assert abs(end - dt.datetime.now(dt.UTC) - dt.timedelta(days=days)) < dt.timedelta(minutes=5)
+    assert own_end(Pem()) is None
 
 
 def test_secrets_of_tls_do_not_show_in_a_repr() -> None:

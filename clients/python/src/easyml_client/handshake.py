@@ -6,6 +6,7 @@ up without a word. Then the server is called once more, by the standard library,
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import re
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from easyml_client.errors import UNREACHABLE, EasyMLError, Unavailable
 from easyml_client.steps import each_step, work
-from easyml_client.tls import Pem
+from easyml_client.tls import Pem, own_end
 
 if TYPE_CHECKING:
     import ssl
@@ -131,10 +132,13 @@ def _not_wanted(connection: Connection, shown: Shown | None) -> tuple[str, str] 
             f"EasyML at {connection.target} wants a certificate of the client: set EASYML_TLS_CLIENT_CERT_FILE and "
             "EASYML_TLS_CLIENT_KEY_FILE, or `easyml login` with --cert-file and --key-file.",
         )
+    end = own_end(connection.pem)
+    expired = end is not None and end < dt.datetime.now(dt.UTC)
+    cause = f"it expired on {end:%Y-%m-%d}" if expired else "the server's EASYML_TLS_CLIENT_CA_FILE lacks its authority"
     return (
         "CLIENT_CERTIFICATE_REFUSED",
-        f"EasyML at {connection.target} does not accept this client's certificate: it has expired, or its authority is "
-        "not the one in the server's EASYML_TLS_CLIENT_CA_FILE. Get a new one from who runs the server.",
+        f"EasyML at {connection.target} does not accept this client's certificate: {cause}. Get one from who runs the "
+        "server.",
     )
 
 
@@ -151,7 +155,7 @@ class Shown:
     problem: str = ""
     """Why it is not trusted, or did not understand, in OpenSSL's words."""
     names: tuple[str, ...] = ()
-    expires: float | None = None
+    expires: dt.datetime | None = None
     hung_up: bool = False
     """It ended the connection once it had seen the client's certificate, or that there is none."""
 
@@ -215,7 +219,9 @@ def _shown(encrypted: ssl.SSLSocket, problem: str) -> Shown:
 
     found: Any = encrypted.getpeercert() or {}
     names = tuple(value for _, value in found.get("subjectAltName", ()))
-    expires = ssl.cert_time_to_seconds(found["notAfter"]) if "notAfter" in found else None
+    expires = None
+    if "notAfter" in found:
+        expires = dt.datetime.fromtimestamp(ssl.cert_time_to_seconds(found["notAfter"]), dt.UTC)
     try:
         # A gRPC server speaks first. With TLS 1.3 one that does not want us hangs up only now.
         hung_up = encrypted.recv(1) == b""

@@ -5,14 +5,19 @@ gRPC says of certificates that it cannot use only that a connection could not be
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from easyml_client.errors import InvalidInput
+
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
 
 Source = bytes | str | os.PathLike[str]
 
@@ -64,6 +69,33 @@ class Pem:
             certificate.write_bytes(self.certificate)
             key.write_bytes(self.key)
             yield certificate, key
+
+
+def own_end(pem: Pem) -> dt.datetime | None:
+    """When the client's own certificate expires; None if there is none.
+
+    The standard library reads the certificate of a peer only, so this one is shown to itself, in memory.
+    """
+    import ssl
+
+    with pem.pair_files() as files:
+        if files is None or pem.certificate is None:
+            return None
+        showing, looking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        for context in (showing, looking):
+            context.load_cert_chain(*files)
+        showing.check_hostname = False
+        showing.verify_mode = ssl.CERT_NONE
+        looking.verify_mode = ssl.CERT_REQUIRED
+        looking.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+        looking.load_verify_locations(cadata=pem.certificate.decode("ascii", "ignore"))
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client, server = showing.wrap_bio(back, there), looking.wrap_bio(there, back, server_side=True)
+    for end in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    shown: Any = server.getpeercert()
+    return dt.datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), dt.UTC)
 
 
 def _read(source: Source | None, field: str) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import os
 import stat
@@ -105,20 +106,27 @@ def _left_behind(connection: Connection) -> Iterator[Finding]:
 
 
 def _certificate(connection: Connection) -> Iterator[Finding]:
-    """Of the server; where nothing is shown, the server's own finding says why."""
+    """Of the server; where nothing is shown, the server's own finding says why. And the client's own."""
     if connection.tls is None:
         return
     from easyml_client.handshake import server_certificate
+    from easyml_client.tls import own_end
 
     shown = server_certificate(connection)
-    if shown is None or shown.expires is None:
-        return
-    days = int((shown.expires - time.time()) // 86_400)
-    message = f"Of the server, for {', '.join(shown.names)}; {days} days left."
+    if shown is not None and shown.expires is not None:
+        yield _lasting("certificate", f"Of the server, for {', '.join(shown.names)}", shown.expires)
+    end = own_end(connection.pem)
+    if end is not None:
+        yield _lasting("client certificate", "Of this client", end)
+
+
+def _lasting(check: str, what: str, end: dt.datetime) -> Finding:
+    days = (end - dt.datetime.now(dt.UTC)).days
+    if days < 0:
+        return Finding(check, BAD, f"{what}; it expired on {end:%Y-%m-%d}: who runs the server has to renew it.")
     if days < _SOON_DAYS:
-        yield Finding("certificate", NOTE, f"{message} Who runs the server has to renew it.")
-    else:
-        yield Finding("certificate", OK, message)
+        return Finding(check, NOTE, f"{what}; {days} days left: it is time that who runs the server renews it.")
+    return Finding(check, OK, f"{what}; {days} days left.")
 
 
 def _token(connection: Connection) -> Iterator[Finding]:

@@ -1,0 +1,35 @@
+"""Servers that the tests of a file share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.secure import AUTHORITY, GOOD, Secure, certificate_of, presented, settings_of
+from tests.servers import serving
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """A server with a good certificate; tests that exchange it put it back."""
+    folder = tmp_path_factory.mktemp("tls")
+    with serving(folder / "data", **settings_of(folder / "tls", GOOD), HANDSHAKE_SECONDS="1") as server:
+        yield Secure(server, folder / "tls")
+
+
+@pytest.fixture(scope="module")
+def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """A server that asks clients for a certificate."""
+    folder = tmp_path_factory.mktemp("mutual")
+    with serving(folder / "data", **settings_of(folder / "tls", GOOD, AUTHORITY)) as server:
+        yield Secure(server, folder / "tls")
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path, secure: Secure) -> Iterator[Secure]:
+    """The server with other certificates for a while."""
+    yield secure
+    secure.install(GOOD)
+    assert presented(secure.address) == certificate_of(GOOD)
