@@ -12,8 +12,8 @@ import pytest
 
 from easyml_client import TLS, AsyncEasyML, EasyML, errors
 from tests.certificates import LOOPBACK, Pair
-from tests.integration.secure import AUTHORITY, CLIENT, STRANGER, Secure, certificate_of, presented
-from tests.servers import ServerProcess, environment, eventually
+from tests.integration.secure import AUTHORITY, CLIENT, GOOD, STRANGER, Secure, certificate_of, presented, settings_of
+from tests.servers import ServerProcess, environment, eventually, serving
 
 
 async def refused(server: Secure, tls: TLS | bool, reason: str, *words: str) -> None:
@@ -90,6 +90,27 @@ async def test_a_client_certificate_is_asked_for(mutual: Secure) -> None:
         await refused(mutual, certified(pair), "CLIENT_CERTIFICATE_REFUSED", cause)
     with mutual.client(certified(CLIENT)) as client:
         assert client.auth.whoami().user.administrator
+
+
+def health_of(client: EasyML) -> str:
+    """Or why it is not known."""
+    try:
+        return client.health()
+    except errors.Unavailable as error:
+        return error.reason
+
+
+def test_a_server_that_is_gone_is_only_gone_and_comes_back(tmp_path: Path) -> None:
+    tls = TLS(ca=AUTHORITY.pem, certificate=CLIENT.certificate, key=CLIENT.key)
+    with (
+        serving(tmp_path / "data", **settings_of(tmp_path / "tls", GOOD, AUTHORITY)) as server,
+        Secure(server, tmp_path).client(tls) as client,
+    ):
+        assert health_of(client) == "serving"
+        server.kill()
+        assert health_of(client) == "UNREACHABLE"
+        server.start()
+        eventually(lambda: health_of(client) == "serving")
 
 
 def easyml(folder: Path, *arguments: str, given: str = "", **own: str) -> subprocess.CompletedProcess[str]:

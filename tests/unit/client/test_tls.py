@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,9 @@ from easyml.v1 import project_pb2
 from easyml.v1 import project_service_pb2 as pb
 from easyml.v1.project_service_pb2_grpc import ProjectServiceServicer, add_ProjectServiceServicer_to_server
 from easyml_client import TLS, AsyncEasyML, EasyML, errors
+from easyml_client.discovery import discover
+from easyml_client.errors import UNREACHABLE
+from easyml_client.handshake import explain
 from easyml_client.tls import Pem, own_end
 from tests.certificates import Authority
 from tests.unit.client.support import an_id
@@ -101,6 +108,42 @@ def test_a_locked_key_is_named_and_not_asked_for(tmp_path: Path) -> None:
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
     with pytest.raises(errors.InvalidInput, match="passphrase"):
         TLS(certificate=pair.certificate, key=locked).load()
+
+
+@contextmanager
+def hanging_up(handshakes: int) -> Iterator[tuple[str, bytes]]:
+    """A server that shakes so many hands, hanging up after each, and then is gone; 0: it hangs up before, for ever."""
+    pair = Authority().issue("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with Pem(certificate=pair.certificate, key=pair.key).pair_files() as files:
+        assert files is not None
+        context.load_cert_chain(*files)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while not handshakes:
+                listening.accept()[0].close()
+            for _ in range(handshakes):
+                context.wrap_socket(listening.accept()[0], server_side=True).close()
+        listening.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"127.0.0.1:{listening.getsockname()[1]}", pair.certificate
+    with suppress(OSError):
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+@pytest.mark.parametrize(("handshakes", "reason"), [(0, None), (1, None), (2, "CLIENT_CERTIFICATE_MISSING")])
+def test_a_server_that_is_being_stopped_is_not_one_that_wants_a_certificate(
+    handshakes: int, reason: str | None
+) -> None:
+    with hanging_up(handshakes) as (target, certificate):
+        error = errors.Unavailable("gone", reason=UNREACHABLE, metadata={"cause": "Socket closed"})
+        explained = explain(error, discover(target, "a-token", tls=TLS(ca=certificate)))
+    assert (explained and explained.reason) == reason
 
 
 @pytest.mark.parametrize("days", [30, -1])

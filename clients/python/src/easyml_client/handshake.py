@@ -81,6 +81,9 @@ def _plaintext(connection: Connection, cause: str) -> tuple[str, str] | None:
 
 def _encrypted(connection: Connection, cause: str) -> tuple[str, str] | None:
     shown = _probe(connection, connection.pem) if _unclear(cause) else None
+    if shown is not None and shown.hung_up:
+        # So does a server that is just being stopped; but that one is gone now.
+        shown = _probe(connection, connection.pem)
     return _not_trusted(connection, shown.problem if shown else cause) or _not_wanted(connection, shown)
 
 
@@ -183,9 +186,9 @@ def _probe(connection: Connection, pem: Pem) -> Shown | None:
                     return _shown(encrypted, problem)
         except ssl.SSLCertVerificationError as error:
             problem = problem or str(error)
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError):
-            # With TLS 1.2 the client's certificate is looked at before the handshake is over.
-            return Shown(problem=problem, hung_up=True)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            # Before it said anything: a balancer without a server behind it does so, or a server that is stopped.
+            return None
         except ssl.SSLError as error:
             return Shown(tls=False, problem=str(error))
         except (OSError, ValueError):
@@ -223,7 +226,7 @@ def _shown(encrypted: ssl.SSLSocket, problem: str) -> Shown:
     if "notAfter" in found:
         expires = dt.datetime.fromtimestamp(ssl.cert_time_to_seconds(found["notAfter"]), dt.UTC)
     try:
-        # A gRPC server speaks first. With TLS 1.3 one that does not want us hangs up only now.
+        # A gRPC server speaks first. One that does not want us hangs up now, as TLS 1.3 has it.
         hung_up = encrypted.recv(1) == b""
     except TimeoutError:
         hung_up = False
