@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 
 from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
-from easyml_server.database import open_store
+from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
+from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
+from easyml_server.ports.signals import Alone, Topic
+from easyml_server.repositories.sql.signals import PostgresSignals
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash, write_private
@@ -25,6 +28,7 @@ from easyml_server.services.auth import AuthService, Secrets
 from easyml_server.services.datasets import DatasetService
 from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.events import EventHub
+from easyml_server.services.following import Follower
 from easyml_server.services.models import ModelService
 from easyml_server.services.predictions import PredictionService
 from easyml_server.services.projects import ProjectService
@@ -94,9 +98,11 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 clock=now,
             )
         )
-        hub = EventHub()
+        signals = open_signals(settings)
+        hub = EventHub(signals)
         recorder = RunRecorder(store, artifacts, tracker, now)
-        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, recorder.wake)
+        lease = Lease(uuid4(), settings.lease_seconds)
+        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, recorder.wake, lease, signals)
         auth = AuthService(
             store,
             Argon2Hasher(settings.password_hashes),
@@ -113,13 +119,14 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             projects=ProjectService(store, artifacts, limits, now),
             datasets=DatasetService(store, artifacts, tables, now),
             uploads=uploads,
-            trainings=TrainingService(store, auth, hub, dispatcher, limits, now),
+            trainings=TrainingService(store, auth, hub, dispatcher, limits, now, signals),
             models=models,
             predictions=PredictionService(store, models, artifacts, model_servers),
         )
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)
-        await dispatcher.recover()
+        if settings.database_url is None:
+            await dispatcher.recover()
         await remove_orphans(store, artifacts, folder)
         server = Server(services, limits, transport_limits(settings), now)
         address = listen(server, settings)
@@ -129,12 +136,17 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             asyncio.create_task(recorder.run(), name="recorder"),
             asyncio.create_task(housekeeping(uploads, store), name="housekeeping"),
         ]
+        to_the_end = [
+            asyncio.create_task(dispatcher.keep_leases(), name="leases"),
+            *listening(signals, dispatcher, Follower(store, hub)),
+        ]
         folder.announce(address)
         running = RunningServer(address, folder, asyncio.Event())
         try:
             yield running
         finally:
             await drain(settings, server, hub, uploads, dispatcher, recorder, background)
+            await ended(to_the_end)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -209,6 +221,39 @@ async def housekeeping(uploads: UploadService, store: SqlStore) -> None:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
 
+def listening(
+    signals: PostgresSignals | Alone, dispatcher: TrainingDispatcher, follower: Follower
+) -> list[asyncio.Task[None]]:
+    """What it takes to hear other servers, where there may be others."""
+    if isinstance(signals, Alone):
+        return []
+
+    def receive(topic: Topic, subject_id: UUID) -> None:
+        match topic:
+            case Topic.EVENTS:
+                follower.tell(subject_id)
+            case Topic.QUEUE:
+                dispatcher.wake()
+            case Topic.CANCEL:
+                dispatcher.cancel(subject_id)
+
+    def missed() -> None:
+        follower.look_again()
+        dispatcher.look_again()
+
+    return [
+        asyncio.create_task(signals.run(receive, missed), name="signals"),
+        asyncio.create_task(follower.run(), name="follower"),
+    ]
+
+
+async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait until they are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def drain(
     settings: Settings,
     server: Server,
@@ -220,9 +265,7 @@ async def drain(
 ) -> None:
     """Stop claiming, go not ready, end streams with a way back, finish calls, put trainings back, then close."""
     await server.go_not_ready()
-    for task in background:
-        task.cancel()
-    await asyncio.gather(*background, return_exceptions=True)
+    await ended(background)
     await asyncio.sleep(settings.drain_delay_seconds)
     hub.drain()
     uploads.drain()

@@ -7,7 +7,16 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from easyml_server.data_folder import DataFolder, StartError
-from easyml_server.repositories.sql.opening import CannotOpenError, migrate_file, open_file, open_server, prepare_server
+from easyml_server.ports.signals import Alone
+from easyml_server.repositories.sql.opening import (
+    CannotOpenError,
+    check_url,
+    migrate_file,
+    open_file,
+    open_server,
+    prepare_server,
+)
+from easyml_server.repositories.sql.signals import PostgresSignals
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.settings import Settings
 
@@ -20,6 +29,18 @@ async def open_store(settings: Settings, folder: DataFolder) -> AsyncIterator[Sq
         yield store
     finally:
         await store.close()
+
+
+def open_signals(settings: Settings) -> PostgresSignals | Alone:
+    """How this server hears of others on its database; an embedded database has one server."""
+    url = settings.database_listen_url or settings.database_url
+    if settings.database_url is None or url is None:
+        return Alone()
+    try:
+        check_url(url.get_secret_value(), "EASYML_DATABASE_LISTEN_URL")
+    except CannotOpenError as error:
+        raise StartError(str(error)) from error
+    return PostgresSignals(url.get_secret_value())
 
 
 async def migrate_database(settings: Settings, folder: DataFolder) -> bool:

@@ -47,10 +47,16 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="postgresql://user:password@host/name; an embedded database in the data folder if not set."
     )
+    database_listen_url: SecretStr | None = Field(
+        None, description="The same database without a pooler such as PgBouncer, for LISTEN; database_url if not set."
+    )
     database_connections: int = Field(10, ge=2, description="Connections to PostgreSQL.")
     database_wait_seconds: float = Field(5, gt=0, description="How long a call waits for one of them.")
     database_lock_seconds: float = Field(10, gt=0, description="How long a statement waits for a lock.")
     database_statement_seconds: float = Field(30, gt=0, description="How long a statement may run.")
+    lease_seconds: float = Field(
+        15, ge=1, description="A training whose server was not heard of for this long is taken over by another."
+    )
     migrate_at_start: bool = Field(False, description="Bring PostgreSQL to this release's schema at start.")
     allow_plaintext: bool = Field(False, description="Serve without TLS on an address other machines can reach.")
     open_registration: bool = Field(False, description="Let people make accounts themselves (Register).")

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import structlog
@@ -21,9 +21,11 @@ from easyml_server.domain.algorithms import Task
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.events import Finished, IterationCompleted, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.leases import Lease
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelManifest, Parity, Signature
 from easyml_server.domain.training import Outcome, Report, TrainingJob, TrainingSucceeded
+from easyml_server.ports.signals import Alone
 from easyml_server.repositories.sql import store as stores
 from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from easyml_server.services import outcomes
@@ -93,10 +95,7 @@ class World:
     @asynccontextmanager
     async def running(self, happens: Callable[[], None]) -> AsyncIterator[TrainingDispatcher]:
         """A dispatcher at work."""
-        trainer = OneTraining(happens)
-        dispatcher = TrainingDispatcher(
-            self.store, self.artifacts, trainer, self.hub, Limits(), self.clock, lambda: None
-        )
+        dispatcher = self.dispatcher(happens)
         task = asyncio.create_task(dispatcher.run())
         try:
             yield dispatcher
@@ -104,6 +103,13 @@ class World:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await dispatcher.stop()
+
+    def dispatcher(self, happens: Callable[[], None]) -> TrainingDispatcher:
+        """One of a server that was just started."""
+        trainer, lease = OneTraining(happens), Lease(uuid4())
+        return TrainingDispatcher(
+            self.store, self.artifacts, trainer, self.hub, Limits(), self.clock, lambda: None, lease, Alone()
+        )
 
     async def load(self, experiment_id: UUID) -> Experiment:
         async with self.store.read() as work:
@@ -219,9 +225,7 @@ async def test_an_outcome_that_could_not_be_written_is_left_to_the_next_server(w
         await told.of("outcome_waits")
         await dispatcher.stop()
     others[0].close()
-    await TrainingDispatcher(
-        world.store, world.artifacts, OneTraining(lambda: None), world.hub, Limits(), world.clock, lambda: None
-    ).recover()
+    await world.dispatcher(lambda: None).recover()
     assert (await world.load(experiment_id)).state is TrainingState.QUEUED
     async with world.running(lambda: None):
         events = await world.watch(experiment_id)
