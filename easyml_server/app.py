@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import structlog
@@ -19,12 +20,13 @@ from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
 from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
+from easyml_server.files import open_files
 from easyml_server.ports.signals import Alone, Topic
 from easyml_server.repositories.sql.signals import PostgresSignals
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
-from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash, write_private
-from easyml_server.services.auth import AuthService, Secrets
+from easyml_server.security.tokens import Ed25519Signer, WrongKeyError, new_secret, secret_hash, write_private
+from easyml_server.services.auth import COUNTED, AuthService, Secrets
 from easyml_server.services.datasets import DatasetService
 from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.events import EventHub
@@ -71,9 +73,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
         store = await stack.enter_async_context(open_store(settings, folder))
-        artifacts = LocalArtifacts(folder.root, settings.min_free_disk_bytes)
-        artifacts.empty_work()
-        signer = Ed25519Signer(folder.keys)
+        artifacts = stack.enter_context(open_files(settings, folder))
+        signer = open_signer(settings, folder)
         tables = await stack.enter_async_context(
             start_table_reader(
                 settings.converters,
@@ -88,7 +89,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 settings.workers, limits=TrainingLimits(settings.events_per_second, settings.events_per_run)
             )
         )
-        tracker = await stack.enter_async_context(start_tracker(folder.mlflow, artifacts.work))
+        tracker = await stack.enter_async_context(start_tracker(artifacts.root / "mlflow", artifacts.work))
         model_servers = await stack.enter_async_context(
             start_model_servers(
                 signer,
@@ -111,6 +112,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             limits,
             now,
             open_registration=settings.open_registration,
+            signals=signals,
         )
         uploads = UploadService(store, artifacts, tables, limits, now)
         models = ModelService(store, artifacts, tracker, model_servers, now)
@@ -127,18 +129,19 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             await ensure_local_owner(store, auth, folder)
         if settings.database_url is None:
             await dispatcher.recover()
-        await remove_orphans(store, artifacts, folder)
+            await recorder.recover()
+        await remove_orphans(store, artifacts)
         server = Server(services, limits, transport_limits(settings), now)
         address = listen(server, settings)
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             asyncio.create_task(recorder.run(), name="recorder"),
-            asyncio.create_task(housekeeping(uploads, store), name="housekeeping"),
+            asyncio.create_task(housekeeping(uploads, store, artifacts), name="housekeeping"),
         ]
         to_the_end = [
             asyncio.create_task(dispatcher.keep_leases(), name="leases"),
-            *listening(signals, dispatcher, Follower(store, hub)),
+            *listening(signals, dispatcher, Follower(store, hub), auth),
         ]
         folder.announce(address)
         running = RunningServer(address, folder, asyncio.Event())
@@ -156,6 +159,16 @@ def check_exposure(settings: Settings) -> None:
             f"{settings.host} can be reached by other machines, and without TLS they can read everything; listen on "
             "127.0.0.1, or set EASYML_ALLOW_PLAINTEXT=true where something else encrypts."
         )
+
+
+def open_signer(settings: Settings, folder: DataFolder) -> Ed25519Signer:
+    """With the key that servers share, or one of this server's own."""
+    try:
+        return Ed25519Signer(folder.keys, settings.signing_key_file)
+    except WrongKeyError as error:
+        raise StartError(
+            f"{error} EASYML_SIGNING_KEY_FILE names one made by: openssl genpkey -algorithm ed25519"
+        ) from error
 
 
 def listen(server: Server, settings: Settings) -> str:
@@ -187,17 +200,25 @@ async def ensure_local_owner(store: SqlStore, auth: AuthService, folder: DataFol
     write_private(folder.owner_key, f"{secret}\n".encode())
 
 
-async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts, folder: DataFolder) -> None:
-    """Remove files that a crash left without a row: they were published, but never acknowledged."""
+async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts) -> None:
+    """Remove files that a crash left without a row: they were received or published, but never acknowledged."""
+    folders = [*artifacts.version_folders(), *artifacts.upload_files(), *artifacts.work_folders()]
+    with artifacts.left_behind(await without_row(store, artifacts, folders)) as left:
+        # Asked again: what was published when it was asked first may have been committed since.
+        for path in await without_row(store, artifacts, left):
+            await artifacts.remove(path)
+            log.info("orphan_removed", path=str(path.relative_to(artifacts.root)))
+
+
+async def without_row(store: SqlStore, artifacts: LocalArtifacts, paths: Sequence[Path]) -> Sequence[Path]:
+    """Those of the files and folders that no row knows."""
+    if not paths:
+        return ()
     async with store.read() as work:
         known = await work.known_file_ids()
         unfinished = await work.datasets.unfinished_uploads()
     continued = {artifacts.upload_path(upload.user_id, upload.id) for upload in unfinished}
-    orphans = [path for path in artifacts.version_folders() if path.name not in known]
-    orphans += [path for path in artifacts.upload_files() if path not in continued]
-    for path in orphans:
-        await artifacts.remove(path)
-        log.info("orphan_removed", path=str(path.relative_to(folder.root)))
+    return [path for path in paths if path.name not in known and path not in continued]
 
 
 def transport_limits(settings: Settings) -> TransportLimits:
@@ -210,19 +231,21 @@ def model_server_limits(settings: Settings) -> ModelServerLimits:
     return ModelServerLimits(**{field.name: getattr(settings, field.name) for field in fields(ModelServerLimits)})
 
 
-async def housekeeping(uploads: UploadService, store: SqlStore) -> None:
+async def housekeeping(uploads: UploadService, store: SqlStore, artifacts: LocalArtifacts) -> None:
     """Now and then forget what nobody continued."""
     while True:
         with suppress(Exception):
             await uploads.forget_expired()
             async with store.begin() as work:
                 await work.requests.forget(now() - REMEMBERED)
+                await work.attempts.forget(now() - COUNTED)
                 await work.commit()
+            await remove_orphans(store, artifacts)
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
 
 def listening(
-    signals: PostgresSignals | Alone, dispatcher: TrainingDispatcher, follower: Follower
+    signals: PostgresSignals | Alone, dispatcher: TrainingDispatcher, follower: Follower, auth: AuthService
 ) -> list[asyncio.Task[None]]:
     """What it takes to hear other servers, where there may be others."""
     if isinstance(signals, Alone):
@@ -236,10 +259,13 @@ def listening(
                 dispatcher.wake()
             case Topic.CANCEL:
                 dispatcher.cancel(subject_id)
+            case Topic.ACCESS:
+                auth.forget()
 
     def missed() -> None:
         follower.look_again()
         dispatcher.look_again()
+        auth.forget()
 
     return [
         asyncio.create_task(signals.run(receive, missed), name="signals"),

@@ -58,6 +58,14 @@ class Settings(BaseSettings):
         15, ge=1, description="A training whose server was not heard of for this long is taken over by another."
     )
     migrate_at_start: bool = Field(False, description="Bring PostgreSQL to this release's schema at start.")
+    artifact_url: str | None = Field(
+        None,
+        description="file:///folder of files that servers share; in the data folder if not set.",
+    )
+    signing_key_file: Path | None = Field(
+        None,
+        description="Ed25519 key (PEM) to sign tokens that servers share; made in the data folder if not set.",
+    )
     allow_plaintext: bool = Field(False, description="Serve without TLS on an address other machines can reach.")
     open_registration: bool = Field(False, description="Let people make accounts themselves (Register).")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least weight of log lines.")

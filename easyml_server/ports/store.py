@@ -317,10 +317,20 @@ class Outbox(Protocol):
 
     async def due(self, time: datetime, limit: int) -> Sequence[Intent]: ...
 
+    async def claim(self, kind: str, time: datetime, until: datetime) -> Intent | None:
+        """Take the oldest that is due; nobody else does until then, and whoever is at work on it prolongs that."""
+        ...
+
+    async def prolong(self, intent: Intent, until: datetime) -> None: ...
+
     async def done(self, intent: Intent) -> None: ...
 
     async def retry(self, intent: Intent, time: datetime) -> None:
         """Try again at this time."""
+        ...
+
+    async def release(self, time: datetime) -> None:
+        """Everything is due: whoever had claimed it lives no more."""
         ...
 
 

@@ -38,7 +38,10 @@ class SqlAttemptRepository:
         found = (
             await self._session.execute(
                 select(func.count(), func.min(SignInAttempt.attempt_time)).where(
-                    SignInAttempt.counted == digest, SignInAttempt.attempt_time > time - within
+                    SignInAttempt.counted == digest,
+                    SignInAttempt.attempt_time > time - within,
+                    # A clock that was set back must not keep people out until it has caught up.
+                    SignInAttempt.attempt_time < time + within,
                 )
             )
         ).one()

@@ -43,6 +43,30 @@ class SqlOutbox:
         rows = await self._session.scalars(statement)
         return [Intent(row.id, row.kind, row.subject_id, row.attempts) for row in rows]
 
+    async def claim(self, kind: str, time: datetime, until: datetime) -> Intent | None:
+        """Two at once take two."""
+        statement = (
+            select(OutboxIntent)
+            .where(OutboxIntent.kind == kind, OutboxIntent.due_time <= time)
+            .order_by(OutboxIntent.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        row = await self._session.scalar(statement)
+        if row is None:
+            return None
+        row.due_time = until
+        await self._session.flush()
+        return Intent(row.id, row.kind, row.subject_id, row.attempts)
+
+    async def prolong(self, intent: Intent, until: datetime) -> None:
+        """It is not due before this time."""
+        await self._session.execute(update(OutboxIntent).where(OutboxIntent.id == intent.id).values(due_time=until))
+
+    async def release(self, time: datetime) -> None:
+        """Due now, what waited for a claim or a pause to end."""
+        await self._session.execute(update(OutboxIntent).where(OutboxIntent.due_time > time).values(due_time=time))
+
     async def done(self, intent: Intent) -> None:
         """It need not be done again."""
         await self._session.execute(delete(OutboxIntent).where(OutboxIntent.id == intent.id))

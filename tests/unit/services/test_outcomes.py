@@ -74,7 +74,7 @@ class World:
     def __init__(self, store: SqlStore, database: Path, folder: Path) -> None:
         self.store = store
         self.database = database
-        self.artifacts = LocalArtifacts(folder, 0)
+        self.artifacts = LocalArtifacts(folder, 0, folder / "work")
         self.hub = EventHub()
         self.clock = Clock()
 
