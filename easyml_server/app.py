@@ -70,6 +70,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """Start everything in order, and stop it in reverse; StartError says in one line why it cannot start."""
     check_exposure(settings)
     limits = settings.limits()
+    signals = open_signals(settings)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
         store = await stack.enter_async_context(open_store(settings, folder))
@@ -99,7 +100,6 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 clock=now,
             )
         )
-        signals = open_signals(settings)
         hub = EventHub(signals)
         recorder = RunRecorder(store, artifacts, tracker, now)
         lease = Lease(uuid4(), settings.lease_seconds)
@@ -208,6 +208,7 @@ async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts) -> None:
         for path in await without_row(store, artifacts, left):
             await artifacts.remove(path)
             log.info("orphan_removed", path=str(path.relative_to(artifacts.root)))
+    artifacts.forget_locks()
 
 
 async def without_row(store: SqlStore, artifacts: LocalArtifacts, paths: Sequence[Path]) -> Sequence[Path]:

@@ -85,7 +85,6 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
         )
     identity = str(await store.identity())
     if not written.exists():
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(written, f"{identity}\n".encode())
     elif written.read_text().strip() != identity:
         raise StartError(

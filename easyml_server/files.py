@@ -20,7 +20,7 @@ EXAMPLE = "file:///srv/easyml"
 
 
 def files_root(settings: Settings, folder: DataFolder) -> Path:
-    """The folder of datasets, models and uploads."""
+    """The folder of datasets, models and uploads, made if it is new."""
     if settings.artifact_url is None:
         return folder.root
     parts = urlsplit(settings.artifact_url)
@@ -29,7 +29,16 @@ def files_root(settings: Settings, folder: DataFolder) -> Path:
         raise StartError(f"EASYML_ARTIFACT_URL is {named}; this release keeps files in a folder: write {EXAMPLE}.")
     if parts.netloc not in ("", "localhost") or not parts.path.strip("/") or parts.query or parts.fragment:
         raise StartError(f"EASYML_ARTIFACT_URL names no folder of this machine; write {EXAMPLE}.")
-    return Path(unquote(parts.path))
+    root = Path(unquote(parts.path))
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(root, error) from error
+    return root
+
+
+def _not_writable(root: Path, error: OSError) -> StartError:
+    return StartError(f"The files in {root} cannot be written ({error.strerror}); see EASYML_ARTIFACT_URL.")
 
 
 @contextmanager
@@ -39,7 +48,6 @@ def open_files(settings: Settings, folder: DataFolder) -> Iterator[LocalArtifact
     shared = settings.artifact_url is not None
     with ExitStack() as stack:
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.enter_context(_used(root, shared=shared))
             work = stack.enter_context(_shared_work(root) if shared else _own_work(root))
             artifacts = LocalArtifacts(root, settings.min_free_disk_bytes, work)
@@ -48,7 +56,7 @@ def open_files(settings: Settings, folder: DataFolder) -> Iterator[LocalArtifact
                 f"Another server uses the files in {root}; to share them, set EASYML_ARTIFACT_URL on all servers."
             ) from error
         except OSError as error:
-            raise StartError(f"The files in {root} cannot be written ({error.strerror}); see their owner.") from error
+            raise _not_writable(root, error) from error
         yield artifacts
 
 
@@ -77,7 +85,7 @@ def _shared_work(root: Path) -> Iterator[Path]:
     work = root / "work" / uuid4().hex
     locks = root / "locks"
     locks.mkdir(mode=0o700, exist_ok=True)
-    with exclusive(locks / work.name):
+    with exclusive(locks / work.name, wait=True):
         work.mkdir(mode=0o700, parents=True)
         try:
             yield work

@@ -112,9 +112,16 @@ class LocalArtifacts:
         """Flush every file, rename the folder, flush where it went."""
         with ExitStack() as stack:
             with disk_errors():
-                stack.enter_context(exclusive(self._lock_of(final_path)))
+                # Nobody else wants it, but somebody may be looking whether it was left behind.
+                await asyncio.to_thread(stack.enter_context, exclusive(self._lock_of(final_path), wait=True))
                 await asyncio.to_thread(_publish, work_path, final_path)
             self._published[final_path] = stack.pop_all()
+
+    def forget_locks(self) -> None:
+        """Remove the locks of who died."""
+        for path in list(self._locks.iterdir()):
+            with suppress(TakenError), exclusive(path):
+                pass
 
     def committed(self, final_path: Path) -> None:
         """Its row keeps it from now on."""

@@ -18,9 +18,9 @@ class TakenError(Exception):
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock; TakenError if somebody else does, in this process or another."""
-    descriptor = _take(path)
+def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock; TakenError if somebody else does, in this process or another, unless it is to `wait` for them."""
+    descriptor = _take(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield
     finally:
@@ -29,11 +29,11 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, operation: int) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, operation)
             if _is_at(descriptor, path):
                 return descriptor
         except BlockingIOError as error:
