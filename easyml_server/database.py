@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from easyml_server.data_folder import DataFolder, StartError
-from easyml_server.files import files_root
+from easyml_server.files import files_root, make_root
 from easyml_server.ports.signals import Alone
 from easyml_server.repositories.sql.opening import (
     CannotOpenError,
@@ -73,7 +73,7 @@ async def _open(settings: Settings, folder: DataFolder) -> SqlStore:
 
 async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None:
     """Files belong to one database: to another one they would all look as if nobody knew them, and be removed."""
-    root = files_root(settings, folder)
+    root = files_root(settings, folder.root)
     written = root / "database.id"
     if settings.database_url is None and root == folder.root and not written.exists():
         # The embedded database lies beside its files.
@@ -85,6 +85,7 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
         )
     identity = str(await store.identity())
     if not written.exists():
+        make_root(root)
         write_private(written, f"{identity}\n".encode())
     elif written.read_text().strip() != identity:
         raise StartError(

@@ -19,22 +19,25 @@ from easyml_server.settings import Settings
 EXAMPLE = "file:///srv/easyml"
 
 
-def files_root(settings: Settings, folder: DataFolder) -> Path:
-    """The folder of datasets, models and uploads, made if it is new."""
+def files_root(settings: Settings, data_dir: Path) -> Path:
+    """The folder of datasets, models and uploads."""
     if settings.artifact_url is None:
-        return folder.root
+        return data_dir
     parts = urlsplit(settings.artifact_url)
     if parts.scheme != "file":
         named = f"{parts.scheme}://" if parts.scheme else "no URL"
         raise StartError(f"EASYML_ARTIFACT_URL is {named}; this release keeps files in a folder: write {EXAMPLE}.")
     if parts.netloc not in ("", "localhost") or not parts.path.strip("/") or parts.query or parts.fragment:
         raise StartError(f"EASYML_ARTIFACT_URL names no folder of this machine; write {EXAMPLE}.")
-    root = Path(unquote(parts.path))
+    return Path(unquote(parts.path))
+
+
+def make_root(root: Path) -> None:
+    """Make the folder if it is new."""
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise _not_writable(root, error) from error
-    return root
 
 
 def _not_writable(root: Path, error: OSError) -> StartError:
@@ -44,8 +47,9 @@ def _not_writable(root: Path, error: OSError) -> StartError:
 @contextmanager
 def open_files(settings: Settings, folder: DataFolder) -> Iterator[LocalArtifacts]:
     """The files, with a working folder of this server's own on the same disk."""
-    root = files_root(settings, folder)
+    root = files_root(settings, folder.root)
     shared = settings.artifact_url is not None
+    make_root(root)
     with ExitStack() as stack:
         try:
             stack.enter_context(_used(root, shared=shared))

@@ -48,7 +48,7 @@ class Ed25519Signer:
 
     def __init__(self, folder: Path, key_file: Path | None = None) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._key = _load_or_make_key(folder / "signing.pem") if key_file is None else _load_key(key_file)
+        self._key = _load_or_make_key(folder / "signing.pem") if key_file is None else load_key(key_file)
         public = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         self._kid = hashlib.sha256(public).hexdigest()[:16]
         jwk: dict[str, Any] = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self._key.public_key()))
@@ -100,7 +100,8 @@ class WrongKeyError(Exception):
     """A file does not hold a key to sign with; the message is one line."""
 
 
-def _load_key(path: Path) -> Ed25519PrivateKey:
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """A key to sign with; WrongKeyError says what is wrong with the file."""
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
@@ -114,7 +115,7 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
 
 def _load_or_make_key(path: Path) -> Ed25519PrivateKey:
     if path.exists():
-        return _load_key(path)
+        return load_key(path)
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     write_private(path, pem)

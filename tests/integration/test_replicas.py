@@ -17,6 +17,7 @@ from easyml.v1 import training_service_pb2 as pb
 from tests.builders import PASSWORD, a_long_training, a_project_of, a_training, register, upload
 from tests.faults.consistency import check_shared
 from tests.integration.replicas import Replicas, client_of, replicas, said, watch
+from tests.marks import limits
 from tests.postgresql import PostgresServer, postgresql
 from tests.servers import Client, ServerProcess, eventually, refusal
 
@@ -191,6 +192,7 @@ def test_a_server_that_stops_in_order_leaves_its_training_to_the_other_at_once(t
     assert states(events) == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "CANCELLING", "CANCELLED"]
 
 
+@limits("LEASE_SECONDS")
 def test_a_server_that_was_frozen_past_its_lease_does_not_overwrite_its_successor(tmp_path: Path, url: str) -> None:
     with replicas(tmp_path, url, count=0) as pair:
         # It freezes with the trained model in its hands.

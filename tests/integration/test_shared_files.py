@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +19,9 @@ from easyml.v1 import dataset_service_pb2
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
 from tests.faults.consistency import check_shared
 from tests.integration.replicas import a_key_file, client_of, replicas, watch
+from tests.marks import limits
 from tests.postgresql import PostgresServer, postgresql
-from tests.servers import Client, eventually, launch, log_of, refusal, refusal_of, serving
+from tests.servers import Client, environment, eventually, launch, log_of, refusal, refusal_of, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -109,6 +113,7 @@ def test_a_start_removes_nothing_that_another_server_is_at_work_on(tmp_path: Pat
         check_shared(pair.files, pair.url)
 
 
+@limits("LEASE_SECONDS")
 @pytest.mark.parametrize("point", ["upload.published", "training.published"])
 def test_a_start_leaves_what_another_has_published_and_not_yet_committed(tmp_path: Path, url: str, point: str) -> None:
     with replicas(tmp_path, url, count=0) as pair:
@@ -190,6 +195,22 @@ def test_shared_files_belong_to_one_database(tmp_path: Path, url: str) -> None:
     with replicas(tmp_path, url, count=1) as pair:
         embedded = {"ARTIFACT_URL": pair.files.as_uri(), "SIGNING_KEY_FILE": str(a_key_file(tmp_path))}
         assert "belong to another database" in refused_by(tmp_path / "embedded", **embedded)
+
+
+def test_doctor_looks_at_what_is_shared(tmp_path: Path) -> None:
+    def told(**settings: str) -> dict[str, bool]:
+        command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(tmp_path / "data")]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment({"PORT": "0", **settings})
+        )
+        found = {each["what"]: each["ok"] for each in json.loads(answer.stdout)}
+        return {what: found[what] for what in ("shared files", "signing key")}
+
+    fine = {"ARTIFACT_URL": (tmp_path / "files").as_uri(), "SIGNING_KEY_FILE": str(a_key_file(tmp_path))}
+    assert told(**fine) == {"shared files": True, "signing key": True}
+    assert not (tmp_path / "files").exists()
+    wrong = {"ARTIFACT_URL": "s3://bucket", "SIGNING_KEY_FILE": "/nowhere.pem"}
+    assert told(**wrong) == {"shared files": False, "signing key": False}
 
 
 def test_an_embedded_server_keeps_its_files_where_it_is_told(tmp_path: Path) -> None:
