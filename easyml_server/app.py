@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
@@ -22,7 +23,6 @@ from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.files import open_files
 from easyml_server.ports.signals import Alone, Topic
-from easyml_server.repositories.sql.signals import PostgresSignals
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, WrongKeyError, new_secret, secret_hash, write_private
@@ -43,6 +43,9 @@ from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
 from easyml_server.trainers.local import TrainingLimits, start_local_trainer
 from easyml_server.transport.server import Server, Services, TransportLimits
+
+if TYPE_CHECKING:
+    from easyml_server.repositories.sql.signals import PostgresSignals
 
 OWNER_EMAIL = "owner@localhost"
 HOUSEKEEPING_SECONDS = 600.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from easyml_server.data_folder import DataFolder, StartError
 from easyml_server.files import files_root, make_root
@@ -16,10 +17,12 @@ from easyml_server.repositories.sql.opening import (
     open_server,
     prepare_server,
 )
-from easyml_server.repositories.sql.signals import PostgresSignals
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.tokens import write_private
 from easyml_server.settings import Settings
+
+if TYPE_CHECKING:
+    from easyml_server.repositories.sql.signals import PostgresSignals
 
 
 @asynccontextmanager
@@ -34,11 +37,18 @@ async def open_store(settings: Settings, folder: DataFolder) -> AsyncIterator[Sq
 
 def open_signals(settings: Settings) -> PostgresSignals | Alone:
     """How this server hears of others on its database; an embedded database has one server."""
-    url = settings.database_listen_url or settings.database_url
-    if settings.database_url is None or url is None:
+    if settings.database_url is None:
         return Alone()
+    # Its driver is nothing that an embedded server needs.
+    from easyml_server.repositories.sql.signals import PostgresSignals
+
+    url = settings.database_url
+    setting = "EASYML_DATABASE_URL"
+    if settings.database_listen_url is not None:
+        url = settings.database_listen_url
+        setting = "EASYML_DATABASE_LISTEN_URL"
     try:
-        check_url(url.get_secret_value(), "EASYML_DATABASE_LISTEN_URL")
+        check_url(url.get_secret_value(), setting)
     except CannotOpenError as error:
         raise StartError(str(error)) from error
     return PostgresSignals(url.get_secret_value())
