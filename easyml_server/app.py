@@ -19,6 +19,7 @@ from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
+from easyml_server.domain.errors import AlreadyExists
 from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.files import open_files
@@ -192,13 +193,17 @@ async def ensure_local_owner(store: SqlStore, auth: AuthService, folder: DataFol
         with suppress(Exception):
             await auth.identify(folder.owner_key.read_text().strip())
             return
-    async with store.begin() as work:
+    time = now()
+    # Of servers that start together on a new database one makes the owner, whose id all of them get a key for.
+    with suppress(AlreadyExists):
+        async with store.begin() as work:
+            if await work.users.find_by_email(OWNER_EMAIL) is None:
+                await work.users.add(User(uuid4(), OWNER_EMAIL, "Local owner", True, None, time, time))
+                await work.commit()
+    async with store.read() as work:
         owner = await work.users.find_by_email(OWNER_EMAIL)
-        if owner is None:
-            time = now()
-            owner = User(uuid4(), OWNER_EMAIL, "Local owner", True, None, time, time)
-            await work.users.add(owner)
-            await work.commit()
+    if owner is None:
+        raise StartError("The local owner was removed while this server started; start it again.")
     _, secret = await auth.create_api_key(Caller(owner.id, administrator=True), "owner.key", Scope(), None)
     write_private(folder.owner_key, f"{secret}\n".encode())
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection
 from datetime import datetime
+from time import monotonic
 from uuid import UUID
 
 import structlog
@@ -29,11 +29,19 @@ class Takeover:
     has been in touch with the database for as long as a lease lasts: by then, whoever lives has renewed.
     """
 
-    def __init__(self, store: Store, hub: EventHub, clock: Callable[[], datetime], lease: Lease) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hub: EventHub,
+        clock: Callable[[], datetime],
+        lease: Lease,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._lease = lease
+        self._seconds = seconds
         self._in_touch_since: float | None = None
 
     def lost_touch(self) -> None:
@@ -42,7 +50,7 @@ class Takeover:
 
     async def take_lapsed(self, running: Collection[UUID]) -> bool:
         """What nobody renewed, if that can be told yet; none of `running`, which are at work here."""
-        now = asyncio.get_running_loop().time()
+        now = self._seconds()
         if self._in_touch_since is None:
             self._in_touch_since = now
         elif now - self._in_touch_since >= self._lease.seconds:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Replicas:
     folder: Path
     url: str
     servers: list[ServerProcess] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
 
     @property
     def files(self) -> Path:
@@ -47,7 +49,7 @@ class Replicas:
 
     def start(self, **settings: str) -> ServerProcess:
         """One more."""
-        data = self.folder / f"replica{len(self.servers)}"
+        data = self.folder / f"replica{next(self.numbers)}"
         server = ServerProcess(data, {**self.settings, **settings}).start()
         self.servers.append(server)
         return server
@@ -80,11 +82,11 @@ class Replicas:
 
 
 @contextmanager
-def replicas(folder: Path, url: str, count: int = 2) -> Iterator[Replicas]:
+def replicas(folder: Path, url: str, number: int = 2) -> Iterator[Replicas]:
     """Started one after the other, and stopped whatever happened to them."""
     found = Replicas(folder, url)
     try:
-        for _ in range(count):
+        for _ in range(number):
             found.start()
         yield found
     finally:
@@ -123,6 +125,6 @@ def watch(client: Client, experiment_id: str, after: int = 0) -> Iterator[Any]:
             yield answer.event
 
 
-def said(server: ServerProcess, words: str) -> None:
-    """Wait until a server has written this to its log."""
-    eventually(lambda: words in log_of(server.data).read_text() or None)
+def said(server: ServerProcess, words: str, times: int = 1) -> None:
+    """Wait until a server has written this to its log, so often."""
+    eventually(lambda: log_of(server.data).read_text().count(words) >= times or None)

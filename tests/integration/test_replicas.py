@@ -9,21 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+import grpc
 import psutil
 import pytest
 
-from easyml.v1 import auth_service_pb2, experiment_pb2
+from easyml.v1 import auth_service_pb2, experiment_pb2, project_service_pb2
 from easyml.v1 import training_service_pb2 as pb
 from tests.builders import PASSWORD, a_long_training, a_project_of, a_training, register, upload
 from tests.faults.consistency import check_shared
 from tests.integration.replicas import Replicas, client_of, replicas, said, watch
 from tests.marks import limits
-from tests.postgresql import PostgresServer, postgresql
+from tests.postgresql import PostgresServer, find_binaries, postgresql, stop
+from tests.postgresql import start as start_postgresql
 from tests.servers import Client, ServerProcess, eventually, refusal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WATCHERS = 20
+SOCKETS_ONLY = {"listen_addresses": ""}
 SIGNALS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'easyml-signals' AND datname = current_database()"
 
 
@@ -156,6 +159,17 @@ def test_a_project_runs_no_more_trainings_than_it_may_on_both_together(pair: Rep
             list(watch(client, each))
 
 
+def test_servers_that_start_together_on_a_new_database_all_start(tmp_path: Path, url: str) -> None:
+    with replicas(tmp_path, url, number=0) as pair, ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: pair.start(), range(3)))
+        with client_of(pair.servers[0]) as client:
+            project_id = a_project_of(client)
+        for server in pair.servers:
+            with client_of(server) as client:
+                request = project_service_pb2.GetProjectRequest(project_id=project_id)
+                assert client.projects.GetProject(request).project.id == project_id
+
+
 # When one of them dies, or was taken for dead.
 
 
@@ -180,7 +194,7 @@ def test_a_server_that_is_killed_is_succeeded_by_the_other(pair: Replicas) -> No
 
 def test_a_server_that_stops_in_order_leaves_its_training_to_the_other_at_once(tmp_path: Path, url: str) -> None:
     # Nothing is taken over from a lease as long as this.
-    with replicas(tmp_path, url, count=0) as pair:
+    with replicas(tmp_path, url, number=0) as pair:
         for _ in range(2):
             pair.start(LEASE_SECONDS="3600")
         experiment_id, runner, other = a_running_one(pair)
@@ -194,7 +208,7 @@ def test_a_server_that_stops_in_order_leaves_its_training_to_the_other_at_once(t
 
 @limits("LEASE_SECONDS")
 def test_a_server_that_was_frozen_past_its_lease_does_not_overwrite_its_successor(tmp_path: Path, url: str) -> None:
-    with replicas(tmp_path, url, count=0) as pair:
+    with replicas(tmp_path, url, number=0) as pair:
         # It freezes with the trained model in its hands.
         frozen = pair.start(FAULT="training.trained=stop")
         with client_of(frozen) as client:
@@ -229,6 +243,46 @@ def test_a_server_that_wakes_up_in_mid_run_stops_what_is_no_longer_its_own(pair:
     check_shared(pair.files, pair.url)
 
 
+def test_a_database_that_was_away_for_longer_than_a_lease_costs_no_training(tmp_path: Path) -> None:
+    with (
+        postgresql(tmp_path / "postgresql", durable=True) as mortal,
+        replicas(tmp_path, mortal.database_url("postgres")) as pair,
+    ):
+        experiment_id, runner, other = a_running_one(pair)
+        assert mortal.process is not None
+        mortal.process.send_signal(signal.SIGKILL)
+        stop(mortal)
+        # Each of them tries to renew three times a lease.
+        for server in pair.servers:
+            said(server, "leases_not_renewed", times=5)
+        back = start_postgresql(find_binaries(), tmp_path / "postgresql", sockets_of(mortal), SOCKETS_ONLY)
+        try:
+            with client_of(other) as client:
+                last = eventually(lambda: last_sequence(client, experiment_id))
+                eventually(lambda: get(client, experiment_id).last_sequence > last or None)
+                assert pair.runner() is runner
+                cancel(client, experiment_id)
+                events = list(watch(client, experiment_id))
+            assert states(events) == ["QUEUED", "RUNNING", "CANCELLING", "CANCELLED"]
+            assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+            for server in pair.servers:
+                server.stop()
+        finally:
+            stop(back)
+
+
+def last_sequence(client: Client, experiment_id: str) -> int | None:
+    """None while the database is away."""
+    try:
+        return get(client, experiment_id).last_sequence
+    except grpc.RpcError:
+        return None
+
+
+def sockets_of(server: PostgresServer) -> Path:
+    return Path(server.url.rpartition("host=")[2])
+
+
 # Who is let in.
 
 
@@ -250,7 +304,7 @@ def test_tokens_of_one_hold_on_the_other(pair: Replicas) -> None:
 
 
 def test_attempts_to_sign_in_are_counted_together(tmp_path: Path, url: str) -> None:
-    with replicas(tmp_path, url, count=0) as pair:
+    with replicas(tmp_path, url, number=0) as pair:
         for _ in range(2):
             pair.start(LOGINS_PER_MINUTE="4")
         with Client(pair.servers[0].address) as here, Client(pair.servers[1].address) as there:

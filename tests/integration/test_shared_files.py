@@ -74,7 +74,7 @@ def received(client: Client, upload_id: str) -> int:
 
 
 def test_an_upload_is_continued_at_the_other_server(tmp_path: Path, url: str) -> None:
-    with replicas(tmp_path, url, count=0) as pair:
+    with replicas(tmp_path, url, number=0) as pair:
         for _ in range(2):
             pair.start(UPLOAD_IDLE_SECONDS="1")
         with client_of(pair.servers[0]) as here, client_of(pair.servers[1]) as there:
@@ -103,7 +103,7 @@ def test_two_servers_do_not_receive_one_upload_at_once(tmp_path: Path, url: str)
 
 
 def test_a_start_removes_nothing_that_another_server_is_at_work_on(tmp_path: Path, url: str) -> None:
-    with replicas(tmp_path, url, count=1) as pair, client_of(pair.servers[0]) as client:
+    with replicas(tmp_path, url, number=1) as pair, client_of(pair.servers[0]) as client:
         held = HeldUpload(client, a_project_of(client))
         left = pair.files / "uploads" / f"{uuid4()}-{uuid4()}"
         left.write_bytes(b"of a server that died")
@@ -116,7 +116,7 @@ def test_a_start_removes_nothing_that_another_server_is_at_work_on(tmp_path: Pat
 @limits("LEASE_SECONDS")
 @pytest.mark.parametrize("point", ["upload.published", "training.published"])
 def test_a_start_leaves_what_another_has_published_and_not_yet_committed(tmp_path: Path, url: str, point: str) -> None:
-    with replicas(tmp_path, url, count=0) as pair:
+    with replicas(tmp_path, url, number=0) as pair:
         # A lease that does not end while the server is frozen.
         frozen = pair.start(FAULT=f"{point}=stop", LEASE_SECONDS="600")
         with client_of(frozen) as client, ThreadPoolExecutor(1) as pool:
@@ -138,7 +138,7 @@ def train(client: Client, project_id: str) -> str:
 
 
 def test_what_a_killed_server_left_is_removed_by_the_next_start_of_any(tmp_path: Path, url: str) -> None:
-    with replicas(tmp_path, url, count=0) as pair:
+    with replicas(tmp_path, url, number=0) as pair:
         killed = pair.start(FAULT="upload.published=kill")
         with client_of(killed) as client:
             project_id = a_project_of(client)
@@ -192,7 +192,7 @@ def test_files_of_a_server_that_thinks_they_are_its_own_are_not_shared(tmp_path:
 
 
 def test_shared_files_belong_to_one_database(tmp_path: Path, url: str) -> None:
-    with replicas(tmp_path, url, count=1) as pair:
+    with replicas(tmp_path, url, number=1) as pair:
         embedded = {"ARTIFACT_URL": pair.files.as_uri(), "SIGNING_KEY_FILE": str(a_key_file(tmp_path))}
         assert "belong to another database" in refused_by(tmp_path / "embedded", **embedded)
 
