@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 OWNER_EMAIL = "owner@localhost"
 HOUSEKEEPING_SECONDS = 600.0
 OUTBOX_GRACE_SECONDS = 2.0
+MOST_ORPHANS = 500
 
 log = structlog.get_logger(__name__)
 
@@ -211,7 +212,9 @@ async def ensure_local_owner(store: SqlStore, auth: AuthService, folder: DataFol
 async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts) -> None:
     """Remove files that a crash left without a row: they were received or published, but never acknowledged."""
     folders = [*artifacts.version_folders(), *artifacts.upload_files(), *artifacts.work_folders()]
-    with artifacts.left_behind(await without_row(store, artifacts, folders)) as left:
+    # The rest next time: each is an open file while this lasts.
+    suspects = (await without_row(store, artifacts, folders))[:MOST_ORPHANS]
+    with artifacts.left_behind(suspects) as left:
         # Asked again: what was published when it was asked first may have been committed since.
         for path in await without_row(store, artifacts, left):
             await artifacts.remove(path)

@@ -290,9 +290,10 @@ class _Run:
 
     def cancel(self) -> None:
         """Stop the training; how it ended is still written down."""
-        self.cancelled = True
-        if self.training is not None:
+        # Once: a second time would interrupt the trainer while it ends the worker.
+        if not self.cancelled and self.training is not None:
             self.training.cancel()
+        self.cancelled = True
 
     async def done(self) -> None:
         """Wait until it is written down."""

@@ -50,12 +50,14 @@ class Takeover:
 
     async def take_lapsed(self, running: Collection[UUID]) -> bool:
         """What nobody renewed, if that can be told yet; none of `running`, which are at work here."""
+        # Asked in any case: only an answer tells that the database is there.
+        found = await self._are_there(Abandoned.LAPSED, running)
         now = self._seconds()
         if self._in_touch_since is None:
             self._in_touch_since = now
-        elif now - self._in_touch_since >= self._lease.seconds:
-            return await self.take(Abandoned.LAPSED, running)
-        return False
+        if not found or now - self._in_touch_since < self._lease.seconds:
+            return False
+        return await self.take(Abandoned.LAPSED, running)
 
     async def take(self, which: Abandoned, running: Collection[UUID]) -> bool:
         """Take over all of a kind; whether there were any."""

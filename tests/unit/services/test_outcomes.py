@@ -93,9 +93,11 @@ class World:
         return experiment.id
 
     @asynccontextmanager
-    async def running(self, happens: Callable[[], None]) -> AsyncIterator[TrainingDispatcher]:
+    async def running(
+        self, happens: Callable[[], None], trainer: OneTraining | None = None
+    ) -> AsyncIterator[TrainingDispatcher]:
         """A dispatcher at work."""
-        dispatcher = self.dispatcher(happens)
+        dispatcher = self.dispatcher(trainer or OneTraining(happens))
         task = asyncio.create_task(dispatcher.run())
         try:
             yield dispatcher
@@ -104,9 +106,9 @@ class World:
             await asyncio.gather(task, return_exceptions=True)
             await dispatcher.stop()
 
-    def dispatcher(self, happens: Callable[[], None]) -> TrainingDispatcher:
+    def dispatcher(self, trainer: OneTraining) -> TrainingDispatcher:
         """One of a server that was just started."""
-        trainer, lease = OneTraining(happens), Lease(uuid4())
+        lease = Lease(uuid4())
         return TrainingDispatcher(
             self.store, self.artifacts, trainer, self.hub, Limits(), self.clock, lambda: None, lease, Alone()
         )
@@ -169,6 +171,39 @@ def told() -> Iterator[Told]:
     processors[:] = before
 
 
+class SlowToEnd(OneTraining):
+    """A trainer that needs its time to end a worker."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.begun, self.asked, self.end, self.ended = (asyncio.Event() for _ in range(4))
+
+    async def train(self, job: TrainingJob, report: Callable[[Report], None]) -> Outcome:  # noqa: ARG002 (the port's)
+        """See Trainer.train."""
+        self.begun.set()
+        try:
+            return await asyncio.Future[Outcome]()
+        finally:
+            self.asked.set()
+            await self.end.wait()
+            self.ended.set()
+
+
+async def test_a_cancel_that_comes_again_does_not_disturb_the_end_of_the_worker(world: World) -> None:
+    experiment_id = await world.queue()
+    trainer = SlowToEnd()
+    async with world.running(lambda: None, trainer) as dispatcher:
+        await trainer.begun.wait()
+        dispatcher.cancel(experiment_id)
+        await trainer.asked.wait()
+        dispatcher.cancel(experiment_id)
+        await asyncio.sleep(0)
+        trainer.end.set()
+        await world.watch(experiment_id)
+    assert trainer.ended.is_set()
+    assert (await world.load(experiment_id)).state is TrainingState.CANCELLED
+
+
 @pytest.mark.parametrize("jump", [-HOUR, HOUR])
 async def test_a_clock_that_jumps_puts_nothing_out_of_order(world: World, jump: timedelta) -> None:
     def set_clock() -> None:
@@ -225,7 +260,7 @@ async def test_an_outcome_that_could_not_be_written_is_left_to_the_next_server(w
         await told.of("outcome_waits")
         await dispatcher.stop()
     others[0].close()
-    await world.dispatcher(lambda: None).recover()
+    await world.dispatcher(OneTraining(lambda: None)).recover()
     assert (await world.load(experiment_id)).state is TrainingState.QUEUED
     async with world.running(lambda: None):
         events = await world.watch(experiment_id)

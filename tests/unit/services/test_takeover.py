@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.events import Finished
 from easyml_server.domain.experiments import FailureReason, TrainingState
 from easyml_server.domain.leases import Abandoned, Lease
@@ -43,6 +49,29 @@ async def test_a_server_must_have_been_in_touch_for_as_long_as_a_lease(store: Sq
     assert not await takeover.take_lapsed(())
     watch.seconds += LEASE_SECONDS
     assert await takeover.take_lapsed(())
+    assert not await takeover.take_lapsed(())
+
+
+class Away:
+    """A database that does not answer."""
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Any]:
+        raise Unavailable("It is away.")
+        yield
+
+
+async def test_a_database_that_does_not_answer_is_not_in_touch(store: SqlStore) -> None:
+    await claimed(store, OVER)
+    watch = Watch()
+    takeover = a_takeover(store, watch)
+    takeover._store = Away()  # type: ignore[assignment]
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await takeover.take_lapsed(())
+        watch.seconds += LEASE_SECONDS
+    takeover._store = store
+    # Whoever lives has had no time yet to renew.
     assert not await takeover.take_lapsed(())
 
 
