@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from easyml_server.app import now
+from easyml_server.app import now, open_signer
 from easyml_server.data_folder import StartError, open_data_folder
 from easyml_server.database import open_store
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.security.passwords import Argon2Hasher
-from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash
+from easyml_server.security.tokens import new_secret, secret_hash
 from easyml_server.services.auth import AuthService, Secrets
 from easyml_server.settings import Settings
 
@@ -26,7 +26,7 @@ async def make_first_account(settings: Settings, email: str, password: str) -> N
             auth = AuthService(
                 store,
                 Argon2Hasher(),
-                Ed25519Signer(folder.keys),
+                open_signer(settings, folder),
                 Secrets(new_secret, secret_hash),
                 settings.limits(),
                 now,

@@ -9,23 +9,30 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from uuid import uuid4
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
 
 import structlog
 
 from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
-from easyml_server.database import open_store
+from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
+from easyml_server.domain.errors import AlreadyExists
+from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.exposure import check_exposure, open_certificates, proof
+from easyml_server.files import open_files
+from easyml_server.ports.signals import Alone, Topic
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
-from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash, write_private
-from easyml_server.services.auth import AuthService, Secrets
+from easyml_server.security.tokens import Ed25519Signer, WrongKeyError, new_secret, secret_hash, write_private
+from easyml_server.services.auth import COUNTED, AuthService, Secrets
 from easyml_server.services.datasets import DatasetService
 from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.events import EventHub
+from easyml_server.services.following import Follower
 from easyml_server.services.models import ModelService
 from easyml_server.services.outbox import OutboxWorker
 from easyml_server.services.predictions import PredictionService
@@ -43,9 +50,13 @@ from easyml_server.transport.server import Server, Services, TransportLimits
 from easyml_server.transport.tls import Certificates
 from easyml_server.versioning.process import start_versioner
 
+if TYPE_CHECKING:
+    from easyml_server.repositories.sql.signals import PostgresSignals
+
 OWNER_EMAIL = "owner@localhost"
 HOUSEKEEPING_SECONDS = 600.0
 OUTBOX_GRACE_SECONDS = 2.0
+MOST_ORPHANS = 500
 
 log = structlog.get_logger(__name__)
 
@@ -71,12 +82,12 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     check_exposure(settings)
     certificates = open_certificates(settings, now)
     limits = settings.limits()
+    signals = open_signals(settings)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
         store = await stack.enter_async_context(open_store(settings, folder))
-        artifacts = LocalArtifacts(folder.root, settings.min_free_disk_bytes)
-        artifacts.empty_work()
-        signer = Ed25519Signer(folder.keys)
+        artifacts = stack.enter_context(open_files(settings, folder))
+        signer = open_signer(settings, folder)
         tables = await stack.enter_async_context(
             start_table_reader(
                 settings.converters,
@@ -91,7 +102,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 settings.workers, limits=TrainingLimits(settings.events_per_second, settings.events_per_run)
             )
         )
-        tracker = await stack.enter_async_context(start_tracker(folder.mlflow, artifacts.work))
+        tracker = await stack.enter_async_context(start_tracker(artifacts.root / "mlflow", artifacts.work))
         model_servers = await stack.enter_async_context(
             start_model_servers(
                 signer,
@@ -102,9 +113,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             )
         )
         versioner = await stack.enter_async_context(
-            start_versioner(folder.dvc, folder.dvc_remote, artifacts.work, settings.dvc_remote)
+            start_versioner(artifacts.root / "dvc", artifacts.root / "dvc-remote", artifacts.work, settings.dvc_remote)
         )
-        hub = EventHub()
+        hub = EventHub(signals)
         outbox = [
             OutboxWorker(store, RunRecorder(store, artifacts, tracker, now).handlers, now),
             OutboxWorker(store, VersionRecorder(store, artifacts, versioner, now).handlers, now),
@@ -114,7 +125,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             for worker in outbox:
                 worker.wake()
 
-        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, wake_outbox)
+        lease = Lease(uuid4(), settings.lease_seconds)
+        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, wake_outbox, lease, signals)
         auth = AuthService(
             store,
             Argon2Hasher(settings.password_hashes),
@@ -123,6 +135,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             limits,
             now,
             open_registration=settings.open_registration,
+            signals=signals,
         )
         uploads = UploadService(store, artifacts, tables, limits, now)
         models = ModelService(store, artifacts, tracker, model_servers, now)
@@ -131,22 +144,29 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             projects=ProjectService(store, artifacts, limits, now),
             datasets=DatasetService(store, artifacts, tables, now),
             uploads=uploads,
-            trainings=TrainingService(store, auth, hub, dispatcher, limits, now),
+            trainings=TrainingService(store, auth, hub, dispatcher, limits, now, signals),
             models=models,
             predictions=PredictionService(store, models, artifacts, model_servers),
             versions=VersionService(store),
         )
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)
-        await dispatcher.recover()
-        await remove_orphans(store, artifacts, folder)
+        if settings.database_url is None:
+            await dispatcher.recover()
+            for worker in outbox:
+                await worker.recover()
+        await remove_orphans(store, artifacts)
         server = Server(services, limits, transport_limits(settings), now)
         address = listen(server, settings, certificates)
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
-            asyncio.create_task(housekeeping(uploads, store), name="housekeeping"),
+            asyncio.create_task(housekeeping(uploads, store, artifacts), name="housekeeping"),
+        ]
+        to_the_end = [
+            asyncio.create_task(dispatcher.keep_leases(), name="leases"),
+            *listening(signals, dispatcher, Follower(store, hub), auth),
         ]
         if certificates is not None:
             background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))
@@ -156,6 +176,17 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             yield running
         finally:
             await drain(settings, server, hub, uploads, dispatcher, outbox, background)
+            await ended(to_the_end)
+
+
+def open_signer(settings: Settings, folder: DataFolder) -> Ed25519Signer:
+    """With the key that servers share, or one of this server's own."""
+    try:
+        return Ed25519Signer(folder.keys, settings.signing_key_file)
+    except WrongKeyError as error:
+        raise StartError(
+            f"{error} EASYML_SIGNING_KEY_FILE names one made by: openssl genpkey -algorithm ed25519"
+        ) from error
 
 
 def listen(server: Server, settings: Settings, certificates: Certificates | None) -> str:
@@ -177,28 +208,43 @@ async def ensure_local_owner(store: SqlStore, auth: AuthService, folder: DataFol
         with suppress(Exception):
             await auth.identify(folder.owner_key.read_text().strip())
             return
-    async with store.begin() as work:
+    time = now()
+    # Of servers that start together on a new database one makes the owner, whose id all of them get a key for.
+    with suppress(AlreadyExists):
+        async with store.begin() as work:
+            if await work.users.find_by_email(OWNER_EMAIL) is None:
+                await work.users.add(User(uuid4(), OWNER_EMAIL, "Local owner", True, None, time, time))
+                await work.commit()
+    async with store.read() as work:
         owner = await work.users.find_by_email(OWNER_EMAIL)
-        if owner is None:
-            time = now()
-            owner = User(uuid4(), OWNER_EMAIL, "Local owner", True, None, time, time)
-            await work.users.add(owner)
-            await work.commit()
+    if owner is None:
+        raise StartError("The local owner was removed while this server started; start it again.")
     _, secret = await auth.create_api_key(Caller(owner.id, administrator=True), "owner.key", Scope(), None)
     write_private(folder.owner_key, f"{secret}\n".encode())
 
 
-async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts, folder: DataFolder) -> None:
-    """Remove files that a crash left without a row: they were published, but never acknowledged."""
+async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts) -> None:
+    """Remove files that a crash left without a row: they were received or published, but never acknowledged."""
+    folders = [*artifacts.version_folders(), *artifacts.upload_files(), *artifacts.work_folders()]
+    # The rest next time: each is an open file while this lasts.
+    suspects = (await without_row(store, artifacts, folders))[:MOST_ORPHANS]
+    with artifacts.left_behind(suspects) as left:
+        # Asked again: what was published when it was asked first may have been committed since.
+        for path in await without_row(store, artifacts, left):
+            await artifacts.remove(path)
+            log.info("orphan_removed", path=str(path.relative_to(artifacts.root)))
+    artifacts.forget_locks()
+
+
+async def without_row(store: SqlStore, artifacts: LocalArtifacts, paths: Sequence[Path]) -> Sequence[Path]:
+    """Those of the files and folders that no row knows."""
+    if not paths:
+        return ()
     async with store.read() as work:
         known = await work.known_file_ids()
         unfinished = await work.datasets.unfinished_uploads()
     continued = {artifacts.upload_path(upload.user_id, upload.id) for upload in unfinished}
-    orphans = [path for path in artifacts.version_folders() if path.name not in known]
-    orphans += [path for path in artifacts.upload_files() if path not in continued]
-    for path in orphans:
-        await artifacts.remove(path)
-        log.info("orphan_removed", path=str(path.relative_to(folder.root)))
+    return [path for path in paths if path.name not in known and path not in continued]
 
 
 def transport_limits(settings: Settings) -> TransportLimits:
@@ -211,15 +257,53 @@ def model_server_limits(settings: Settings) -> ModelServerLimits:
     return ModelServerLimits(**{field.name: getattr(settings, field.name) for field in fields(ModelServerLimits)})
 
 
-async def housekeeping(uploads: UploadService, store: SqlStore) -> None:
+async def housekeeping(uploads: UploadService, store: SqlStore, artifacts: LocalArtifacts) -> None:
     """Now and then forget what nobody continued."""
     while True:
         with suppress(Exception):
             await uploads.forget_expired()
             async with store.begin() as work:
                 await work.requests.forget(now() - REMEMBERED)
+                await work.attempts.forget(now() - COUNTED)
                 await work.commit()
+            await remove_orphans(store, artifacts)
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+
+def listening(
+    signals: PostgresSignals | Alone, dispatcher: TrainingDispatcher, follower: Follower, auth: AuthService
+) -> list[asyncio.Task[None]]:
+    """What it takes to hear other servers, where there may be others."""
+    if isinstance(signals, Alone):
+        return []
+
+    def receive(topic: Topic, subject_id: UUID) -> None:
+        match topic:
+            case Topic.EVENTS:
+                follower.tell(subject_id)
+            case Topic.QUEUE:
+                dispatcher.wake()
+            case Topic.CANCEL:
+                dispatcher.cancel(subject_id)
+            case Topic.ACCESS:
+                auth.forget()
+
+    def missed() -> None:
+        follower.look_again()
+        dispatcher.look_again()
+        auth.forget()
+
+    return [
+        asyncio.create_task(signals.run(receive, missed), name="signals"),
+        asyncio.create_task(follower.run(), name="follower"),
+    ]
+
+
+async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait until they are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def drain(
@@ -233,9 +317,7 @@ async def drain(
 ) -> None:
     """Stop claiming, go not ready, end streams with a way back, finish calls, put trainings back, then close."""
     await server.go_not_ready()
-    for task in background:
-        task.cancel()
-    await asyncio.gather(*background, return_exceptions=True)
+    await ended(background)
     await asyncio.sleep(settings.drain_delay_seconds)
     hub.drain()
     uploads.drain()

@@ -29,29 +29,9 @@ class DataFolder:
         return self.root / "easyml.db"
 
     @property
-    def database_id(self) -> Path:
-        """Which PostgreSQL database the files belong to; not there in embedded mode."""
-        return self.root / "database.id"
-
-    @property
     def keys(self) -> Path:
         """Private keys, and the public key set."""
         return self.root / "keys"
-
-    @property
-    def mlflow(self) -> Path:
-        """MLflow's database and artefacts."""
-        return self.root / "mlflow"
-
-    @property
-    def dvc(self) -> Path:
-        """A DVC repository per project."""
-        return self.root / "dvc"
-
-    @property
-    def dvc_remote(self) -> Path:
-        """What they keep, as a remote that DVC pulls from; a folder per project."""
-        return self.root / "dvc-remote"
 
     @property
     def owner_key(self) -> Path:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from easyml_server.data_folder import DataFolder, StartError
-from easyml_server.repositories.sql.opening import CannotOpenError, migrate_file, open_file, open_server, prepare_server
+from easyml_server.files import files_root, make_root
+from easyml_server.ports.signals import Alone
+from easyml_server.repositories.sql.opening import (
+    CannotOpenError,
+    check_url,
+    migrate_file,
+    open_file,
+    open_server,
+    prepare_server,
+)
 from easyml_server.repositories.sql.store import SqlStore
+from easyml_server.security.tokens import write_private
 from easyml_server.settings import Settings
+
+if TYPE_CHECKING:
+    from easyml_server.repositories.sql.signals import PostgresSignals
 
 
 @asynccontextmanager
@@ -20,6 +33,25 @@ async def open_store(settings: Settings, folder: DataFolder) -> AsyncIterator[Sq
         yield store
     finally:
         await store.close()
+
+
+def open_signals(settings: Settings) -> PostgresSignals | Alone:
+    """How this server hears of others on its database; an embedded database has one server."""
+    if settings.database_url is None:
+        return Alone()
+    # Its driver is nothing that an embedded server needs.
+    from easyml_server.repositories.sql.signals import PostgresSignals
+
+    url = settings.database_url
+    setting = "EASYML_DATABASE_URL"
+    if settings.database_listen_url is not None:
+        url = settings.database_listen_url
+        setting = "EASYML_DATABASE_LISTEN_URL"
+    try:
+        check_url(url.get_secret_value(), setting)
+    except CannotOpenError as error:
+        raise StartError(str(error)) from error
+    return PostgresSignals(url.get_secret_value())
 
 
 async def migrate_database(settings: Settings, folder: DataFolder) -> bool:
@@ -35,31 +67,38 @@ async def migrate_database(settings: Settings, folder: DataFolder) -> bool:
 async def _open(settings: Settings, folder: DataFolder) -> SqlStore:
     try:
         if settings.database_url is None:
-            return open_file(folder.database)
-        url = settings.database_url.get_secret_value()
-        store = await open_server(url, settings.pool_limits(), migrate=settings.migrate_at_start)
+            store = open_file(folder.database)
+        else:
+            url = settings.database_url.get_secret_value()
+            store = await open_server(url, settings.pool_limits(), migrate=settings.migrate_at_start)
     except CannotOpenError as error:
         raise StartError(str(error)) from error
     try:
-        _bind(folder, await store.identity())
+        await _bind(settings, folder, store)
     except BaseException:
         await store.close()
         raise
     return store
 
 
-def _bind(folder: DataFolder, identity: UUID) -> None:
+async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None:
     """Files belong to one database: to another one they would all look as if nobody knew them, and be removed."""
-    if folder.database_id.exists():
-        if folder.database_id.read_text().strip() != str(identity):
-            raise StartError(
-                f"The files in {folder.root} belong to another database; choose another folder with --data-dir, or the "
-                "database they came with."
-            )
-    elif folder.database.exists():
+    root = files_root(settings, folder.root)
+    written = root / "database.id"
+    if settings.database_url is None and root == folder.root and not written.exists():
+        # The embedded database lies beside its files.
+        return
+    if settings.database_url is not None and DataFolder(root).database.exists():
         raise StartError(
-            f"The folder {folder.root} holds an embedded database, and PostgreSQL does not know its files; choose "
-            "another folder with --data-dir."
+            f"The folder {root} holds an embedded database, and PostgreSQL does not know its files; choose another "
+            "folder with --data-dir."
         )
-    else:
-        folder.database_id.write_text(f"{identity}\n")
+    identity = str(await store.identity())
+    if not written.exists():
+        make_root(root)
+        write_private(written, f"{identity}\n".encode())
+    elif written.read_text().strip() != identity:
+        raise StartError(
+            f"The files in {root} belong to another database; choose another folder (--data-dir, EASYML_ARTIFACT_URL), "
+            "or the database they came with."
+        )

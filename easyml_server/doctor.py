@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from easyml_server.data_folder import StartError
+from easyml_server.files import files_root
 from easyml_server.repositories.sql.migrate import HEAD
+from easyml_server.security.tokens import WrongKeyError, load_key
 from easyml_server.settings import Settings
 
 MIN_SQLITE = (3, 35)
@@ -43,6 +46,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _sqlite()
     yield from _packages()
     yield _folder(settings)
+    yield from _shared(settings)
     yield _disk(settings)
     yield (
         _database(settings)
@@ -77,6 +81,30 @@ def _folder(settings: Settings) -> Finding:
     open_to_others = path.stat().st_mode & 0o077
     advice = f"others can read {path}; run: chmod 700 {path}" if open_to_others else str(path)
     return Finding("data folder", not open_to_others, advice)
+
+
+def _shared(settings: Settings) -> Iterator[Finding]:
+    """What this server has in common with others."""
+    if settings.artifact_url is not None:
+        yield _shared_files(settings)
+    if settings.signing_key_file is not None:
+        try:
+            load_key(settings.signing_key_file)
+        except WrongKeyError as error:
+            yield Finding("signing key", False, f"{error} Make one: openssl genpkey -algorithm ed25519")
+        else:
+            yield Finding("signing key", True, str(settings.signing_key_file))
+
+
+def _shared_files(settings: Settings) -> Finding:
+    try:
+        root = files_root(settings, settings.data_dir)
+    except StartError as error:
+        return Finding("shared files", False, str(error))
+    existing = next(each for each in (root, *root.parents) if each.exists())
+    if not os.access(existing, os.W_OK):
+        return Finding("shared files", False, f"{existing} cannot be written; see EASYML_ARTIFACT_URL.")
+    return Finding("shared files", True, str(root))
 
 
 def _disk(settings: Settings) -> Finding:

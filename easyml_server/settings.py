@@ -48,10 +48,16 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="postgresql://user:password@host/name; an embedded database in the data folder if not set."
     )
+    database_listen_url: SecretStr | None = Field(
+        None, description="The same database without a pooler such as PgBouncer, for LISTEN; database_url if not set."
+    )
     database_connections: int = Field(10, ge=2, description="Connections to PostgreSQL.")
     database_wait_seconds: float = Field(5, gt=0, description="How long a call waits for one of them.")
     database_lock_seconds: float = Field(10, gt=0, description="How long a statement waits for a lock.")
     database_statement_seconds: float = Field(30, gt=0, description="How long a statement may run.")
+    lease_seconds: float = Field(
+        15, ge=1, description="A training whose server was not heard of for this long is taken over by another."
+    )
     migrate_at_start: bool = Field(False, description="Bring PostgreSQL to this release's schema at start.")
     dvc_remote: str | None = Field(
         None, description="URL that versions are pushed to: s3://…, or any that DVC knows; the data folder if not set."
@@ -62,6 +68,14 @@ class Settings(BaseSettings):
     tls_key_file: Path | None = Field(None, description="PEM file of its private key, readable by the server alone.")
     tls_client_ca_file: Path | None = Field(
         None, description="PEM file of authorities; if set, clients need a certificate of one of them (mutual TLS)."
+    )
+    artifact_url: str | None = Field(
+        None,
+        description="file:///folder of files that servers share; in the data folder if not set.",
+    )
+    signing_key_file: Path | None = Field(
+        None,
+        description="Ed25519 key (PEM) to sign tokens that servers share; made in the data folder if not set.",
     )
     allow_plaintext: bool = Field(False, description="Serve without TLS on an address other machines can reach.")
     open_registration: bool = Field(False, description="Let people make accounts themselves (Register).")

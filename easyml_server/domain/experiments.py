@@ -264,3 +264,4 @@ class Experiment:
     start_time: datetime | None = None
     end_time: datetime | None = None
     fencing: int = 0
+    attempts: int = 0

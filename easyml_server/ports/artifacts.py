@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
@@ -31,7 +32,18 @@ class ArtifactStore(Protocol):
         ...
 
     async def publish(self, work_path: Path, final_path: Path) -> None:
-        """Flush a folder's files and move it into place; LimitReached (DISK_FULL) leaves nothing behind."""
+        """Flush a folder's files and move it into place; LimitReached (DISK_FULL) leaves nothing behind.
+
+        Until `committed` or `remove` it is known to have no row yet, and nobody takes it for left behind.
+        """
+        ...
+
+    def committed(self, final_path: Path) -> None:
+        """The row of what was published is there."""
+        ...
+
+    def receiving(self, user_id: UUID, upload_id: UUID) -> AbstractContextManager[None]:
+        """Receive an upload, which one call at a time does; Unavailable if another does."""
         ...
 
     async def remove(self, path: Path) -> int:

@@ -6,16 +6,17 @@ and the scope: what the caller cannot see is not there, and a role below `caller
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from easyml_server.domain.datasets import Dataset, DatasetVersion, Upload
 from easyml_server.domain.events import TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.leases import Abandoned, Held, Lease
 from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
@@ -171,18 +172,6 @@ class ExperimentRepository(Protocol):
         """Store a changed experiment; Stale when its fencing number is no longer the stored one."""
         ...
 
-    async def claim(self, time: datetime, running: Sequence[UUID], per_project: int) -> Experiment | None:
-        """Take the next queued experiment, fair between projects, as RUNNING with a new fencing number.
-
-        `running` are the projects of trainings that run now, once per training; a project with `per_project` of them
-        waits. The project with the fewest goes first, then the oldest request.
-        """
-        ...
-
-    async def unfinished(self) -> Sequence[Experiment]:
-        """RUNNING and CANCELLING ones, for recovery after a crash."""
-        ...
-
     async def count_active(self, project_id: UUID | None) -> int:
         """Experiments of a project, or all, that have not ended."""
         ...
@@ -213,6 +202,30 @@ class ExperimentRepository(Protocol):
     async def find_mlflow_run(self, experiment_id: UUID) -> MlflowRun | None: ...
 
     async def delete(self, experiment_id: UUID, etag: str) -> None: ...
+
+
+class TrainingQueue(Protocol):
+    """Which training is next, and whose it is while it runs."""
+
+    async def claim(self, time: datetime, lease: Lease, per_project: int) -> Experiment | None:
+        """Take the next queued experiment, fair between projects, as RUNNING with a new fencing number.
+
+        A project with `per_project` trainings that run, on whatever server, waits. The project with the fewest goes
+        first, then the oldest request.
+        """
+        ...
+
+    async def renew(self, lease: Lease, experiment_ids: Collection[UUID]) -> Sequence[Held]:
+        """Prolong the leases of these; those that are missing in the answer were taken over, or have ended."""
+        ...
+
+    async def has_abandoned(self, which: Abandoned, running: Collection[UUID]) -> bool:
+        """Whether `take_over` may find one."""
+        ...
+
+    async def take_over(self, which: Abandoned, running: Collection[UUID]) -> Experiment | None:
+        """Take one RUNNING or CANCELLING experiment, none of `running`, from its owner; with a new fencing number."""
+        ...
 
 
 class ModelRepository(Protocol):
@@ -282,6 +295,16 @@ class RequestRepository(Protocol):
     async def forget(self, before: datetime) -> None: ...
 
 
+class AttemptRepository(Protocol):
+    """Attempts that are counted, such as those to sign in."""
+
+    async def count(self, counted: str, most: int, within: timedelta, time: datetime) -> datetime | None:
+        """Count an attempt of `counted`; if there were `most` already, do not, and return the time of the oldest."""
+        ...
+
+    async def forget(self, before: datetime) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
     """Something to be done outside after the commit, such as recording a run; done at least once."""
@@ -301,10 +324,23 @@ class Outbox(Protocol):
         """The oldest of these kinds."""
         ...
 
+    async def claim(self, kinds: Sequence[str], time: datetime, until: datetime) -> Intent | None:
+        """Take the oldest that is due; nobody else does until then, and whoever is at work on it prolongs that.
+
+        What concerns one subject is done in order: an intent waits for earlier ones of its subject.
+        """
+        ...
+
+    async def prolong(self, intent: Intent, until: datetime) -> None: ...
+
     async def done(self, intent: Intent) -> None: ...
 
     async def retry(self, intent: Intent, time: datetime) -> None:
         """Try again at this time."""
+        ...
+
+    async def release(self, kinds: Sequence[str], time: datetime) -> None:
+        """Everything of these kinds is due: whoever had claimed it lives no more."""
         ...
 
 
@@ -332,9 +368,13 @@ class UnitOfWork(Protocol):
     @property
     def experiments(self) -> ExperimentRepository: ...
     @property
+    def queue(self) -> TrainingQueue: ...
+    @property
     def models(self) -> ModelRepository: ...
     @property
     def requests(self) -> RequestRepository: ...
+    @property
+    def attempts(self) -> AttemptRepository: ...
     @property
     def outbox(self) -> Outbox: ...
     @property

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -41,11 +42,13 @@ def secret_hash(secret: str) -> str:
 class Ed25519Signer:
     """Fulfils `ports.security.TokenSigner` with one key pair from a folder (mode 0700), made at first use.
 
-    The folder holds `signing.pem` (0600) and `jwks.json`, the public key set that model servers read.
+    The folder holds `signing.pem` (0600) and `jwks.json`, the public key set that model servers read. Servers that
+    share a database also share the private key, in a file of its own: what one signs, all of them take.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._key = _load_or_make_key(folder / "signing.pem")
+    def __init__(self, folder: Path, key_file: Path | None = None) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._key = _load_or_make_key(folder / "signing.pem") if key_file is None else load_key(key_file)
         public = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         self._kid = hashlib.sha256(public).hexdigest()[:16]
         jwk: dict[str, Any] = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self._key.public_key()))
@@ -93,13 +96,26 @@ class Ed25519Signer:
         return jwt.encode(payload, self._key, ALGORITHM, headers={"kid": self._kid, "typ": token_type})
 
 
-def _load_or_make_key(path: Path) -> Ed25519PrivateKey:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.exists():
+class WrongKeyError(Exception):
+    """A file does not hold a key to sign with; the message is one line."""
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """A key to sign with; WrongKeyError says what is wrong with the file."""
+    try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError(f"{path} does not hold an Ed25519 key.")
-        return key
+    except OSError as error:
+        raise WrongKeyError(f"The key {path} cannot be read ({error.strerror}).") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise WrongKeyError(f"{path} holds no private key without a password, in PEM.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise WrongKeyError(f"{path} holds a key that is not Ed25519.")
+    return key
+
+
+def _load_or_make_key(path: Path) -> Ed25519PrivateKey:
+    if path.exists():
+        return load_key(path)
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     write_private(path, pem)

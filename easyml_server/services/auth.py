@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -13,10 +12,13 @@ from easyml_server.domain.limits import Limits
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.users import ApiKey, Caller, Permission, Scope, Session, SessionTokens, User
 from easyml_server.ports.security import AccessClaims, PasswordHasher, TokenSigner
+from easyml_server.ports.signals import Alone, Signals, Topic
 from easyml_server.ports.store import Store
 from easyml_server.services.scopes import require_full_scope
 
 PREFIX_LENGTH = 12
+COUNTED = timedelta(minutes=1)
+"""How long an attempt to sign in counts, on whatever server it was made."""
 CACHE_SECONDS = 10
 CACHE_SIZE = 10_000
 KEY_PERMISSIONS = (Permission.VIEWER, Permission.EDITOR, Permission.OWNER)
@@ -28,33 +30,6 @@ class Secrets:
 
     new: Callable[[], str]
     hash: Callable[[str], str]
-
-
-class Throttle:
-    """Counts attempts per key in the last minute; the delay before the next grows with the excess."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
-        self._attempts: defaultdict[str, deque[datetime]] = defaultdict(deque)
-
-    def check(self, key: str, now: datetime) -> None:
-        """Count an attempt; raises LimitReached (TOO_MANY_ATTEMPTS) with the time to wait."""
-        attempts = self._attempts[key]
-        while attempts and now - attempts[0] > timedelta(minutes=1):
-            attempts.popleft()
-        if len(attempts) >= self._per_minute:
-            wait = 60 - (now - attempts[0]).total_seconds()
-            raise LimitReached(
-                f"Too many attempts to sign in; wait {wait:.0f} s.", Reason.TOO_MANY_ATTEMPTS, retry_after=wait
-            )
-        attempts.append(now)
-        if len(self._attempts) > CACHE_SIZE:
-            self._forget_quiet(now)
-
-    def _forget_quiet(self, now: datetime) -> None:
-        for key, attempts in list(self._attempts.items()):
-            if not attempts or now - attempts[-1] > timedelta(minutes=1):
-                del self._attempts[key]
 
 
 class AuthService:
@@ -70,6 +45,7 @@ class AuthService:
         clock: Callable[[], datetime],
         *,
         open_registration: bool,
+        signals: Signals | None = None,
     ) -> None:
         self._store = store
         self._hasher = hasher
@@ -78,8 +54,7 @@ class AuthService:
         self._limits = limits
         self._clock = clock
         self._open_registration = open_registration
-        self._accounts = Throttle(limits.logins_per_minute)
-        self._addresses = Throttle(limits.logins_per_minute_per_address)
+        self._signals = signals or Alone()
         self._known: dict[str, tuple[datetime, Caller]] = {}
 
     async def identify(self, token: str) -> Caller:
@@ -118,7 +93,7 @@ class AuthService:
                 "This server does not let people register themselves; ask its administrator for an account.",
                 Reason.REGISTRATION_CLOSED,
             )
-        self._addresses.check(address, self._clock())
+        await self._count({f"address {address}": self._limits.logins_per_minute_per_address})
         user = await self.create_user(email, password, display_name, administrator=False)
         return user, await self._sign_in(user)
 
@@ -144,10 +119,13 @@ class AuthService:
 
     async def login(self, email: str, password: str, address: str) -> tuple[User, SessionTokens]:
         """Sign in; a wrong password and an unknown account look the same and take as long."""
-        now = self._clock()
         email = email.strip().lower()
-        self._accounts.check(email, now)
-        self._addresses.check(address, now)
+        await self._count(
+            {
+                f"account {email}": self._limits.logins_per_minute,
+                f"address {address}": self._limits.logins_per_minute_per_address,
+            }
+        )
         async with self._store.read() as work:
             user = await work.users.find_by_email(email)
         right = await self._hasher.verify(user.password_hash if user else None, password)
@@ -171,7 +149,7 @@ class AuthService:
             if not valid or not await work.users.rotate(renewed, used):
                 await work.users.end_sessions(session.user_id, now, session.id)
                 await work.commit()
-                self._known.clear()
+                self._ended(session.user_id)
                 raise NotSignedIn(
                     "This refresh token was used before, so its session has been ended; sign in again.",
                     Reason.TOKEN_REUSED,
@@ -186,7 +164,7 @@ class AuthService:
         async with self._store.begin() as work:
             await work.users.end_sessions(caller.user_id, self._clock(), caller.session_id)
             await work.commit()
-        self._known.clear()
+        self._ended(caller.user_id)
 
     async def logout_everywhere(self, caller: Caller) -> int:
         """End all sessions of the caller; returns how many."""
@@ -194,7 +172,7 @@ class AuthService:
         async with self._store.begin() as work:
             ended = await work.users.end_sessions(caller.user_id, self._clock())
             await work.commit()
-        self._known.clear()
+        self._ended(caller.user_id)
         return ended
 
     async def current_user(self, caller: Caller) -> tuple[User, ApiKey | None]:
@@ -249,9 +227,30 @@ class AuthService:
             await work.users.get_api_key(key_id, caller.user_id)
             await work.users.revoke_api_key(key_id, self._clock())
             await work.commit()
-        self._known.clear()
+        self._ended(caller.user_id)
         async with self._store.read() as work:
             return await work.users.get_api_key(key_id, caller.user_id)
+
+    def forget(self) -> None:
+        """Sessions or keys may have ended: look at each again."""
+        self._known.clear()
+
+    def _ended(self, user_id: UUID) -> None:
+        self.forget()
+        self._signals.send(Topic.ACCESS, user_id)
+
+    async def _count(self, allowed: Mapping[str, int]) -> None:
+        """Count an attempt to sign in; raises LimitReached (TOO_MANY_ATTEMPTS) with the time to wait."""
+        now = self._clock()
+        async with self._store.begin() as work:
+            for counted, most in allowed.items():
+                oldest = await work.attempts.count(counted, most, COUNTED, now)
+                if oldest is not None:
+                    wait = min((oldest + COUNTED - now).total_seconds(), COUNTED.total_seconds())
+                    raise LimitReached(
+                        f"Too many attempts to sign in; wait {wait:.0f} s.", Reason.TOO_MANY_ATTEMPTS, retry_after=wait
+                    )
+            await work.commit()
 
     async def _identify_key(self, digest: str, now: datetime) -> tuple[Caller, datetime]:
         async with self._store.read() as work:

@@ -84,6 +84,7 @@ class UploadConverter:
         except EasyMLError:
             await self._artifacts.remove(final_path)
             raise
+        self._artifacts.committed(final_path)
         fault_point("upload.committed")
         await self._artifacts.remove(self._path(upload))
 

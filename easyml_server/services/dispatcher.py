@@ -1,4 +1,7 @@
-"""Runs queued trainings: claims them, hands each to the trainer, and takes up what a crash cut off."""
+"""Runs queued trainings: claims them under a lease, hands each to the trainer, and renews the leases while it runs.
+
+Who loses a lease has been taken for dead (`services.takeover`): it stops that run and writes nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,22 @@ from easyml_server.domain.experiments import (
     TrainingWarning,
 )
 from easyml_server.domain.faults import fault_point
+from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.domain.training import Outcome, Report, SplitMade, TrainingFailed, TrainingJob
 from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.signals import Signals, Topic
 from easyml_server.ports.store import Store
 from easyml_server.ports.trainer import Trainer
 from easyml_server.services.converting import TABLE_FILE
 from easyml_server.services.events import EventHub, TrainingLog
-from easyml_server.services.outcomes import Ending, OutcomeWriter, as_new, cut_off_events, disk_failure, ended
+from easyml_server.services.outcomes import OutcomeWriter, disk_failure
+from easyml_server.services.takeover import Takeover
 
 POLL_SECONDS = 2.0
 """How often the queue is looked at when nobody wakes us."""
-MAX_ATTEMPTS = 3
-"""A training that was cut off by the end of its server this often is not tried again."""
+BEATS_PER_LEASE = 3
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +59,8 @@ class TrainingDispatcher:
         limits: Limits,
         clock: Callable[[], datetime],
         recorded: Callable[[], None],
+        lease: Lease,
+        signals: Signals,
     ) -> None:
         self._store = store
         self._artifacts = artifacts
@@ -61,33 +68,35 @@ class TrainingDispatcher:
         self._hub = hub
         self._limits = limits
         self._clock = clock
+        self._lease = lease
+        self._signals = signals
         self._outcomes = OutcomeWriter(store, artifacts, clock, recorded)
+        self._takeover = Takeover(store, hub, clock, lease)
         self._wanted = asyncio.Event()
-        self._running: dict[UUID, _Run] = {}
+        self._beat = asyncio.Event()
+        self._running: list[_Run] = []
         self._stopping = False
 
     def wake(self) -> None:
         """Something was queued."""
         self._wanted.set()
 
+    def look_again(self) -> None:
+        """Anything may have been queued, cancelled or taken over."""
+        self._wanted.set()
+        self._beat.set()
+
     def cancel(self, experiment_id: UUID) -> None:
         """Stop a training that runs here; a queued one is ended by the next look at the queue."""
-        run = self._running.get(experiment_id)
-        if run is not None:
-            run.cancel_for_user()
-        self.wake()
+        for run in self._running:
+            if run.experiment.id == experiment_id:
+                run.cancel_for_user()
+        # One that is being claimed just now is found by the next renewal.
+        self.look_again()
 
     async def recover(self) -> None:
-        """After a crash: what ran is queued again, a few times; what was being cancelled is cancelled."""
-        async with self._store.read() as work:
-            unfinished = await work.experiments.unfinished()
-        for experiment in unfinished:
-            if experiment.state is TrainingState.CANCELLING:
-                await self._end_without_run(experiment, TrainingState.CANCELLED)
-            elif experiment.fencing >= MAX_ATTEMPTS:
-                await self._end_without_run(experiment, TrainingState.FAILED, _stopped_too_often())
-            else:
-                await self._requeue(experiment)
+        """At the start of the only server: whatever ran, nobody runs any more."""
+        await self._takeover.take(Abandoned.ALL, ())
 
     async def run(self) -> None:
         """Claim and run trainings until cancelled."""
@@ -95,7 +104,7 @@ class TrainingDispatcher:
             try:
                 while len(self._running) < self._trainer.slots and await self._start_next():
                     pass
-                await self._end_cancelled()
+                await self._takeover.take(Abandoned.UNOWNED, self._ids())
             except EasyMLError as error:
                 log.warning("queue_unreadable", error=error.message)
             with suppress(TimeoutError):
@@ -103,19 +112,33 @@ class TrainingDispatcher:
                     await self._wanted.wait()
             self._wanted.clear()
 
+    async def keep_leases(self) -> None:
+        """Renew in time, and take over what others did not, until cancelled; also while this server stops."""
+        while True:
+            try:
+                await self._renew()
+                if not self._stopping and await self._takeover.take_lapsed(self._ids()):
+                    self.wake()
+            except EasyMLError as error:
+                self._takeover.lost_touch()
+                log.warning("leases_not_renewed", error=error.message)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(POLL_SECONDS, self._lease.seconds / BEATS_PER_LEASE)):
+                    await self._beat.wait()
+            self._beat.clear()
+
     async def stop(self) -> None:
         """Stop all runs; their trainings are queued again, for the next server."""
         self._stopping = True
         self._outcomes.stop()
-        runs = list(self._running.values())
+        runs = list(self._running)
         for run in runs:
             run.cancel()
         await asyncio.gather(*(run.done() for run in runs), return_exceptions=True)
 
     async def _start_next(self) -> bool:
         async with self._store.begin() as work:
-            projects = [run.experiment.project_id for run in self._running.values()]
-            experiment = await work.experiments.claim(self._clock(), projects, self._limits.trainings_per_project)
+            experiment = await work.queue.claim(self._clock(), self._lease, self._limits.trainings_per_project)
             if experiment is None:
                 return False
             # All that the run needs is read now: were the database away later, nobody would run what was claimed.
@@ -124,7 +147,7 @@ class TrainingDispatcher:
             await work.commit()
         fault_point("training.claimed")
         run = _Run(experiment, version)
-        self._running[experiment.id] = run
+        self._running.append(run)
         run.start(self._train(run, session or TrainingSession(experiment.id, experiment.state)))
         return True
 
@@ -140,17 +163,21 @@ class TrainingDispatcher:
                 finally:
                     training_log.stop()
                     await writer
-                await self._write_down(run, outcome, training_log)
+                if outcome is None and run.lost:
+                    log.warning("training_lost", experiment_id=str(experiment.id))
+                else:
+                    await self._write_down(run, outcome, training_log)
         except Stale:
             log.warning("training_taken_over", experiment_id=str(experiment.id))
         except Exception:
-            # The row stays RUNNING; recovery at the next start queues it again.
+            # The row stays RUNNING; once its lease has ended it is queued again.
             log.exception("training_not_written_down", experiment_id=str(experiment.id))
         finally:
-            del self._running[experiment.id]
+            self._running.remove(run)
             if run.work_path is not None:
                 await self._artifacts.remove(run.work_path)
             self.wake()
+            self._signals.send(Topic.QUEUE, experiment.id)
 
     async def _write_down(self, run: _Run, outcome: Outcome | None, training_log: TrainingLog) -> None:
         experiment = replace(run.experiment, warnings=tuple(run.warnings))
@@ -210,39 +237,23 @@ class TrainingDispatcher:
             log_line_bytes=self._limits.log_line_bytes,
         )
 
-    async def _requeue(self, experiment: Experiment) -> None:
-        await self._outside_a_run(Ending(as_new(experiment, self._clock()), cut_off_events()))
-
-    async def _end_without_run(
-        self, experiment: Experiment, state: TrainingState, failure: Failure | None = None
-    ) -> None:
-        await self._outside_a_run(ended(experiment, state, self._clock(), failure))
-
-    async def _outside_a_run(self, ending: Ending) -> None:
-        experiment = ending.experiment
-        with self._hub.use(experiment.id) as feed:
-            async with self._store.begin() as work:
-                session = await work.experiments.find_session(experiment.id)
-                session = session or TrainingSession(experiment.id, experiment.state)
-                training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
-                training_log.end(ending.last_events)
-                events = await training_log.store_pending(work)
-                await work.experiments.save(experiment)
-                await work.commit()
-            training_log.publish(events)
-
-    async def _end_cancelled(self) -> None:
-        """End what was cancelled in the queue, or between its claim and its start."""
-        async with self._store.read() as work:
-            unfinished = await work.experiments.unfinished()
-        for experiment in unfinished:
-            if experiment.state is not TrainingState.CANCELLING:
-                continue
-            run = self._running.get(experiment.id)
-            if run is None:
-                await self._end_without_run(experiment, TrainingState.CANCELLED)
-            else:
+    async def _renew(self) -> None:
+        runs = list(self._running)
+        if not runs:
+            return
+        async with self._store.begin() as work:
+            renewed = await work.queue.renew(self._lease, {run.experiment.id for run in runs})
+            await work.commit()
+        held = {(each.experiment_id, each.fencing): each for each in renewed}
+        for run in runs:
+            found = held.get((run.experiment.id, run.experiment.fencing))
+            if found is None:
+                run.lose()
+            elif found.cancelling:
                 run.cancel_for_user()
+
+    def _ids(self) -> set[UUID]:
+        return {run.experiment.id for run in self._running}
 
 
 class _Run:
@@ -257,6 +268,7 @@ class _Run:
         self.log: TrainingLog | None = None
         self.cancelled = False
         self.by_user = False
+        self.lost = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self, work: Coroutine[None, None, None]) -> None:
@@ -271,21 +283,19 @@ class _Run:
         self.by_user = True
         self.cancel()
 
+    def lose(self) -> None:
+        """Stop the training, which is somebody else's now; if it has ended already, this changes nothing."""
+        self.lost = True
+        self.cancel()
+
     def cancel(self) -> None:
         """Stop the training; how it ended is still written down."""
-        self.cancelled = True
-        if self.training is not None:
+        # Once: a second time would interrupt the trainer while it ends the worker.
+        if not self.cancelled and self.training is not None:
             self.training.cancel()
+        self.cancelled = True
 
     async def done(self) -> None:
         """Wait until it is written down."""
         if self._task is not None:
             await self._task
-
-
-def _stopped_too_often() -> Failure:
-    return Failure(
-        FailureKind.SYSTEM,
-        FailureReason.SERVER_STOPPED,
-        f"The server was stopped {MAX_ATTEMPTS} times while this ran; start it again when the server runs steadily.",
-    )

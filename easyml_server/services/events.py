@@ -1,17 +1,18 @@
 """Event logs of running trainings: stored in groups, then shown to the watchers.
 
 Every event is stored before anybody sees it. A watcher at the head is served from memory; one that lags reads the log
-and slows nobody.
+and slows nobody. What another server stored comes into memory by one read for all watchers (`services.following`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from easyml_server.domain.events import EventBody, Finished, TrainingEvent
 from easyml_server.domain.experiments import Experiment
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.sessions import TrainingSession
+from easyml_server.ports.signals import Alone, Signals, Topic
 from easyml_server.ports.store import Store, UnitOfWork
 
 GROUP_SECONDS = 0.02
@@ -61,10 +63,28 @@ class Feed:
     recent: deque[StoredEvent] = field(default_factory=lambda: deque(maxlen=REMEMBERED_EVENTS))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     users: int = 0
+    read: int = 0
+    """The newest sequence that a watcher read in the log."""
+    announce: Callable[[], None] = lambda: None
+    """Tells other servers that there is something new."""
+
+    @property
+    def head(self) -> int:
+        """The newest sequence that is known here; 0 if none is."""
+        return self.recent[-1].event.sequence if self.recent else self.read
 
     def publish(self, events: Sequence[TrainingEvent]) -> None:
-        """Show stored events to the watchers."""
-        self.recent.extend(StoredEvent(event) for event in events)
+        """Show events that were stored by this server."""
+        self.show(events)
+        self.announce()
+
+    def show(self, events: Sequence[TrainingEvent]) -> None:
+        """Show stored events to the watchers: each once, also if it comes from here and from the log."""
+        new = [StoredEvent(event) for event in events if not self.recent or event.sequence > self.head]
+        if new and self.recent and new[0].event.sequence > self.head + 1:
+            # What lies in between is in the log, where watchers find it.
+            self.recent.clear()
+        self.recent.extend(new)
         self.wake()
 
     def wake(self) -> None:
@@ -83,14 +103,16 @@ class Feed:
 class EventHub:
     """The feeds of all trainings that run or are watched here."""
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Signals | None = None) -> None:
+        self._signals = signals or Alone()
         self._feeds: dict[UUID, Feed] = {}
         self.draining = False
 
     @contextmanager
     def use(self, experiment_id: UUID) -> Iterator[Feed]:
         """The feed of a training, kept while somebody uses it."""
-        feed = self._feeds.setdefault(experiment_id, Feed())
+        announce = partial(self._signals.send, Topic.EVENTS, experiment_id)
+        feed = self._feeds.setdefault(experiment_id, Feed(announce=announce))
         feed.users += 1
         try:
             yield feed
@@ -102,6 +124,11 @@ class EventHub:
     def find(self, experiment_id: UUID) -> Feed | None:
         """The feed of a training, if somebody uses it."""
         return self._feeds.get(experiment_id)
+
+    @property
+    def used(self) -> Mapping[UUID, Feed]:
+        """The feeds that somebody uses."""
+        return dict(self._feeds)
 
     def drain(self) -> None:
         """End all watches; clients come back to the next server."""
@@ -245,6 +272,7 @@ class Watcher:
             return recent
         async with self._store.read() as work:
             events = await work.experiments.list_events(experiment_id, last, PAGE_EVENTS)
+        feed.read = max(feed.read, events[-1].sequence if events else last)
         return [StoredEvent(event) for event in events]
 
     async def _heartbeat(self, experiment_id: UUID) -> Heartbeat:

@@ -1,4 +1,7 @@
-"""Works off intents: what commits with a row and is done outside afterwards, at least once."""
+"""Works off intents: what commits with a row and is done outside afterwards, at least once.
+
+Of several servers the one that claims an intent does it. If it dies, its claim ends soon, and another does it again.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from easyml_server.ports.store import Intent, Store
 POLL_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 300.0
-BATCH = 20
+CLAIM_SECONDS = 30.0
+"""An intent that was not done, and not prolonged for this long, is somebody else's to do."""
+PROLONG_SECONDS = 10.0
 
 Handler = Callable[[Intent], Awaitable[None]]
 
@@ -50,17 +55,30 @@ class OutboxWorker:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wanted.wait()
 
+    async def recover(self) -> None:
+        """At the start of the only server: nobody is at work on anything."""
+        async with self._store.begin() as work:
+            await work.outbox.release(tuple(self._handlers), self._clock())
+            await work.commit()
+
     async def work_off(self) -> None:
         """Do everything that is due now."""
-        while True:
-            async with self._store.read() as work:
-                intents = await work.outbox.due(tuple(self._handlers), self._clock(), BATCH)
-            if not intents:
-                return
-            for intent in intents:
-                await self._do(intent)
+        while (intent := await self._claim()) is not None:
+            await self._do(intent)
+
+    async def _claim(self) -> Intent | None:
+        now, kinds = self._clock(), tuple(self._handlers)
+        async with self._store.read() as work:
+            # Mostly there is nothing to do, and nobody needs to wait for a look.
+            if not await work.outbox.due(kinds, now, 1):
+                return None
+        async with self._store.begin() as work:
+            intent = await work.outbox.claim(kinds, now, now + timedelta(seconds=CLAIM_SECONDS))
+            await work.commit()
+        return intent
 
     async def _do(self, intent: Intent) -> None:
+        prolonging = asyncio.create_task(self._prolong(intent))
         try:
             await self._handlers[intent.kind](intent)
         except NotFound:
@@ -73,6 +91,16 @@ class OutboxWorker:
             async with self._store.begin() as work:
                 await work.outbox.retry(intent, self._clock() + timedelta(seconds=delay))
                 await work.commit()
+        finally:
+            prolonging.cancel()
+
+    async def _prolong(self, intent: Intent) -> None:
+        while True:
+            await asyncio.sleep(PROLONG_SECONDS)
+            with suppress(EasyMLError):
+                async with self._store.begin() as work:
+                    await work.outbox.prolong(intent, self._clock() + timedelta(seconds=CLAIM_SECONDS))
+                    await work.commit()
 
 
 async def take_off(store: Store, intent: Intent) -> None:

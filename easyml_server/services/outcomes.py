@@ -127,6 +127,8 @@ class OutcomeWriter:
 
     async def _commit(self, ending: Ending, training_log: TrainingLog) -> None:
         events = await self._store_once(ending, training_log)
+        if ending.folder is not None:
+            self._artifacts.committed(ending.folder)
         fault_point("training.committed")
         training_log.publish(events)
 

@@ -24,6 +24,7 @@ from easyml_server.domain.projects import Deleted
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.domain.users import Caller
+from easyml_server.ports.signals import Signals, Topic
 from easyml_server.ports.store import ExperimentFilter, Store, UnitOfWork
 from easyml_server.services.auth import AuthService
 from easyml_server.services.events import EventHub, Heartbeat, StoredEvent, Watcher
@@ -80,6 +81,7 @@ class TrainingService:
         dispatcher: Dispatcher,
         limits: Limits,
         clock: Callable[[], datetime],
+        signals: Signals,
     ) -> None:
         self._store = store
         self._auth = auth
@@ -88,6 +90,7 @@ class TrainingService:
         self._dispatcher = dispatcher
         self._limits = limits
         self._clock = clock
+        self._signals = signals
 
     async def start(
         self,
@@ -117,6 +120,7 @@ class TrainingService:
             await remember(work, caller, key, experiment.id, now)
             await work.commit()
         self._dispatcher.wake()
+        self._signals.send(Topic.QUEUE, experiment.id)
         return experiment, planned
 
     async def watch(
@@ -150,6 +154,7 @@ class TrainingService:
             await work.experiments.save(experiment)
             await work.commit()
         self._dispatcher.cancel(experiment_id)
+        self._signals.send(Topic.CANCEL, experiment_id)
         return experiment
 
     async def get(self, caller: Caller, experiment_id: UUID) -> Experiment:

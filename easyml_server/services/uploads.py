@@ -96,7 +96,6 @@ class UploadService:
         self._converter = UploadConverter(store, artifacts, tables, limits, clock)
         self._limits = limits
         self._clock = clock
-        self._receiving: set[tuple[UUID, UUID]] = set()
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -110,19 +109,13 @@ class UploadService:
 
         `announce` is told the id once the upload can be asked about and continued.
         """
-        self._check_alone(caller, stated.upload.id)
-        upload = await self._open(caller, stated)
-        await announce(upload.id)
-        if upload.state is UploadState.COMPLETED and upload.dataset_id is not None:
-            async with self._store.read() as work:
-                return await work.datasets.get(upload.dataset_id, caller)
-        self._check_alone(caller, upload.id)
-        key = (upload.user_id, upload.id)
-        self._receiving.add(key)
-        try:
+        with self._artifacts.receiving(caller.user_id, stated.upload.id):
+            upload = await self._open(caller, stated)
+            await announce(upload.id)
+            if upload.state is UploadState.COMPLETED and upload.dataset_id is not None:
+                async with self._store.read() as work:
+                    return await work.datasets.get(upload.dataset_id, caller)
             return await self._receive_and_finish(caller, upload, chunks)
-        finally:
-            self._receiving.remove(key)
 
     async def get(self, caller: Caller, upload_id: UUID) -> Upload:
         """How far an upload is; bytes that are not yet flushed do not count."""
@@ -144,14 +137,6 @@ class UploadService:
             await work.commit()
         for upload in expired:
             await self._artifacts.remove(self._path(upload))
-
-    def _check_alone(self, caller: Caller, upload_id: UUID) -> None:
-        if (caller.user_id, upload_id) in self._receiving:
-            raise Unavailable(
-                "Another call is sending this upload; wait for it, or try again when it has ended.",
-                retry_after=0.5,
-                metadata={"part": "upload"},
-            )
 
     async def _open(self, caller: Caller, stated: Stated) -> Upload:
         new = stated.upload

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
-from easyml_server.domain.errors import EasyMLError
+from easyml_server.domain.errors import EasyMLError, NotFound
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.users import Caller
 from easyml_server.domain.versioning import DvcPointer, VersionKind
 from easyml_server.ports.artifacts import ArtifactStore
-from easyml_server.ports.store import Intent, Store
+from easyml_server.ports.store import Intent, Store, UnitOfWork
 from easyml_server.ports.versioner import Versioner
 from easyml_server.services.outbox import Handler, take_off
 
@@ -23,6 +24,8 @@ ADD_DATASET_VERSION = "add_dataset_version"
 ADD_MODEL_VERSION = "add_model_version"
 FORGET_VERSION = "forget_version"
 FORGET_PROJECT = "forget_project"
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -79,18 +82,25 @@ class VersionRecorder:
         }
 
     async def _add_dataset_version(self, intent: Intent) -> None:
-        async with self._store.read() as work:
-            version = await work.datasets.get_version(intent.subject_id)
+        version = await self._still(intent, lambda work: work.datasets.get_version(intent.subject_id))
         folder = self._artifacts.dataset_path(version.project_id, version.id)
         await self._record(
             intent, _Version(version.id, version.project_id, VersionKind.DATASET, version.version, folder)
         )
 
     async def _add_model_version(self, intent: Intent) -> None:
-        async with self._store.read() as work:
-            version = await work.models.load_version(intent.subject_id)
+        version = await self._still(intent, lambda work: work.models.load_version(intent.subject_id))
         folder = self._artifacts.model_path(version.project_id, version.id)
         await self._record(intent, _Version(version.id, version.project_id, VersionKind.MODEL, version.version, folder))
+
+    async def _still(self, intent: Intent, load: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+        """The version, if it is still there; what a cut off try left of a deleted one is removed."""
+        try:
+            async with self._store.read() as work:
+                return await load(work)
+        except NotFound:
+            await self._versioner.forget(intent.subject_id)
+            raise
 
     async def _record(self, intent: Intent, version: _Version) -> None:
         pointer = await self._added(version)

@@ -104,6 +104,7 @@ async def store_world(store: SqlStore, world: World) -> World:
         await work.models.set_alias(version, "champion", world.user.id, TIME)
         await work.requests.add(world.caller, world.request, world.project.id, TIME)
         await work.outbox.add("record", world.experiment.id, TIME)
+        assert await work.attempts.count("account", 5, DAY, TIME) is None
         await work.commit()
     return replace(world, version=version)
 
@@ -125,6 +126,7 @@ OVERRIDES: Mapping[str, Choice] = {
     "ml_experiments.state": every(100, "queued", "succeeded"),
     "ml_experiments.algorithm": lambda index: f"algorithm-{index % 15}",
     "alias_history.end_time": lambda index: None if index % 10 == 0 else TIME + DAY,
+    "sign_in_attempts.counted": lambda index: f"{index % 500:064}",
     "outbox.due_time": lambda index: TIME + timedelta(days=index % 100),
 }
 """What is not like the first row, as most of these rows are in a database that was used for a while."""

@@ -22,9 +22,11 @@ import pytest
 from sqlalchemy import text
 
 from easyml_server.domain.experiments import TrainingState
+from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.pages import Order, PageRequest
 from easyml_server.domain.projects import Role
 from easyml_server.domain.users import Caller, Scope
+from easyml_server.domain.versioning import AddedVersion, DvcPointer, VersionKind
 from easyml_server.ports import store as ports
 from easyml_server.ports.store import ExperimentFilter, Intent
 from easyml_server.repositories.sql.base import Base
@@ -47,8 +49,11 @@ REPOSITORIES = {
     "models": ports.ModelRepository,
     "requests": ports.RequestRepository,
     "outbox": ports.Outbox,
+    "queue": ports.TrainingQueue,
+    "attempts": ports.AttemptRepository,
+    "versions": ports.VersionRepository,
 }
-IN_ORDER = {("sqlite", "outbox.due", "outbox")}
+IN_ORDER = {("sqlite", "outbox.due", "outbox"), ("sqlite", "outbox.claim", "outbox")}
 """In the order of the rowid, and no further than to the end of the page."""
 
 
@@ -104,9 +109,26 @@ def calls(world: World) -> Iterator[Call]:
     yield call("requests.forget", TIME)
     intent = Intent(1, "record", world.experiment.id)
     yield call("outbox.add", "record", world.experiment.id, TIME)
-    yield call("outbox.due", TIME, 10)
+    yield call("outbox.due", ("record_run",), TIME, 10)
+    yield call("outbox.claim", ("record", "record_run"), TIME, TIME + DAY)
+    yield call("outbox.prolong", intent, TIME)
+    yield call("outbox.release", ("record_run",), TIME)
     yield call("outbox.done", intent)
     yield call("outbox.retry", intent, TIME)
+    lease = Lease(uuid4())
+    yield call("queue.claim", TIME, lease, 2)
+    yield call("queue.renew", lease, [world.experiment.id])
+    for which in Abandoned:
+        yield call("queue.has_abandoned", which, [world.experiment.id])
+        yield call("queue.take_over", which, [world.experiment.id])
+    yield call("attempts.count", "account", 5, DAY, TIME)
+    yield call("attempts.forget", TIME)
+    added = AddedVersion("v1.dvc", "outs:", "0" * 32, 9, ("v1/original",))
+    version = world.dataset.current.id
+    pointer = DvcPointer(version, world.project.id, VersionKind.DATASET, added, "remote", "/remote", TIME)
+    yield call("versions.put", pointer)
+    yield call("versions.find", version)
+    yield call("versions.delete", version)
 
 
 def calls_of_users(world: World) -> Iterator[Call]:
@@ -187,8 +209,6 @@ def calls_of_experiments(world: World) -> Iterator[Call]:
         for page in pages(*BY_TIME):
             yield call("experiments.list", project, page, only)
     yield call("experiments.save", experiment)
-    yield call("experiments.claim", TIME, [project], 2)
-    yield call("experiments.unfinished")
     for which in (None, project):
         yield call("experiments.count_active", which)
     yield call("experiments.count_of_project", project)
@@ -210,6 +230,7 @@ def calls_of_models(world: World) -> Iterator[Call]:
     yield call("models.add_version", a_version(world.project, model_name="new"))
     yield call("models.get_version", version.id, world.caller)
     yield call("models.project_of_version", version.id, world.caller)
+    yield call("models.load_version", version.id)
     for named in ({}, {"version": 1}, {"alias": "champion"}):
         yield call("models.find_version", project, model, **named)
     yield call("models.get_model", project, model)

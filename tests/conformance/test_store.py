@@ -14,6 +14,7 @@ import pytest
 from easyml_server.domain.errors import AlreadyExists, EasyMLError, NotAllowed, NotFound, Reason, Stale
 from easyml_server.domain.events import LogLevel, LogLine, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.leases import Lease
 from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.pages import Order, PageRequest
 from easyml_server.domain.projects import Project, Role
@@ -25,6 +26,7 @@ from tests.builders import TIME, a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, a_version, an_experiment
 
 DAY = timedelta(days=1)
+LEASE = Lease(uuid4())
 ODD_TEXTS = ["O'Brien; DROP TABLE users", "100 %_\\", "naïve 日本 🐧", '{"a": "b"}', "a.b$c", "line\nbreak"]
 
 
@@ -276,7 +278,7 @@ async def test_each_training_is_claimed_once(store: Store) -> None:
 
     async def claim() -> Experiment | None:
         async with store.begin() as work:
-            found = await work.experiments.claim(TIME, [], 100)
+            found = await work.queue.claim(TIME, LEASE, 100)
             await work.commit()
         return found
 
@@ -292,13 +294,17 @@ async def test_each_training_is_claimed_once(store: Store) -> None:
 
 async def test_the_project_with_the_fewest_trainings_goes_first(store: Store) -> None:
     busy, idle = await with_project(store), await with_project(store)
-    await with_experiments(store, busy, 2)
+    first, second, third = await with_experiments(store, busy, 3)
     waiting = (await with_experiments(store, idle))[0]
+    claimed = []
     async with store.begin() as work:
-        claimed = await work.experiments.claim(TIME, [busy.id], 2)
-        assert claimed is not None
-        assert claimed.id == waiting.id
-        assert await work.experiments.claim(TIME, [busy.id, busy.id, idle.id, idle.id], 2) is None
+        while (found := await work.queue.claim(TIME, Lease(uuid4()), 2)) is not None:
+            claimed.append(found.id)
+        await work.commit()
+    # Whichever server runs them: the third waits, for its project has two.
+    assert (set(claimed[:2]), claimed[2:]) == ({first.id, waiting.id}, [second.id])
+    async with store.read() as work:
+        assert (await work.experiments.load(third.id)).state is TrainingState.QUEUED
 
 
 def events_of(experiment: Experiment, first: int, count: int) -> list[TrainingEvent]:
@@ -325,7 +331,7 @@ async def test_who_was_overtaken_writes_nothing(store: Store) -> None:
     project = await with_project(store)
     old = (await with_experiments(store, project))[0]
     async with store.begin() as work:
-        assert await work.experiments.claim(TIME, [], 1) is not None
+        assert await work.queue.claim(TIME, LEASE, 1) is not None
         await work.commit()
     session = TrainingSession(old.id, TrainingState.RUNNING)
     for write in (
@@ -454,3 +460,24 @@ async def test_intents_are_due_in_order_until_they_are_done(store: Store) -> Non
         assert [intent.subject_id for intent in await work.outbox.due(KINDS, TIME, 10)] == [third.subject_id]
         later = await work.outbox.due(KINDS, TIME + DAY, 10)
     assert [(intent.subject_id, intent.attempts) for intent in later] == [(subjects[1], 1), (subjects[2], 0)]
+
+
+async def test_intents_of_one_subject_are_claimed_one_after_the_other(store: Store) -> None:
+    subject, other = uuid4(), uuid4()
+    kinds = ("add", "forget")
+    async with store.begin() as work:
+        for kind, of in (("add", subject), ("forget", subject), ("add", other)):
+            await work.outbox.add(kind, of, TIME)
+        await work.commit()
+    async with store.begin() as work:
+        claimed = [await work.outbox.claim(kinds, TIME, TIME + DAY) for _ in range(3)]
+        assert [intent and (intent.kind, intent.subject_id) for intent in claimed] == [
+            ("add", subject),
+            ("add", other),
+            None,
+        ]
+        assert claimed[0] is not None
+        await work.outbox.done(claimed[0])
+        forgetting = await work.outbox.claim(kinds, TIME, TIME + DAY)
+        assert forgetting is not None
+        assert (forgetting.kind, forgetting.subject_id) == ("forget", subject)

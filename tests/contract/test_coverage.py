@@ -64,7 +64,8 @@ def test_each_reason_has_a_scenario() -> None:
 
 NO_LIMIT = {
     "HOST", "PORT", "DATA_DIR", "ALLOW_PLAINTEXT", "OPEN_REGISTRATION", "LOG_LEVEL", "LOG_FORMAT",
-    "DATABASE_URL", "MIGRATE_AT_START", "DVC_REMOTE", "TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE",
+    "DATABASE_URL", "DATABASE_LISTEN_URL", "MIGRATE_AT_START", "ARTIFACT_URL", "SIGNING_KEY_FILE", "DVC_REMOTE",
+    "TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE",
     "CONVERTERS", "MODEL_SERVERS", "WORKERS", "DRAIN_DELAY_SECONDS", "DRAIN_GRACE_SECONDS",
 }  # fmt: skip
 """Settings that refuse nobody anything: what is beyond them waits."""

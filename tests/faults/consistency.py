@@ -1,7 +1,8 @@
-"""What must be true of a data folder after whatever happened to its server."""
+"""What must be true of a data folder, or of what servers share, after whatever happened to them."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sqlite3
@@ -9,12 +10,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import psutil
 
 from easyml_server.domain.faults import FAULT_VARIABLE
 from tests.faults.plan import until
 from tests.servers import END_SECONDS
 
+COPIED = ("dataset_versions", "model_versions", "uploads", "ml_experiments", "training_events", "outbox", "documents")
 UNFINISHED = ("queued", "running", "cancelling")
 
 
@@ -24,11 +27,50 @@ def check_consistent(data: Path) -> None:
     with closing(sqlite3.connect(f"file:{data / 'easyml.db'}?mode=ro", uri=True)) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert database.execute("PRAGMA foreign_key_check").fetchall() == []
-        check_files(data, database)
-        check_uploads(data, database)
-        check_trainings(database)
-        check_runs(data, database)
-        check_versions(data, database)
+        check_rows_and_files(data, database)
+
+
+def check_shared(files: Path, url: str) -> None:
+    """The same of servers on one PostgreSQL; all of them live, or were started again since one died."""
+    until(lambda: not list(files.glob("work/*/*")), "the working folders are empty")
+    with closing(asyncio.run(copied(url))) as database:
+        check_rows_and_files(files, database)
+        assert database.execute("SELECT id FROM ml_experiments WHERE owner IS NOT NULL").fetchall() == []
+
+
+def check_rows_and_files(files: Path, database: sqlite3.Connection) -> None:
+    working = {path.name for path in files.glob("work/*")}
+    until(lambda: {path.name for path in files.glob("locks/*")} <= working, "nobody holds anything")
+    check_files(files, database)
+    check_uploads(files, database)
+    check_trainings(database)
+    check_runs(files, database)
+    check_versions(files, database)
+
+
+async def copied(url: str) -> sqlite3.Connection:
+    """The rows of PostgreSQL where the checks can ask for them."""
+    copy = sqlite3.connect(":memory:")
+    connection = await asyncpg.connect(url)
+    try:
+        for table in COPIED:
+            rows = await connection.fetch(f'SELECT * FROM "{table}"')
+            columns = await connection.fetch(
+                "SELECT column_name FROM information_schema.columns WHERE table_name = $1 ORDER BY ordinal_position",
+                table,
+            )
+            copy.execute(f"CREATE TABLE {table} ({', '.join(row[0] for row in columns)})")
+            holes = ", ".join("?" * len(columns))
+            copy.executemany(
+                f"INSERT INTO {table} VALUES ({holes})", [[as_stored(value) for value in row.values()] for row in rows]
+            )
+    finally:
+        await connection.close()
+    return copy
+
+
+def as_stored(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float | str) else str(value)
 
 
 def check_files(data: Path, database: sqlite3.Connection) -> None:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, String, TypeDecorator, func, literal, tuple_
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    func,
+    literal,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.compiler import compiles
@@ -123,6 +137,20 @@ def locked(session: AsyncSession, statement: Any, of: type[Base]) -> Any:
     if not session.info.get(WRITES):
         return statement
     return statement.with_for_update(of=of, key_share=True).execution_options(populate_existing=True)
+
+
+def insert_missing(session: AsyncSession, table: Table) -> Any:
+    """An insert that leaves rows alone whose key is there."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+async def one_at_a_time(session: AsyncSession, what: str) -> None:
+    """Of units of work that say the same word here, the second goes on when the first has ended; on SQLite all do."""
+    if session.get_bind().dialect.name == "postgresql":
+        number = int.from_bytes(sha256(what.encode()).digest()[:8], signed=True)
+        await session.execute(select(func.pg_advisory_xact_lock(number)))
 
 
 def with_labels(statement: Any, column: InstrumentedAttribute[Any], page: PageRequest) -> Any:

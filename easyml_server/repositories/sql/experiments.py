@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 from sqlalchemy import (
@@ -19,7 +18,6 @@ from sqlalchemy import (
     Table,
     Text,
     func,
-    insert,
     select,
     update,
 )
@@ -42,6 +40,7 @@ from easyml_server.repositories.sql.base import (
     JsonType,
     UtcDateTime,
     authorize,
+    insert_missing,
     locked,
     one_of,
     ordered,
@@ -58,11 +57,17 @@ _WARNINGS = TypeAdapter(tuple[domain.TrainingWarning, ...])
 _FAILURE = TypeAdapter(domain.Failure)
 _EVENT: TypeAdapter[EventBody] = TypeAdapter(Annotated[EventBody, Field(discriminator="type")])
 _ACTIVE = tuple(state.value for state in TrainingState if not state.terminal)
+TAKEN = (TrainingState.RUNNING, TrainingState.CANCELLING)
+"""States in which somebody may be at work on it."""
 _DURATIONS = 20
 
 
 class MLExperiment(Base):
-    """One training request and its outcome. `fencing` counts claims: a write with an older number is refused."""
+    """One training request and its outcome.
+
+    `attempts` counts claims. `fencing` grows when it is claimed and when it is taken over: a write with an older number
+    is refused. `owner` is the server that runs it, until `lease_until` by the database's clock.
+    """
 
     __tablename__ = "ml_experiments"
     __table_args__ = (
@@ -101,6 +106,9 @@ class MLExperiment(Base):
     end_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
     etag: Mapped[str] = mapped_column(String(64))
     fencing: Mapped[int] = mapped_column(Integer)
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    owner: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class TrainingEventRow(Base):
@@ -114,7 +122,8 @@ class TrainingEventRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-def _experiment(row: MLExperiment, queue_position: int = 0) -> domain.Experiment:
+def experiment_of(row: MLExperiment, queue_position: int = 0) -> domain.Experiment:
+    """The row in the words of the business."""
     return domain.Experiment(
         id=row.id,
         project_id=row.project_id,
@@ -142,6 +151,7 @@ def _experiment(row: MLExperiment, queue_position: int = 0) -> domain.Experiment
         start_time=row.start_time,
         end_time=row.end_time,
         fencing=row.fencing,
+        attempts=row.attempts,
     )
 
 
@@ -163,6 +173,8 @@ def _fill(row: MLExperiment, experiment: domain.Experiment) -> None:
     row.end_time = experiment.end_time
     row.update_time = experiment.update_time
     row.etag = experiment.etag
+    if experiment.state not in TAKEN:
+        row.owner = row.lease_until = None
 
 
 class SqlExperimentRepository:
@@ -185,6 +197,7 @@ class SqlExperimentRepository:
             creator_id=experiment.creator_id,
             create_time=experiment.create_time,
             fencing=experiment.fencing,
+            attempts=experiment.attempts,
             last_sequence=experiment.last_sequence,
         )
         _fill(row, experiment)
@@ -203,14 +216,14 @@ class SqlExperimentRepository:
         if found is None:
             raise NotFound.of("experiment", experiment_id)
         authorize(Role(found.caller_role), caller)
-        return _experiment(found[0], await self._queue_position(found[0]))
+        return experiment_of(found[0], await self._queue_position(found[0]))
 
     async def load(self, experiment_id: UUID) -> domain.Experiment:
         """Without a caller."""
         row = await self._session.get(MLExperiment, experiment_id)
         if row is None:
             raise NotFound.of("experiment", experiment_id)
-        return _experiment(row, await self._queue_position(row))
+        return experiment_of(row, await self._queue_position(row))
 
     async def list(self, project_id: UUID, page: PageRequest, only: ExperimentFilter) -> Page[domain.Experiment]:
         """The experiments of a project."""
@@ -224,7 +237,7 @@ class SqlExperimentRepository:
         statement = with_labels(statement, MLExperiment.labels, page)
         statement = ordered(statement, page, MLExperiment.create_time, MLExperiment.id)
         rows = (await self._session.scalars(statement)).all()
-        return paged(rows, page, _experiment, lambda row: (row.create_time.isoformat(), str(row.id)))
+        return paged(rows, page, experiment_of, lambda row: (row.create_time.isoformat(), str(row.id)))
 
     async def save(self, experiment: domain.Experiment) -> None:
         """Compare the fencing number in the same transaction that writes."""
@@ -233,48 +246,6 @@ class SqlExperimentRepository:
             raise Stale("Another server has taken this training over.")
         _fill(row, experiment)
         await self._session.flush()
-
-    async def claim(self, time: datetime, running: Sequence[UUID], per_project: int) -> domain.Experiment | None:
-        """The queue is short, so fairness is decided here: first by trainings that run, then by age."""
-        statement = (
-            select(MLExperiment.id, MLExperiment.project_id)
-            .where(MLExperiment.state == TrainingState.QUEUED.value)
-            .order_by(MLExperiment.create_time, MLExperiment.id)
-        )
-        busy = Counter(running)
-        queued = (await self._session.execute(statement)).all()
-        ready = [row for row in queued if busy[row.project_id] < per_project]
-        if not ready:
-            return None
-        row = await self._free(sorted(ready, key=lambda row: busy[row.project_id]))
-        if row is None:
-            return None
-        row.state = TrainingState.RUNNING.value
-        row.start_time = row.start_time or time
-        row.update_time = time
-        row.etag = uuid4().hex
-        row.fencing += 1
-        await self._session.flush()
-        return _experiment(row)
-
-    async def _free(self, candidates: Sequence[Any]) -> MLExperiment | None:
-        """The first that is still queued, and that nobody else is about to claim."""
-        for candidate in candidates:
-            statement = (
-                select(MLExperiment)
-                .where(MLExperiment.id == candidate.id, MLExperiment.state == TrainingState.QUEUED.value)
-                .with_for_update(skip_locked=True)
-            )
-            row: MLExperiment | None = await self._session.scalar(statement)
-            if row is not None:
-                return row
-        return None
-
-    async def unfinished(self) -> Sequence[domain.Experiment]:
-        """RUNNING and CANCELLING ones."""
-        states = (TrainingState.RUNNING.value, TrainingState.CANCELLING.value)
-        rows = await self._session.scalars(select(MLExperiment).where(MLExperiment.state.in_(states)))
-        return [_experiment(row) for row in rows]
 
     async def count_active(self, project_id: UUID | None) -> int:
         """Those that have not ended."""
@@ -335,7 +306,8 @@ class SqlExperimentRepository:
             }
             for event in events
         ]
-        await self._session.execute(insert(cast(Table, TrainingEventRow.__table__)), values)
+        # A group whose commit was not answered comes again: one number has one log, so what is there is the same.
+        await self._session.execute(insert_missing(self._session, cast(Table, TrainingEventRow.__table__)), values)
 
     async def list_events(self, experiment_id: UUID, after: int, limit: int) -> Sequence[TrainingEvent]:
         """Oldest first."""

@@ -49,7 +49,7 @@ def migrate_file(path: Path) -> bool:
 
 async def prepare_server(url: str, limits: PoolLimits, *, migrate: bool) -> bool:
     """Bring a PostgreSQL database to `HEAD`, or make sure that somebody did; True if something was done."""
-    parsed = _checked(url)
+    parsed = check_url(url)
     # A migration may wait long for another one's, and for its own statements.
     engine = postgresql_engine(url, PoolLimits(1, limits.wait_seconds, lock_seconds=0, statement_seconds=0))
     try:
@@ -71,18 +71,18 @@ async def _check_revision(engine: AsyncEngine) -> bool:
     )
 
 
-def _checked(url: str) -> URL:
+def check_url(url: str, setting: str = "EASYML_DATABASE_URL") -> URL:
+    """The parts of a URL of PostgreSQL."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise CannotOpenError(
-            f"EASYML_DATABASE_URL is no URL; write {EXAMPLE}, reserved characters of the password percent-encoded "
-            "(@ as %40)."
+            f"{setting} is no URL; write {EXAMPLE}, reserved characters of the password percent-encoded (@ as %40)."
         ) from error
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise CannotOpenError(f"EASYML_DATABASE_URL begins with {parsed.drivername}://; write {EXAMPLE}.")
+        raise CannotOpenError(f"{setting} begins with {parsed.drivername}://; write {EXAMPLE}.")
     if not parsed.database:
-        raise CannotOpenError(f"EASYML_DATABASE_URL names no database; write {EXAMPLE}.")
+        raise CannotOpenError(f"{setting} names no database; write {EXAMPLE}.")
     return parsed
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import String, delete, select, update
+from sqlalchemy import String, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from easyml_server.ports.store import Intent
 from easyml_server.repositories.sql.base import Base, UtcDateTime
@@ -20,8 +20,8 @@ class OutboxIntent(Base):
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    kind: Mapped[str] = mapped_column(String(64))
-    subject_id: Mapped[UUID]
+    kind: Mapped[str] = mapped_column(String(64), index=True)
+    subject_id: Mapped[UUID] = mapped_column(index=True)
     attempts: Mapped[int]
     due_time: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
@@ -47,6 +47,34 @@ class SqlOutbox:
         )
         rows = await self._session.scalars(statement)
         return [Intent(row.id, row.kind, row.subject_id, row.attempts) for row in rows]
+
+    async def claim(self, kinds: Sequence[str], time: datetime, until: datetime) -> Intent | None:
+        """Two at once take two, of two subjects."""
+        earlier = aliased(OutboxIntent)
+        waits = exists().where(earlier.subject_id == OutboxIntent.subject_id, earlier.id < OutboxIntent.id)
+        statement = (
+            select(OutboxIntent)
+            .where(OutboxIntent.kind.in_(kinds), OutboxIntent.due_time <= time, ~waits)
+            .order_by(OutboxIntent.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        row = await self._session.scalar(statement)
+        if row is None:
+            return None
+        row.due_time = until
+        await self._session.flush()
+        return Intent(row.id, row.kind, row.subject_id, row.attempts)
+
+    async def prolong(self, intent: Intent, until: datetime) -> None:
+        """It is not due before this time."""
+        await self._session.execute(update(OutboxIntent).where(OutboxIntent.id == intent.id).values(due_time=until))
+
+    async def release(self, kinds: Sequence[str], time: datetime) -> None:
+        """Due now, what waited for a claim or a pause to end."""
+        await self._session.execute(
+            update(OutboxIntent).where(OutboxIntent.kind.in_(kinds), OutboxIntent.due_time > time).values(due_time=time)
+        )
 
     async def done(self, intent: Intent) -> None:
         """It need not be done again."""

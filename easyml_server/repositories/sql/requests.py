@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from hashlib import sha256
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String, delete, func, select
+from sqlalchemy import ForeignKey, String, delete
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from easyml_server.domain.errors import AlreadyExists, Reason
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.users import Caller
-from easyml_server.repositories.sql.base import Base, UtcDateTime
+from easyml_server.repositories.sql.base import Base, UtcDateTime, one_at_a_time
 
 
 class Request(Base):
@@ -37,7 +36,7 @@ class SqlRequestRepository:
 
     async def find(self, caller: Caller, key: RequestKey, since: datetime) -> UUID | None:
         """Older ones are forgotten. Of two with one id the second waits here for what the first makes."""
-        await self._wait_for_others(caller, key)
+        await one_at_a_time(self._session, f"request {caller.user_id} {key.request_id}")
         row = await self._session.get(Request, (caller.user_id, key.request_id))
         if row is None or row.create_time < since:
             return None
@@ -46,12 +45,6 @@ class SqlRequestRepository:
                 "This request_id was used for another request; make a new one.", Reason.REQUEST_ID_REUSED
             )
         return row.resource_id
-
-    async def _wait_for_others(self, caller: Caller, key: RequestKey) -> None:
-        if self._session.get_bind().dialect.name == "postgresql":
-            digest = sha256(caller.user_id.bytes + key.request_id.bytes).digest()
-            number = int.from_bytes(digest[:8], signed=True)
-            await self._session.execute(select(func.pg_advisory_xact_lock(number)))
 
     async def add(self, caller: Caller, key: RequestKey, resource_id: UUID, time: datetime) -> None:
         """Remember what the request made; a forgotten one of the same id is replaced."""

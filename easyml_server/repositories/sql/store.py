@@ -15,6 +15,7 @@ from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import PoolLimits
 from easyml_server.repositories.documents.sql import SqlDocuments
 from easyml_server.repositories.documents.versions import DocumentVersionRepository
+from easyml_server.repositories.sql.attempts import SqlAttemptRepository
 from easyml_server.repositories.sql.base import WRITES, StoreIdentity
 from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
 from easyml_server.repositories.sql.errors import translated
@@ -22,6 +23,7 @@ from easyml_server.repositories.sql.experiments import SqlExperimentRepository
 from easyml_server.repositories.sql.models import ModelVersion, SqlModelRepository
 from easyml_server.repositories.sql.outbox import SqlOutbox
 from easyml_server.repositories.sql.projects import SqlProjectRepository
+from easyml_server.repositories.sql.queue import SqlTrainingQueue
 from easyml_server.repositories.sql.requests import SqlRequestRepository
 from easyml_server.repositories.sql.users import SqlUserRepository
 
@@ -40,8 +42,10 @@ class SqlUnitOfWork:
         self.projects = SqlProjectRepository(session, documents)
         self.datasets = SqlDatasetRepository(session)
         self.experiments = SqlExperimentRepository(session, documents)
+        self.queue = SqlTrainingQueue(session)
         self.models = SqlModelRepository(session)
         self.requests = SqlRequestRepository(session)
+        self.attempts = SqlAttemptRepository(session)
         self.outbox = SqlOutbox(session)
         self.versions = DocumentVersionRepository(documents)
 

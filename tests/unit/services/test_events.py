@@ -13,6 +13,7 @@ import pytest
 from easyml_server.domain.errors import Reason, Stale, Unavailable
 from easyml_server.domain.events import Finished, IterationCompleted, StateChanged, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.leases import Lease
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.services.events import REMEMBERED_EVENTS, EventHub, Feed, Heartbeat, TrainingLog, Watcher
@@ -36,7 +37,7 @@ async def experiment(store: SqlStore) -> Experiment:
         await work.datasets.add(dataset)
         spec = a_spec(dataset_id=dataset.id, dataset_version_id=dataset.current.id)
         await work.experiments.add(an_experiment(project.id, user.id, spec=spec))
-        claimed = await work.experiments.claim(now(), [], 1)
+        claimed = await work.queue.claim(now(), Lease(uuid4()), 1)
         await work.commit()
     assert claimed is not None
     return claimed

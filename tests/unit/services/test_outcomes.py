@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import structlog
@@ -21,9 +21,11 @@ from easyml_server.domain.algorithms import Task
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.events import Finished, IterationCompleted, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
+from easyml_server.domain.leases import Lease
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelManifest, Parity, Signature
 from easyml_server.domain.training import Outcome, Report, TrainingJob, TrainingSucceeded
+from easyml_server.ports.signals import Alone
 from easyml_server.repositories.sql import store as stores
 from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from easyml_server.services import outcomes
@@ -73,7 +75,7 @@ class World:
     def __init__(self, store: SqlStore, database: Path, folder: Path) -> None:
         self.store = store
         self.database = database
-        self.artifacts = LocalArtifacts(folder, 0)
+        self.artifacts = LocalArtifacts(folder, 0, folder / "work")
         self.hub = EventHub()
         self.clock = Clock()
 
@@ -92,12 +94,11 @@ class World:
         return experiment.id
 
     @asynccontextmanager
-    async def running(self, happens: Callable[[], None]) -> AsyncIterator[TrainingDispatcher]:
+    async def running(
+        self, happens: Callable[[], None], trainer: OneTraining | None = None
+    ) -> AsyncIterator[TrainingDispatcher]:
         """A dispatcher at work."""
-        trainer = OneTraining(happens)
-        dispatcher = TrainingDispatcher(
-            self.store, self.artifacts, trainer, self.hub, Limits(), self.clock, lambda: None
-        )
+        dispatcher = self.dispatcher(trainer or OneTraining(happens))
         task = asyncio.create_task(dispatcher.run())
         try:
             yield dispatcher
@@ -105,6 +106,13 @@ class World:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await dispatcher.stop()
+
+    def dispatcher(self, trainer: OneTraining) -> TrainingDispatcher:
+        """One of a server that was just started."""
+        lease = Lease(uuid4())
+        return TrainingDispatcher(
+            self.store, self.artifacts, trainer, self.hub, Limits(), self.clock, lambda: None, lease, Alone()
+        )
 
     async def load(self, experiment_id: UUID) -> Experiment:
         async with self.store.read() as work:
@@ -162,6 +170,39 @@ def told() -> Iterator[Told]:
     processors[:] = [told]
     yield told
     processors[:] = before
+
+
+class SlowToEnd(OneTraining):
+    """A trainer that needs its time to end a worker."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.begun, self.asked, self.end, self.ended = (asyncio.Event() for _ in range(4))
+
+    async def train(self, job: TrainingJob, report: Callable[[Report], None]) -> Outcome:  # noqa: ARG002 (the port's)
+        """See Trainer.train."""
+        self.begun.set()
+        try:
+            return await asyncio.Future[Outcome]()
+        finally:
+            self.asked.set()
+            await self.end.wait()
+            self.ended.set()
+
+
+async def test_a_cancel_that_comes_again_does_not_disturb_the_end_of_the_worker(world: World) -> None:
+    experiment_id = await world.queue()
+    trainer = SlowToEnd()
+    async with world.running(lambda: None, trainer) as dispatcher:
+        await trainer.begun.wait()
+        dispatcher.cancel(experiment_id)
+        await trainer.asked.wait()
+        dispatcher.cancel(experiment_id)
+        await asyncio.sleep(0)
+        trainer.end.set()
+        await world.watch(experiment_id)
+    assert trainer.ended.is_set()
+    assert (await world.load(experiment_id)).state is TrainingState.CANCELLED
 
 
 @pytest.mark.parametrize("jump", [-HOUR, HOUR])
@@ -222,9 +263,7 @@ async def test_an_outcome_that_could_not_be_written_is_left_to_the_next_server(w
         await told.of("outcome_waits")
         await dispatcher.stop()
     others[0].close()
-    await TrainingDispatcher(
-        world.store, world.artifacts, OneTraining(lambda: None), world.hub, Limits(), world.clock, lambda: None
-    ).recover()
+    await world.dispatcher(OneTraining(lambda: None)).recover()
     assert (await world.load(experiment_id)).state is TrainingState.QUEUED
     async with world.running(lambda: None):
         events = await world.watch(experiment_id)

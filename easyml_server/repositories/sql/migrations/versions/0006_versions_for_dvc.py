@@ -14,6 +14,8 @@ FORGOTTEN = ("add_dataset_version", "add_model_version", "forget_version", "forg
 
 def upgrade() -> None:
     """Apply."""
+    for column in ("kind", "subject_id"):
+        op.create_index(op.f(f"ix_outbox_{column}"), "outbox", [column])
     for table, kind in KINDS.items():
         op.execute(
             sa.text(
@@ -25,6 +27,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take back: the release before does not know these intents, nor the documents."""
+    for column in ("kind", "subject_id"):
+        op.drop_index(op.f(f"ix_outbox_{column}"), "outbox")
     outbox = sa.table("outbox", sa.column("kind"))
     op.execute(sa.delete(outbox).where(outbox.c.kind.in_(FORGOTTEN)))
     documents = sa.table("documents", sa.column("collection"))

@@ -1,0 +1,57 @@
+"""Units of work that get into each other's way on PostgreSQL: one is refused, whole, and may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from easyml_server.domain.errors import Unavailable
+from easyml_server.domain.projects import Project
+from easyml_server.repositories.sql.store import SqlStore
+from tests.conformance.stores import postgresql_stores
+from tests.conformance.test_store import owner_of, with_project
+from tests.postgresql import PostgresServer
+
+
+@pytest.fixture
+async def store(postgres: PostgresServer, postgres_template: str) -> AsyncIterator[SqlStore]:
+    async with postgresql_stores(postgres, postgres_template)() as store:
+        yield store
+
+
+async def rename_both(store: SqlStore, name: str, projects: list[Project], both_have_one: asyncio.Barrier) -> None:
+    async with store.begin() as work:
+        for number, project in enumerate(projects):
+            found = await work.projects.get(project.id, owner_of(project))
+            await work.projects.save(replace(found, name=f"{name} {number}", etag=uuid4().hex), "")
+            if number == 0:
+                await both_have_one.wait()
+        await work.commit()
+
+
+async def test_a_deadlock_ends_one_of_two_which_can_be_repeated(store: SqlStore) -> None:
+    first, second = await with_project(store), await with_project(store)
+    both_have_one = asyncio.Barrier(2)
+    found = await asyncio.gather(
+        rename_both(store, "a", [first, second], both_have_one),
+        rename_both(store, "b", [second, first], both_have_one),
+        return_exceptions=True,
+    )
+    (refused,) = [each for each in found if each is not None]
+    assert isinstance(refused, Unavailable)
+    assert refused.retry_after
+    won = "ab"[found.index(None)]
+    lost = "ab"[found.index(refused)]
+
+    async def names() -> set[str]:
+        async with store.read() as work:
+            return {(await work.projects.load(project.id)).name for project in (first, second)}
+
+    # Of the one that was refused nothing is there, until it comes again.
+    assert await names() == {f"{won} 0", f"{won} 1"}
+    await rename_both(store, lost, [first, second], asyncio.Barrier(1))
+    assert await names() == {f"{lost} 0", f"{lost} 1"}
