@@ -17,13 +17,17 @@ from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
+from easyml_server.documents import open_documents
+from easyml_server.domain.errors import EasyMLError
 from easyml_server.domain.users import Caller, Scope, User
+from easyml_server.ports.documents import DocumentServer
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, new_secret, secret_hash, write_private
 from easyml_server.services.auth import AuthService, Secrets
 from easyml_server.services.datasets import DatasetService
 from easyml_server.services.dispatcher import TrainingDispatcher
+from easyml_server.services.documents import DocumentDispatcher
 from easyml_server.services.events import EventHub
 from easyml_server.services.models import ModelService
 from easyml_server.services.predictions import PredictionService
@@ -67,6 +71,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
         store = await stack.enter_async_context(open_store(settings, folder))
+        documents = await stack.enter_async_context(open_documents(settings, store))
+        document_dispatcher = None if documents is None else keep_documents_on(documents, store)
         artifacts = LocalArtifacts(folder.root, settings.min_free_disk_bytes)
         artifacts.empty_work()
         signer = Ed25519Signer(folder.keys)
@@ -129,12 +135,31 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             asyncio.create_task(recorder.run(), name="recorder"),
             asyncio.create_task(housekeeping(uploads, store), name="housekeeping"),
         ]
+        if documents is not None and document_dispatcher is not None:
+            background += [
+                asyncio.create_task(document_dispatcher.run(), name="documents"),
+                asyncio.create_task(report_documents(server, documents), name="health of documents"),
+            ]
         folder.announce(address)
         running = RunningServer(address, folder, asyncio.Event())
         try:
             yield running
         finally:
-            await drain(settings, server, hub, uploads, dispatcher, recorder, background)
+            await drain(settings, server, hub, uploads, dispatcher, background)
+            await work_off(recorder, document_dispatcher)
+
+
+def keep_documents_on(documents: DocumentServer, store: SqlStore) -> DocumentDispatcher:
+    """The store writes documents to the outbox from now on; who works that off."""
+    dispatcher = DocumentDispatcher(store, documents)
+    store.keep_documents_on(documents, dispatcher.wake)
+    return dispatcher
+
+
+async def report_documents(server: Server, documents: DocumentServer) -> None:
+    """Keep the health of documents up to date."""
+    async for available in documents.availability():
+        await server.report_documents(available=available)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -215,7 +240,6 @@ async def drain(
     hub: EventHub,
     uploads: UploadService,
     dispatcher: TrainingDispatcher,
-    recorder: RunRecorder,
     background: list[asyncio.Task[None]],
 ) -> None:
     """Stop claiming, go not ready, end streams with a way back, finish calls, put trainings back, then close."""
@@ -229,9 +253,16 @@ async def drain(
     await server.finish_calls(settings.drain_grace_seconds)
     await dispatcher.stop()
     await server.stop()
+
+
+async def work_off(recorder: RunRecorder, documents: DocumentDispatcher | None) -> None:
+    """Do what of the outboxes can be done soon; the rest is for the next server."""
     with suppress(TimeoutError):
         async with asyncio.timeout(OUTBOX_GRACE_SECONDS):
             await recorder.work_off()
+            if documents is not None:
+                with suppress(EasyMLError):
+                    await documents.work_off()
 
 
 async def serve(settings: Settings, ready: Callable[[RunningServer], None]) -> None:

@@ -48,6 +48,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         if settings.database_url is None
         else _database_server(settings, settings.database_url.get_secret_value())
     )
+    if settings.mongodb_url is not None:
+        yield _documents(settings, settings.mongodb_url.get_secret_value())
     yield _port(settings)
 
 
@@ -113,6 +115,17 @@ def _database_server(settings: Settings, url: str) -> Finding:
     except CannotOpenError as error:
         return Finding("database", False, str(error))
     return Finding("database", True, f"schema {HEAD}.")
+
+
+def _documents(settings: Settings, url: str) -> Finding:
+    from easyml_server.data_folder import DataFolder, StartError
+    from easyml_server.documents import look_at_documents
+
+    try:
+        sentence = asyncio.run(look_at_documents(settings, DataFolder(settings.data_dir.expanduser().absolute()), url))
+    except StartError as error:
+        return Finding("documents", False, str(error))
+    return Finding("documents", True, sentence)
 
 
 def _port(settings: Settings) -> Finding:

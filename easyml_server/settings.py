@@ -51,7 +51,11 @@ class Settings(BaseSettings):
     database_wait_seconds: float = Field(5, gt=0, description="How long a call waits for one of them.")
     database_lock_seconds: float = Field(10, gt=0, description="How long a statement waits for a lock.")
     database_statement_seconds: float = Field(30, gt=0, description="How long a statement may run.")
-    migrate_at_start: bool = Field(False, description="Bring PostgreSQL to this release's schema at start.")
+    mongodb_url: SecretStr | None = Field(
+        None, description="mongodb://user:password@host/name; documents are kept in the database if not set."
+    )
+    mongodb_wait_seconds: float = Field(1.5, gt=0, description="How long a call waits for MongoDB.")
+    migrate_at_start: bool = Field(False, description="Bring PostgreSQL and MongoDB to this release's schema at start.")
     allow_plaintext: bool = Field(False, description="Serve without TLS on an address other machines can reach.")
     open_registration: bool = Field(False, description="Let people make accounts themselves (Register).")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least weight of log lines.")

@@ -22,6 +22,7 @@ from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import ApiKey, Caller, Session, User
+from easyml_server.ports.documents import PendingDocuments
 
 
 class UserRepository(Protocol):
@@ -318,6 +319,8 @@ class UnitOfWork(Protocol):
     def requests(self) -> RequestRepository: ...
     @property
     def outbox(self) -> Outbox: ...
+    @property
+    def pending(self) -> PendingDocuments: ...
 
     async def commit(self) -> None:
         """Make everything durable."""

@@ -120,12 +120,11 @@ class TrainingDispatcher:
                 return False
             # All that the run needs is read now: were the database away later, nobody would run what was claimed.
             version = await work.datasets.get_version(experiment.spec.dataset_version_id)
-            session = await work.experiments.find_session(experiment.id)
             await work.commit()
         fault_point("training.claimed")
         run = _Run(experiment, version)
         self._running[experiment.id] = run
-        run.start(self._train(run, session or TrainingSession(experiment.id, experiment.state)))
+        run.start(self._train(run, TrainingSession.of(experiment)))
         return True
 
     async def _train(self, run: _Run, session: TrainingSession) -> None:
@@ -222,9 +221,7 @@ class TrainingDispatcher:
         experiment = ending.experiment
         with self._hub.use(experiment.id) as feed:
             async with self._store.begin() as work:
-                session = await work.experiments.find_session(experiment.id)
-                session = session or TrainingSession(experiment.id, experiment.state)
-                training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
+                training_log = TrainingLog(self._store, feed, experiment, TrainingSession.of(experiment), self._clock)
                 training_log.end(ending.last_events)
                 events = await training_log.store_pending(work)
                 await work.experiments.save(experiment)

@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import PoolLimits
+from easyml_server.ports.documents import DocumentServer
+from easyml_server.repositories.documents.outbox import OutboxDocuments
+from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.documents.sql import SqlDocuments
 from easyml_server.repositories.sql.base import WRITES, StoreIdentity
 from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
@@ -20,6 +23,7 @@ from easyml_server.repositories.sql.errors import translated
 from easyml_server.repositories.sql.experiments import SqlExperimentRepository
 from easyml_server.repositories.sql.models import ModelVersion, SqlModelRepository
 from easyml_server.repositories.sql.outbox import SqlOutbox
+from easyml_server.repositories.sql.pending import SqlPendingDocuments
 from easyml_server.repositories.sql.projects import SqlProjectRepository
 from easyml_server.repositories.sql.requests import SqlRequestRepository
 from easyml_server.repositories.sql.users import SqlUserRepository
@@ -31,10 +35,10 @@ BUSY_SECONDS = 10.0
 class SqlUnitOfWork:
     """Fulfils `ports.store.UnitOfWork`."""
 
-    def __init__(self, session: AsyncSession, committed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, session: AsyncSession, documents: Documents, committed: Callable[[], None]) -> None:
         self._session = session
         self._committed = committed
-        documents = SqlDocuments(session)
+        self._documents = documents
         self.users = SqlUserRepository(session)
         self.projects = SqlProjectRepository(session, documents)
         self.datasets = SqlDatasetRepository(session)
@@ -42,6 +46,7 @@ class SqlUnitOfWork:
         self.models = SqlModelRepository(session)
         self.requests = SqlRequestRepository(session)
         self.outbox = SqlOutbox(session)
+        self.pending = SqlPendingDocuments(session)
 
     async def known_file_ids(self) -> frozenset[str]:
         """Ids of all dataset and model versions: what has files."""
@@ -60,6 +65,7 @@ class SqlUnitOfWork:
         finally:
             # One whose answer did not come may have happened.
             self._committed()
+            self._documents.committed()
 
 
 class SqlStore:
@@ -74,18 +80,23 @@ class SqlStore:
         self._writer = writer
         self._reader = reader
         self._commits = 0
+        self._documents: Callable[[AsyncSession], Documents] = SqlDocuments
+
+    def keep_documents_on(self, server: DocumentServer, wake: Callable[[], None]) -> None:
+        """Units of work read documents there from now on; `wake` is called when some are to be applied."""
+        self._documents = lambda session: OutboxDocuments(SqlPendingDocuments(session), server, wake)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that writes."""
         async with translated(), _session(self._writer, writes=True) as session:
-            yield SqlUnitOfWork(session, self._count)
+            yield SqlUnitOfWork(session, self._documents(session), self._count)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that only reads."""
         async with translated(), _session(self._reader, writes=False) as session:
-            yield SqlUnitOfWork(session)
+            yield SqlUnitOfWork(session, self._documents(session), lambda: None)
 
     @property
     def changes(self) -> int | None:
@@ -99,6 +110,18 @@ class SqlStore:
         """Tells this database from every other one."""
         async with translated(), _session(self._reader, writes=False) as session:
             return (await session.scalars(select(StoreIdentity.id))).one()
+
+    async def documents_layout(self) -> int:
+        """Of the document server that was prepared for this database; 0 while documents are kept in the database."""
+        async with translated(), _session(self._reader, writes=False) as session:
+            return await SqlPendingDocuments(session).layout()
+
+    async def move_documents(self, layout: int) -> int:
+        """Have the documents of the database applied on a server of this layout from now on; how many there were."""
+        async with translated(), _session(self._writer, writes=True) as session:
+            moved = await SqlPendingDocuments(session).move_in(layout)
+            await session.commit()
+        return moved
 
     async def close(self) -> None:
         """Close all connections."""

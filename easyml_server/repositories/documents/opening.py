@@ -1,0 +1,90 @@
+"""Opens MongoDB for documents; what is wrong with it is said in one line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from easyml_server.repositories.documents.errors import EXAMPLE, CannotOpenError, CannotReachError, explained
+from easyml_server.repositories.documents.preparing import check, prepare
+
+if TYPE_CHECKING:
+    from easyml_server.repositories.documents.mongo import Client, MongoDocuments
+
+PREPARE_SECONDS = 10.0
+"""How long one step of preparing may take."""
+
+
+async def prepare_server(url: str, identity: UUID) -> bool:
+    """Make a database fit for this release's documents; True if something was done. Raises CannotOpenError."""
+    async with _client(url, PREPARE_SECONDS) as client:
+        with explained(name_of(url)):
+            return await prepare(client.get_default_database(), identity)
+
+
+async def check_server(url: str, identity: UUID, wait_seconds: float) -> None:
+    """Whether documents of this database can be kept there; CannotOpenError if not."""
+    async with _client(url, wait_seconds) as client:
+        with explained(name_of(url)):
+            await check(client.get_default_database(), identity)
+
+
+async def open_server(url: str, identity: UUID, wait_seconds: float, *, known: bool) -> MongoDocuments:
+    """The documents. One that is `known` to be prepared for this release may be away just now."""
+    from easyml_server.repositories.documents.mongo import MongoDocuments, open_client
+
+    try:
+        await check_server(url, identity, wait_seconds)
+    except CannotReachError as error:
+        if not known:
+            raise
+        documents = MongoDocuments(open_client(url, wait_seconds), identity)
+        documents.reachability.lost(str(error))
+        return documents
+    return MongoDocuments(open_client(url, wait_seconds), identity)
+
+
+def name_of(url: str) -> str:
+    """Hosts and database, without user and password; CannotOpenError if it is no URL of MongoDB's."""
+    if not url.startswith(("mongodb://", "mongodb+srv://")):
+        raise CannotOpenError(f"EASYML_MONGODB_URL is no URL of MongoDB; write {EXAMPLE}.")
+    scheme, _, rest = url.partition("://")
+    shown = f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    try:
+        with warnings.catch_warnings():
+            # An option that PyMongo does not know is a warning there.
+            warnings.simplefilter("error")
+            # Whether a name of DNS exists is seen when it is connected to.
+            found = parse_uri(url) if scheme == "mongodb" else {"database": rest.rpartition("/")[2].partition("?")[0]}
+    except (PyMongoError, ValueError) as error:
+        raise CannotOpenError(
+            f"EASYML_MONGODB_URL is no URL; write {EXAMPLE}, reserved characters of the password percent-encoded "
+            "(@ as %40)."
+        ) from error
+    except UserWarning as error:
+        raise CannotOpenError(f"EASYML_MONGODB_URL has an option that is unknown or wrong ({error}).") from error
+    if not found["database"]:
+        raise CannotOpenError(f"EASYML_MONGODB_URL names no database; write {EXAMPLE}.")
+    return shown
+
+
+@asynccontextmanager
+async def _client(url: str, wait_seconds: float) -> AsyncIterator[Client]:
+    from easyml_server.repositories.documents.mongo import open_client
+
+    name = name_of(url)
+    with explained(name):
+        client = open_client(url, wait_seconds)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+__all__ = ["CannotOpenError", "CannotReachError", "check_server", "name_of", "open_server", "prepare_server"]
