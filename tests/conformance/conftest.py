@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from easyml_server.repositories.sql.store import SqlStore
-from tests.conformance.stores import EmptyStore, postgresql_stores, postgresql_template, sqlite_stores
+from tests.conformance.documents import Benches, benches
+from tests.conformance.stores import (
+    EmptyStore,
+    mongodb_stores,
+    postgresql_stores,
+    postgresql_template,
+    sqlite_stores,
+)
+from tests.mongodb import MongoServer, mongodb
 from tests.postgresql import PostgresServer, postgresql
 
 
@@ -26,11 +34,34 @@ def postgres_template(postgres: PostgresServer) -> str:
     return asyncio.run(postgresql_template(postgres))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """One MongoDB for the session."""
+    with mongodb(tmp_path_factory.mktemp("mongodb")) as server:
+        yield server
+
+
+ENGINES = ["sqlite", "postgresql", "sqlite+mongodb", "postgresql+mongodb"]
+
+
+@pytest.fixture(params=ENGINES)
 def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> EmptyStore:
-    """Makes empty stores of one engine."""
-    if request.param == "sqlite":
-        return sqlite_stores(tmp_path)
+    """Makes empty stores of one engine, or of two."""
+    rows, _, documents = request.param.partition("+")
+    stores = _rows(request, rows, tmp_path)
+    return mongodb_stores(stores, request.getfixturevalue("mongo")) if documents else stores
+
+
+@pytest.fixture(params=ENGINES)
+def document_benches(request: pytest.FixtureRequest, tmp_path: Path) -> Benches:
+    """Makes documents of one engine, or of two."""
+    rows, _, documents = request.param.partition("+")
+    return benches(_rows(request, rows, tmp_path), request.getfixturevalue("mongo") if documents else None)
+
+
+def _rows(request: pytest.FixtureRequest, engine: str, folder: Path) -> EmptyStore:
+    if engine == "sqlite":
+        return sqlite_stores(folder)
     return postgresql_stores(request.getfixturevalue("postgres"), request.getfixturevalue("postgres_template"))
 
 

@@ -38,7 +38,7 @@ class SqlUnitOfWork:
     def __init__(self, session: AsyncSession, documents: Documents, committed: Callable[[], None]) -> None:
         self._session = session
         self._committed = committed
-        self._documents = documents
+        self.documents = documents
         self.users = SqlUserRepository(session)
         self.projects = SqlProjectRepository(session, documents)
         self.datasets = SqlDatasetRepository(session)
@@ -65,7 +65,7 @@ class SqlUnitOfWork:
         finally:
             # One whose answer did not come may have happened.
             self._committed()
-            self._documents.committed()
+            self.documents.committed()
 
 
 class SqlStore:
