@@ -21,7 +21,7 @@ from tests.conformance.stores import EmptyStore
 from tests.mongodb import MongoServer
 from tests.proxy import proxy
 
-WAIT_SECONDS, PROBE_SECONDS = 1.0, 0.05
+WAIT_SECONDS, PROBE_SECONDS = 0.5, 0.05
 
 
 @dataclass

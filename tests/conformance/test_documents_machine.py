@@ -150,7 +150,7 @@ def test_documents_answer_as_a_dictionary(document_benches: Benches, runner: asy
     # Set on a class of its own: hypothesis makes the machine without arguments.
     machine = type("OfOneEngine", (Stories,), {"benches": staticmethod(document_benches), "runner": runner})
     options = settings(
-        max_examples=20,
+        max_examples=12,
         stateful_step_count=15,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
