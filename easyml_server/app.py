@@ -18,7 +18,6 @@ from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
 from easyml_server.documents import open_documents
-from easyml_server.domain.errors import EasyMLError
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.ports.documents import DocumentServer
 from easyml_server.repositories.sql.store import SqlStore
@@ -257,12 +256,11 @@ async def drain(
 
 async def work_off(recorder: RunRecorder, documents: DocumentDispatcher | None) -> None:
     """Do what of the outboxes can be done soon; the rest is for the next server."""
+    outboxes = [recorder.work_off()] if documents is None else [documents.work_off(), recorder.work_off()]
     with suppress(TimeoutError):
         async with asyncio.timeout(OUTBOX_GRACE_SECONDS):
-            await recorder.work_off()
-            if documents is not None:
-                with suppress(EasyMLError):
-                    await documents.work_off()
+            # What fails stays in its outbox.
+            await asyncio.gather(*outboxes, return_exceptions=True)
 
 
 async def serve(settings: Settings, ready: Callable[[RunningServer], None]) -> None:

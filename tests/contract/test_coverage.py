@@ -64,7 +64,7 @@ def test_each_reason_has_a_scenario() -> None:
 
 NO_LIMIT = {
     "HOST", "PORT", "DATA_DIR", "ALLOW_PLAINTEXT", "OPEN_REGISTRATION", "LOG_LEVEL", "LOG_FORMAT",
-    "DATABASE_URL", "MIGRATE_AT_START",
+    "DATABASE_URL", "MONGODB_URL", "MIGRATE_AT_START",
     "CONVERTERS", "MODEL_SERVERS", "WORKERS", "DRAIN_DELAY_SECONDS", "DRAIN_GRACE_SECONDS",
 }  # fmt: skip
 """Settings that refuse nobody anything: what is beyond them waits."""

@@ -11,7 +11,7 @@ from easyml_server.repositories.documents.models import KINDS, LAYOUT, Document
 from easyml_server.repositories.documents.schemas import INDEXES, validator_of
 
 LAYOUTS = {1: "06e47866e9cb2e19"}
-"""A change gets the next number and a line here: `easyml-server migrate` makes it, and older servers refuse to start."""
+"""A change gets the next number and a line here: `easyml-server migrate` makes it, and older servers do not start."""
 
 
 def test_a_changed_layout_has_a_new_number() -> None:

@@ -39,16 +39,20 @@ Collection = AsyncIOMotorCollection[Content]
 log = structlog.get_logger(__name__)
 
 
-def open_client(url: str, wait_seconds: float) -> Client:
-    """Connections that are made when they are needed; an operation takes no longer than `wait_seconds`."""
+def open_client(url: str, wait_seconds: float, reach_seconds: float | None = None) -> Client:
+    """Connections that are made when they are needed; an operation takes no longer than `wait_seconds`.
+
+    A server that is not there is looked for as long, or for `reach_seconds`.
+    """
     milliseconds = int(wait_seconds * 1000)
+    reach_milliseconds = int((reach_seconds or wait_seconds) * 1000)
     return AsyncIOMotorClient(
         url,
         appname="easyml-server",
         tz_aware=True,
         uuidRepresentation="standard",
-        serverSelectionTimeoutMS=milliseconds,
-        connectTimeoutMS=milliseconds,
+        serverSelectionTimeoutMS=reach_milliseconds,
+        connectTimeoutMS=reach_milliseconds,
         timeoutMS=milliseconds,
         readPreference="primary",
         w="majority",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -19,11 +18,13 @@ if TYPE_CHECKING:
 
 PREPARE_SECONDS = 10.0
 """How long one step of preparing may take."""
+REACH_SECONDS = 5.0
+"""How long is looked for the server before."""
 
 
 async def prepare_server(url: str, identity: UUID) -> bool:
     """Make a database fit for this release's documents; True if something was done. Raises CannotOpenError."""
-    async with _client(url, PREPARE_SECONDS) as client:
+    async with _client(url, PREPARE_SECONDS, REACH_SECONDS) as client:
         with explained(name_of(url)):
             return await prepare(client.get_default_database(), identity)
 
@@ -54,33 +55,33 @@ def name_of(url: str) -> str:
     """Hosts and database, without user and password; CannotOpenError if it is no URL of MongoDB's."""
     if not url.startswith(("mongodb://", "mongodb+srv://")):
         raise CannotOpenError(f"EASYML_MONGODB_URL is no URL of MongoDB; write {EXAMPLE}.")
-    scheme, _, rest = url.partition("://")
-    shown = f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    plain, _, options = url.partition("?")
+    scheme, _, rest = plain.partition("://")
     try:
-        with warnings.catch_warnings():
-            # An option that PyMongo does not know is a warning there.
-            warnings.simplefilter("error")
-            # Whether a name of DNS exists is seen when it is connected to.
-            found = parse_uri(url) if scheme == "mongodb" else {"database": rest.rpartition("/")[2].partition("?")[0]}
+        # What a name of DNS stands for is seen when it is connected to.
+        found = parse_uri(f"mongodb://{rest}")
     except (PyMongoError, ValueError) as error:
         raise CannotOpenError(
             f"EASYML_MONGODB_URL is no URL; write {EXAMPLE}, reserved characters of the password percent-encoded "
             "(@ as %40)."
         ) from error
-    except UserWarning as error:
-        raise CannotOpenError(f"EASYML_MONGODB_URL has an option that is unknown or wrong ({error}).") from error
     if not found["database"]:
         raise CannotOpenError(f"EASYML_MONGODB_URL names no database; write {EXAMPLE}.")
-    return shown
+    try:
+        # Without the user: what is said of an option is said without a password.
+        parse_uri(f"mongodb://host/?{options}")
+    except (PyMongoError, ValueError) as error:
+        raise CannotOpenError(f"EASYML_MONGODB_URL has an option that will not do ({error}).") from error
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 @asynccontextmanager
-async def _client(url: str, wait_seconds: float) -> AsyncIterator[Client]:
+async def _client(url: str, wait_seconds: float, reach_seconds: float | None = None) -> AsyncIterator[Client]:
     from easyml_server.repositories.documents.mongo import open_client
 
     name = name_of(url)
     with explained(name):
-        client = open_client(url, wait_seconds)
+        client = open_client(url, wait_seconds, reach_seconds)
     try:
         yield client
     finally:
