@@ -45,24 +45,35 @@ ENGINES = ["sqlite", "postgresql", "sqlite+mongodb", "postgresql+mongodb"]
 
 
 @pytest.fixture(params=ENGINES)
-def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> EmptyStore:
+def empty_store(request: pytest.FixtureRequest) -> EmptyStore:
     """Makes empty stores of one engine, or of two."""
     rows, _, documents = request.param.partition("+")
-    stores = _rows(request, rows, tmp_path)
+    stores = _rows(request, rows)
     return mongodb_stores(stores, request.getfixturevalue("mongo")) if documents else stores
 
 
 @pytest.fixture(params=ENGINES)
-def document_benches(request: pytest.FixtureRequest, tmp_path: Path) -> Benches:
+def document_benches(request: pytest.FixtureRequest) -> Benches:
     """Makes documents of one engine, or of two."""
     rows, _, documents = request.param.partition("+")
-    return benches(_rows(request, rows, tmp_path), request.getfixturevalue("mongo") if documents else None)
+    return benches(_rows(request, rows), request.getfixturevalue("mongo") if documents else None)
 
 
-def _rows(request: pytest.FixtureRequest, engine: str, folder: Path) -> EmptyStore:
-    if engine == "sqlite":
-        return sqlite_stores(folder)
-    return postgresql_stores(request.getfixturevalue("postgres"), request.getfixturevalue("postgres_template"))
+@pytest.fixture
+def sqlite_rows(tmp_path: Path) -> EmptyStore:
+    """SQLite, documents and all."""
+    return sqlite_stores(tmp_path)
+
+
+@pytest.fixture
+def postgresql_rows(postgres: PostgresServer, postgres_template: str) -> EmptyStore:
+    """PostgreSQL, documents and all."""
+    return postgresql_stores(postgres, postgres_template)
+
+
+def _rows(request: pytest.FixtureRequest, engine: str) -> EmptyStore:
+    made: EmptyStore = request.getfixturevalue(f"{engine}_rows")
+    return made
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -21,7 +20,7 @@ from easyml_server.repositories.documents.preparing import CannotOpenError, chec
 from easyml_server.repositories.documents.schemas import INDEXES
 from easyml_server.services.documents import DocumentDispatcher
 from tests.conformance.documents import Bench, a_session_document, benches
-from tests.conformance.stores import EmptyStore, sqlite_stores
+from tests.conformance.stores import EmptyStore
 from tests.marks import limits
 from tests.mongodb import MongoServer
 from tests.proxy import proxy
@@ -31,8 +30,8 @@ COLLECTION = "model_sessions"
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> EmptyStore:
-    return sqlite_stores(tmp_path)
+def rows(sqlite_rows: EmptyStore) -> EmptyStore:
+    return sqlite_rows
 
 
 @pytest.fixture
