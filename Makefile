@@ -58,6 +58,7 @@ fast-tests: $(STAMP)
 
 faults: $(STAMP) mongodb ## The long fault runs; writes tests/faults/results/
 	@$(PYTEST) -q -s -m faults tests/faults
+	$(PYTEST) -v -m faults tests/integration/test_mongodb.py
 	$(PYTEST) -v tests/integration/test_faults_points.py tests/integration/test_faults_disk.py \
 	  tests/integration/test_faults_frozen.py -k "not a_server_killed"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -102,19 +102,47 @@ def test_no_key_or_number_is_left_that_bson_does_not_hold(body: dict[str, Any]) 
 async def test_a_document_that_is_written_while_others_are_applied_is_not_forgotten(bench: Bench) -> None:
     session_id = uuid4()
     applying = asyncio.create_task(_apply_all_along(bench))
-    for number in range(30):
-        await bench.put(a_session_document(session_id, {"n": float(number)}), bench.projects[0])
-        found = await bench.find(ModelSessionDocument, session_id)
-        assert isinstance(found, ModelSessionDocument)
-        assert found.values == {"n": float(number)}
-    applying.cancel()
-    await asyncio.gather(applying, return_exceptions=True)
+    try:
+        for number in range(30):
+            await bench.put(a_session_document(session_id, {"n": float(number)}), bench.projects[0])
+            assert await number_in(bench, session_id) == number
+    finally:
+        applying.cancel()
+        await asyncio.gather(applying, return_exceptions=True)
     await bench.apply()
-    found = await bench.find(ModelSessionDocument, session_id)
-    assert isinstance(found, ModelSessionDocument)
-    assert found.values == {"n": 29.0}
+    assert await number_in(bench, session_id) == 29
     async with bench.store.read() as work:
         assert await work.pending.count() == 0
+
+
+async def number_in(bench: Bench, session_id: UUID) -> float | None:
+    found = await bench.find(ModelSessionDocument, session_id)
+    assert found is None or isinstance(found, ModelSessionDocument)
+    return None if found is None else found.values["n"]
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["waiting", "applied"])
+async def test_a_deleted_project_takes_its_documents_along_and_no_others(bench: Bench, applied: bool) -> None:
+    gone, written_again, of_others = uuid4(), uuid4(), uuid4()
+    for identity, project in ((gone, 0), (written_again, 0), (of_others, 1)):
+        await bench.put(a_session_document(identity, {"n": 1.0}), bench.projects[project])
+    if applied:
+        await bench.apply()
+    async with bench.store.begin() as work:
+        await work.documents.delete_of_project(bench.projects[0])
+        await work.documents.put(a_session_document(written_again, {"n": 2.0}), bench.projects[0])
+        await work.commit()
+    for _ in range(2):
+        found = [await number_in(bench, identity) for identity in (gone, written_again, of_others)]
+        assert found == [None, 2.0, 1.0]
+        await bench.apply()
+    # Had been applied before the second of two deletes.
+    async with bench.store.begin() as work:
+        await work.documents.delete_of_project(bench.projects[0])
+        await work.commit()
+    assert await number_in(bench, written_again) is None
+    await bench.apply()
+    assert await number_in(bench, written_again) is None
 
 
 async def _apply_all_along(bench: Bench) -> None:
