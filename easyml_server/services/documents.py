@@ -42,8 +42,8 @@ class DocumentDispatcher:
             self._wanted.clear()
             try:
                 await self.work_off()
-            except EasyMLError as error:
-                log.info("documents_wait", error=error.message)
+            except Exception as error:  # whatever it fails with, what waits stays
+                _tell(error)
                 await _at_most(retry, self._back())
                 retry = min(2 * retry, MAX_RETRY_SECONDS)
             else:
@@ -79,6 +79,13 @@ class DocumentDispatcher:
             if available and was_away:
                 return
             was_away = not available
+
+
+def _tell(error: Exception) -> None:
+    if isinstance(error, EasyMLError):
+        log.info("documents_wait", error=error.message)
+    else:
+        log.error("documents_not_applied", exc_info=error)
 
 
 async def _at_most(seconds: float, event: Awaitable[object]) -> None:

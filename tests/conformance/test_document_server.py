@@ -111,11 +111,23 @@ async def test_two_dispatchers_leave_nothing_and_lose_nothing(bench: Bench, serv
     assert [(await value_of(server, identity))[1] for identity in identities] == [4.0] * 4
 
 
-async def test_what_mongodb_refuses_holds_nobody_up(bench: Bench, server: MongoDocuments) -> None:
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"schema_version": 1, "no": "session"},
+        {"no": "version"},
+        {"schema_version": 99},
+        {"schema_version": 1, "large": "x" * (17 << 20)},
+    ],
+    ids=["wrong shape", "no version", "newer", "too large"],
+)
+async def test_what_mongodb_refuses_holds_nobody_up(
+    bench: Bench, server: MongoDocuments, refused: Mapping[str, Any]
+) -> None:
     good, bad = uuid4(), uuid4()
     await bench.put(a_session_document(good, {"n": 1.0}), bench.projects[0])
     async with bench.store.begin() as work:
-        await work.pending.put(COLLECTION, bad, bench.projects[0], {"schema_version": 1, "no": "session"})
+        await work.pending.put(COLLECTION, bad, bench.projects[0], refused)
         await work.commit()
     await bench.apply()
     assert await value_of(server, good) is not None
@@ -276,9 +288,9 @@ async def test_a_database_of_an_older_layout_waits_for_migrate_and_a_newer_is_re
     client.close()
 
 
-async def test_two_that_prepare_at_once_prepare_once(mongo: MongoServer) -> None:
-    clients = [open_client(mongo.database_url(name := mongo.new_name()), WAIT_SECONDS)]
-    clients.append(open_client(mongo.database_url(name), WAIT_SECONDS))
+async def test_of_many_that_prepare_at_once_none_is_refused(mongo: MongoServer) -> None:
+    url = mongo.database_url(name := mongo.new_name())
+    clients = [open_client(url, WAIT_SECONDS) for _ in range(6)]
     try:
         await asyncio.gather(*(prepare(client.get_default_database(), UUID(int=1)) for client in clients))
         await check(clients[0].get_default_database(), UUID(int=1))

@@ -9,14 +9,13 @@ from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
-    DocumentTooLarge,
     ExecutionTimeout,
     OperationFailure,
     PyMongoError,
     WaitQueueTimeoutError,
 )
 
-from easyml_server.domain.errors import InvalidInput, Reason, Unavailable
+from easyml_server.domain.errors import Unavailable
 from easyml_server.repositories.documents.reachability import away
 
 WRONG_CREDENTIALS = (18, 8000)
@@ -40,9 +39,6 @@ def translated(lost: Callable[[str], None]) -> Iterator[None]:
     except WaitQueueTimeoutError as error:
         # All connections are in use: the server is there.
         raise away() from error
-    except DocumentTooLarge as error:
-        # Not one of PyMongo's own errors. Documents are checked before they wait, so a server takes less than MongoDB.
-        raise InvalidInput("A document is too large for the document server.", Reason.TOO_LARGE) from error
     except PyMongoError as error:
         if _is_away(error):
             lost(type(error).__name__)

@@ -16,7 +16,7 @@ import pymongo
 import structlog
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ReplaceOne
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DocumentTooLarge
 
 from easyml_server.ports.documents import WHOLE_PROJECT, Applied, PendingDocument, StoredDocument
 from easyml_server.repositories.documents.encoding import for_bson, from_bson
@@ -121,21 +121,44 @@ class MongoDocuments:
 
     async def _write(self, kind: type[Document], writes: Sequence[PendingDocument]) -> Applied:
         collection = self._database[kind.collection]
+        # What cannot even be sent must not keep the others back.
+        sent = [(each, made) for each in writes if (made := _made(kind, each)) is not None]
+        if not sent:
+            return Applied()
         try:
-            await collection.bulk_write([_replacement(kind, each) for each in writes], ordered=False)
+            await collection.bulk_write([replacement for _, replacement in sent], ordered=False)
         except BulkWriteError as error:
             details = error.details or {}
             if details.get("writeConcernErrors"):
                 raise
             failed = {each["index"]: each for each in details["writeErrors"]}
+        except DocumentTooLarge:
+            # Not one of PyMongo's own errors; it says of a group that there is one.
+            return await self._one_by_one(kind, [each for each, _ in sent])
         else:
-            return Applied(writes)
+            return Applied([each for each, _ in sent])
+        return await self._sorted_out(kind, [each for each, _ in sent], failed)
+
+    async def _one_by_one(self, kind: type[Document], writes: Sequence[PendingDocument]) -> Applied:
+        if len(writes) == 1:
+            _refused(writes[0], "too large")
+            return Applied()
+        applied = [await self._write(kind, [each]) for each in writes]
+        return Applied(
+            [done for each in applied for done in each.done],
+            [overtaken for each in applied for overtaken in each.overtaken],
+        )
+
+    async def _sorted_out(
+        self, kind: type[Document], writes: Sequence[PendingDocument], failed: Mapping[int, Mapping[str, Any]]
+    ) -> Applied:
         done = [each for index, each in enumerate(writes) if index not in failed]
         overtaken: list[tuple[PendingDocument, int]] = []
         for index, failure in failed.items():
             if failure["code"] != DUPLICATE:
-                _tell(writes[index], failure)
-            elif newer := await self._insist(collection, kind, writes[index]):
+                # Not its message, which may quote the document.
+                _refused(writes[index], str(failure["code"]))
+            elif newer := await self._insist(self._database[kind.collection], kind, writes[index]):
                 overtaken.append((writes[index], newer))
             else:
                 done.append(writes[index])
@@ -186,11 +209,14 @@ def _expiry() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=TOMBSTONE_SECONDS)
 
 
-def _tell(pending: PendingDocument, failure: Mapping[str, Any]) -> None:
-    # Not its message, which may quote the document.
-    log.error(
-        "document_refused",
-        collection=pending.collection,
-        document_id=str(pending.document_id),
-        code=failure.get("code"),
-    )
+def _made(kind: type[Document], pending: PendingDocument) -> ReplaceOne[Content] | None:
+    """None for a body that cannot be brought to this release's shape: a newer server's, or a broken one."""
+    try:
+        return _replacement(kind, pending)
+    except Exception as error:  # whatever an upgrade meets in a body
+        _refused(pending, type(error).__name__)
+        return None
+
+
+def _refused(pending: PendingDocument, why: str) -> None:
+    log.error("document_refused", collection=pending.collection, document_id=str(pending.document_id), why=why)

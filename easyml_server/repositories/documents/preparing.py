@@ -41,9 +41,8 @@ async def verify(database: Database, identity: UUID) -> None:
 async def check(database: Database, identity: UUID, layout: int = LAYOUT) -> None:
     """Whether documents of this database can be kept here; CannotOpenError if not."""
     await _check_version(database)
-    marker = await _marker(database)
+    marker = await _marker_or_nothing(database)
     if marker is None:
-        await _check_empty(database)
         raise CannotOpenError(f"The MongoDB database {database.name} was not prepared for EasyML yet; {MIGRATE}.")
     _check_marker(database, marker, identity, layout)
     if marker["layout"] < layout:
@@ -60,10 +59,7 @@ async def prepare(
 ) -> bool:
     """Make what is missing; True if something was done. May be repeated, cut off, and done by two at once."""
     await _check_version(database)
-    marker = await _marker(database)
-    if marker is None:
-        await _check_empty(database)
-        marker = await _mark(database, identity)
+    marker = await _marker_or_nothing(database) or await _mark(database, identity)
     _check_marker(database, marker, identity, layout)
     for kind in kinds:
         await _make_collection(database, kind)
@@ -82,13 +78,18 @@ async def _marker(database: Database) -> Any:
     return await database[STORE].find_one({"_id": MARKER})
 
 
-async def _check_empty(database: Database) -> None:
-    others = [name for name in await database.list_collection_names() if not name.startswith("system.")]
-    if others:
+async def _marker_or_nothing(database: Database) -> Any:
+    """The marker, or None in an empty database."""
+    # Looked at before the marker: what another server makes meanwhile is not taken for something else.
+    names = await database.list_collection_names()
+    marker = await _marker(database)
+    others = sorted(name for name in names if name != STORE and not name.startswith("system."))
+    if marker is None and others:
         raise CannotOpenError(
-            f"The MongoDB database {database.name} holds collections of something else "
-            f"({', '.join(sorted(others)[:3])}); name an empty one in EASYML_MONGODB_URL."
+            f"The MongoDB database {database.name} holds collections of something else ({', '.join(others[:3])}); name "
+            "an empty one in EASYML_MONGODB_URL."
         )
+    return marker
 
 
 async def _mark(database: Database, identity: UUID) -> Any:
