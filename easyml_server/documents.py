@@ -13,7 +13,9 @@ from easyml_server.data_folder import DataFolder, StartError
 from easyml_server.database import migrate_database, open_store
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.repositories.documents.models import LAYOUT
-from easyml_server.repositories.sql.store import SqlStore, open_postgresql, open_sqlite
+from easyml_server.repositories.sql.opening import CannotOpenError as CannotOpenDatabaseError
+from easyml_server.repositories.sql.opening import open_server
+from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from easyml_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,36 +59,35 @@ async def migrate(settings: Settings, folder: DataFolder) -> bool:
 
 async def look_at_documents(settings: Settings, folder: DataFolder, url: str) -> str:
     """What there is to say of MongoDB; StartError says what is wrong."""
-    from easyml_server.repositories.documents.opening import CannotOpenError, check_server, name_of
+    from easyml_server.repositories.documents.opening import CannotOpenError, check_mongodb, name_of
 
     try:
         name = name_of(url)
-        store = _as_it_is(settings, folder)
+        store = await _as_it_is(settings, folder)
         try:
-            await check_server(url, await store.identity(), settings.mongodb_wait_seconds)
+            await check_mongodb(url, await store.identity(), settings.mongodb_wait_seconds)
             async with store.read() as work:
                 waiting = await work.pending.count()
         finally:
             await store.close()
     except CannotOpenError as error:
         raise StartError(str(error)) from error
-    except EasyMLError as error:
-        raise StartError(
-            "what belongs there is known when the database is migrated; run: easyml-server migrate"
-        ) from error
+    except (EasyMLError, CannotOpenDatabaseError) as error:
+        raise StartError("whose documents belong there is known when the database is in order; see there.") from error
     return f"{name}, layout {LAYOUT}; {waiting} wait to be written there."
 
 
-def _as_it_is(settings: Settings, folder: DataFolder) -> SqlStore:
+async def _as_it_is(settings: Settings, folder: DataFolder) -> SqlStore:
     if settings.database_url is not None:
-        return open_postgresql(settings.database_url.get_secret_value(), settings.pool_limits())
+        url = settings.database_url.get_secret_value()
+        return await open_server(url, settings.pool_limits(), migrate=False)
     if not folder.database.exists():
         raise StartError("nothing belongs there yet; run: easyml-server migrate")
     return open_sqlite(str(folder.database))
 
 
 async def _open(settings: Settings, store: SqlStore, url: str, layout: int) -> MongoDocuments:
-    from easyml_server.repositories.documents.opening import CannotOpenError, CannotReachError, open_server
+    from easyml_server.repositories.documents.opening import CannotOpenError, CannotReachError, open_mongodb
 
     try:
         if settings.migrate_at_start:
@@ -98,16 +99,16 @@ async def _open(settings: Settings, store: SqlStore, url: str, layout: int) -> M
             else:
                 layout = LAYOUT
         identity = await store.identity()
-        return await open_server(url, identity, settings.mongodb_wait_seconds, known=layout == LAYOUT)
+        return await open_mongodb(url, identity, settings.mongodb_wait_seconds, known=layout == LAYOUT)
     except CannotOpenError as error:
         raise StartError(str(error)) from error
 
 
 async def _prepare(store: SqlStore, url: str) -> bool:
     """Make MongoDB fit for this release, and move documents of the database there; True if something was done."""
-    from easyml_server.repositories.documents.opening import prepare_server
+    from easyml_server.repositories.documents.opening import prepare_mongodb
 
-    prepared = await prepare_server(url, await store.identity())
+    prepared = await prepare_mongodb(url, await store.identity())
     if await store.documents_layout() == LAYOUT:
         return prepared
     await store.move_documents(LAYOUT)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from easyml_server.domain.experiments import TrainingState
 from easyml_server.repositories.documents.models import Document, ModelSessionDocument, ProjectConfigDocument
 from easyml_server.repositories.documents.mongo import MongoDocuments, open_client
-from easyml_server.repositories.documents.opening import prepare_server
+from easyml_server.repositories.documents.opening import prepare_mongodb
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.services.documents import DocumentDispatcher
 from tests.builders import TIME, a_config, a_project, a_user
@@ -82,7 +82,7 @@ def benches(rows: EmptyStore, mongo: MongoServer | None) -> Benches:
                 return
             with proxy(*mongo.address) as line:
                 url = mongo.through(line).database_url(name := mongo.new_name())
-                await prepare_server(url, await store.identity())
+                await prepare_mongodb(url, await store.identity())
                 server = MongoDocuments(
                     open_client(url, WAIT_SECONDS), await store.identity(), probe_seconds=PROBE_SECONDS
                 )

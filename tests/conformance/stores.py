@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from easyml_server.domain.limits import PoolLimits
-from easyml_server.repositories.documents.opening import open_server, prepare_server
+from easyml_server.repositories.documents.opening import open_mongodb, prepare_mongodb
 from easyml_server.repositories.sql.migrate import migrate_postgresql, migrate_sqlite
 from easyml_server.repositories.sql.store import SqlStore, open_postgresql, open_sqlite, postgresql_engine
 from easyml_server.services.documents import DocumentDispatcher
@@ -74,8 +74,8 @@ def mongodb_stores(rows: EmptyStore, server: MongoServer) -> EmptyStore:
     async def open_empty() -> AsyncIterator[SqlStore]:
         url = server.database_url(name := server.new_name())
         async with rows() as store:
-            await prepare_server(url, await store.identity())
-            documents = await open_server(url, await store.identity(), MONGODB_SECONDS, known=False)
+            await prepare_mongodb(url, await store.identity())
+            documents = await open_mongodb(url, await store.identity(), MONGODB_SECONDS, known=False)
             dispatcher = DocumentDispatcher(store, documents)
             store.keep_documents_on(documents, dispatcher.wake)
             applying = asyncio.create_task(dispatcher.run())

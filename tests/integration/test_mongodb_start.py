@@ -208,21 +208,36 @@ def test_two_migrations_at_once_migrate_once(tmp_path: Path, url: str) -> None:
     assert [each[1:] for each in said] == [("", 0), ("", 0)]
 
 
-def test_doctor_looks_at_mongodb_too(tmp_path: Path, url: str) -> None:
-    def told() -> dict[str, Any]:
-        command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(tmp_path / "data")]
-        answer = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment({"MONGODB_URL": url, "PORT": "0"})
-        )
-        assert answer.stderr == ""
-        found: dict[str, Any] = next(each for each in json.loads(answer.stdout) if each["what"] == "documents")
-        return found
+def told_by_doctor(data: Path, **settings: str) -> dict[str, Any]:
+    """The finding about documents."""
+    command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(data)]
+    answer = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment({"PORT": "0", **settings})
+    )
+    assert answer.stderr == ""
+    found: dict[str, Any] = next(each for each in json.loads(answer.stdout) if each["what"] == "documents")
+    return found
 
-    assert not told()["ok"]
-    assert "easyml-server migrate" in told()["sentence"]
-    migrated(tmp_path / "data", MONGODB_URL=url)
-    assert told()["ok"]
-    assert "0 wait" in told()["sentence"]
+
+def test_doctor_looks_at_mongodb_too(tmp_path: Path, url: str) -> None:
+    data = tmp_path / "data"
+    assert "easyml-server migrate" in told_by_doctor(data, MONGODB_URL=url)["sentence"]
+    migrated(data, MONGODB_URL=url)
+    fine = told_by_doctor(data, MONGODB_URL=url)
+    assert fine["ok"]
+    assert "0 wait" in fine["sentence"]
+    away = told_by_doctor(data, MONGODB_URL="mongodb://u:secret@127.0.0.1:1/d")
+    assert not away["ok"]
+    assert "cannot be reached" in away["sentence"]
+    assert "secret" not in away["sentence"]
+
+
+def test_doctor_sends_to_the_database_first_if_that_is_not_in_order(tmp_path: Path, url: str) -> None:
+    with postgresql(tmp_path / "postgresql") as postgres:
+        empty = postgres.database_url(asyncio.run(postgres.create_database()))
+        found = told_by_doctor(tmp_path / "data", DATABASE_URL=empty, MONGODB_URL=url)
+    assert not found["ok"]
+    assert "database is in order" in found["sentence"]
 
 
 def migrated(data: Path, **settings: str) -> str:

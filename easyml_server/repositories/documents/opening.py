@@ -22,26 +22,26 @@ REACH_SECONDS = 5.0
 """How long is looked for the server before."""
 
 
-async def prepare_server(url: str, identity: UUID) -> bool:
+async def prepare_mongodb(url: str, identity: UUID) -> bool:
     """Make a database fit for this release's documents; True if something was done. Raises CannotOpenError."""
     async with _client(url, PREPARE_SECONDS, REACH_SECONDS) as client:
         with explained(name_of(url)):
             return await prepare(client.get_default_database(), identity)
 
 
-async def check_server(url: str, identity: UUID, wait_seconds: float) -> None:
+async def check_mongodb(url: str, identity: UUID, wait_seconds: float) -> None:
     """Whether documents of this database can be kept there; CannotOpenError if not."""
     async with _client(url, wait_seconds) as client:
         with explained(name_of(url)):
             await check(client.get_default_database(), identity)
 
 
-async def open_server(url: str, identity: UUID, wait_seconds: float, *, known: bool) -> MongoDocuments:
+async def open_mongodb(url: str, identity: UUID, wait_seconds: float, *, known: bool) -> MongoDocuments:
     """The documents. One that is `known` to be prepared for this release may be away just now."""
     from easyml_server.repositories.documents.mongo import MongoDocuments, open_client
 
     try:
-        await check_server(url, identity, wait_seconds)
+        await check_mongodb(url, identity, wait_seconds)
     except CannotReachError as error:
         if not known:
             raise
@@ -88,4 +88,4 @@ async def _client(url: str, wait_seconds: float, reach_seconds: float | None = N
         client.close()
 
 
-__all__ = ["CannotOpenError", "CannotReachError", "check_server", "name_of", "open_server", "prepare_server"]
+__all__ = ["CannotOpenError", "CannotReachError", "check_mongodb", "name_of", "open_mongodb", "prepare_mongodb"]
