@@ -13,10 +13,13 @@ STAMP := .venv/.synced
 RUN := $(UV) run --frozen --no-sync
 GRPCURL_VERSION := v1.9.4
 export GRPCURL := $(CACHE)/grpcurl-$(GRPCURL_VERSION)/grpcurl
+# A program of its own (GPL), so never among our dependencies; tests/mongodb.txt says which, with hashes.
+MONGODB := $(CACHE)/secantusdb-0.7.0b3
+export SECANTUSD := $(MONGODB)/bin/secantusd-py
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 
-.PHONY: help setup generate quickstart serve test check fast-tests faults lint format types contract bench grpcurl clean
+.PHONY: help setup generate quickstart serve test check fast-tests faults lint format types contract bench grpcurl mongodb clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,7 +47,7 @@ serve: $(STAMP) ## Start a server on this machine
 	@$(RUN) easyml-server serve
 
 test: lint ## Everything check does, with every test; what CI runs
-	@$(MAKE) --no-print-directory grpcurl
+	@$(MAKE) --no-print-directory grpcurl mongodb
 	$(PYTEST) -n 2 --dist loadfile -m "not faults"
 
 check: lint ## Format, lint, types, layers, contract, generated code, fast tests
@@ -53,8 +56,9 @@ check: lint ## Format, lint, types, layers, contract, generated code, fast tests
 fast-tests: $(STAMP)
 	@$(PYTEST) -n 2 --dist loadfile -m "not slow and not faults" tests/unit tests/contract
 
-faults: $(STAMP) ## The long fault runs; writes tests/faults/results/
+faults: $(STAMP) mongodb ## The long fault runs; writes tests/faults/results/
 	@$(PYTEST) -q -s -m faults tests/faults
+	$(PYTEST) -v -m faults tests/integration/test_mongodb.py
 	$(PYTEST) -v tests/integration/test_faults_points.py tests/integration/test_faults_disk.py \
 	  tests/integration/test_faults_frozen.py -k "not a_server_killed"
 
@@ -86,6 +90,14 @@ $(GRPCURL):
 	@if ! command -v go >/dev/null; then echo "No Go here, so no grpcurl: its tests are skipped."; exit 0; fi
 	echo "Building grpcurl into $(CACHE) (a few minutes, once) ..."
 	GOBIN=$(dir $(GRPCURL)) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
+
+mongodb: $(MONGODB)/.installed ## Install the MongoDB wire server of the tests, outside this folder
+
+$(MONGODB)/.installed: tests/mongodb.txt | $(UV)
+	@echo "Installing the MongoDB wire server of the tests into $(CACHE) (once) ..."
+	$(UV) venv --quiet --clear --python $(PYTHON) $(MONGODB)
+	$(UV) pip install --quiet --python $(MONGODB)/bin/python --require-hashes -r tests/mongodb.txt
+	touch $@
 
 clean: ## Remove what was installed and cached here
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist

@@ -19,18 +19,23 @@ from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
+from easyml_server.documents import open_documents
 from easyml_server.domain.errors import AlreadyExists
 from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.exposure import check_exposure, open_certificates, proof
 from easyml_server.files import open_files
+from easyml_server.ports.documents import DocumentServer
 from easyml_server.ports.signals import Alone, Topic
+from easyml_server.ports.tracker import Tracker
+from easyml_server.ports.versioner import Versioner
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, WrongKeyError, new_secret, secret_hash, write_private
 from easyml_server.services.auth import COUNTED, AuthService, Secrets
 from easyml_server.services.datasets import DatasetService
 from easyml_server.services.dispatcher import TrainingDispatcher
+from easyml_server.services.documents import DocumentDispatcher
 from easyml_server.services.events import EventHub
 from easyml_server.services.following import Follower
 from easyml_server.services.models import ModelService
@@ -86,6 +91,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
         store = await stack.enter_async_context(open_store(settings, folder))
+        documents = await stack.enter_async_context(open_documents(settings, store))
+        document_dispatcher = None if documents is None else keep_documents_on(documents, store)
         artifacts = stack.enter_context(open_files(settings, folder))
         signer = open_signer(settings, folder)
         tables = await stack.enter_async_context(
@@ -116,17 +123,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             start_versioner(artifacts.root / "dvc", artifacts.root / "dvc-remote", artifacts.work, settings.dvc_remote)
         )
         hub = EventHub(signals)
-        outbox = [
-            OutboxWorker(store, RunRecorder(store, artifacts, tracker, now).handlers, now),
-            OutboxWorker(store, VersionRecorder(store, artifacts, versioner, now).handlers, now),
-        ]
-
-        def wake_outbox() -> None:
-            for worker in outbox:
-                worker.wake()
-
+        outbox = outbox_workers(store, artifacts, tracker, versioner)
         lease = Lease(uuid4(), settings.lease_seconds)
-        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, wake_outbox, lease, signals)
+        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, waking(outbox), lease, signals)
         auth = AuthService(
             store,
             Argon2Hasher(settings.password_hashes),
@@ -168,6 +167,11 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             asyncio.create_task(dispatcher.keep_leases(), name="leases"),
             *listening(signals, dispatcher, Follower(store, hub), auth),
         ]
+        if documents is not None and document_dispatcher is not None:
+            background += [
+                asyncio.create_task(document_dispatcher.run(), name="documents"),
+                asyncio.create_task(report_documents(server, documents), name="health of documents"),
+            ]
         if certificates is not None:
             background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))
         folder.announce(address, proof(settings, certificates))
@@ -175,8 +179,42 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         try:
             yield running
         finally:
-            await drain(settings, server, hub, uploads, dispatcher, outbox, background)
+            await drain(settings, server, hub, uploads, dispatcher, background)
+            await work_off([*outbox, *([] if document_dispatcher is None else [document_dispatcher])])
             await ended(to_the_end)
+
+
+def outbox_workers(
+    store: SqlStore, artifacts: LocalArtifacts, tracker: Tracker, versioner: Versioner
+) -> Sequence[OutboxWorker]:
+    """One for each part that may be away while the others are there."""
+    return [
+        OutboxWorker(store, RunRecorder(store, artifacts, tracker, now).handlers, now),
+        OutboxWorker(store, VersionRecorder(store, artifacts, versioner, now).handlers, now),
+    ]
+
+
+def waking(outbox: Sequence[OutboxWorker]) -> Callable[[], None]:
+    """Tells them that an intent was committed."""
+
+    def wake() -> None:
+        for worker in outbox:
+            worker.wake()
+
+    return wake
+
+
+def keep_documents_on(documents: DocumentServer, store: SqlStore) -> DocumentDispatcher:
+    """The store writes documents to the outbox from now on; who works that off."""
+    dispatcher = DocumentDispatcher(store, documents)
+    store.keep_documents_on(documents, dispatcher.wake)
+    return dispatcher
+
+
+async def report_documents(server: Server, documents: DocumentServer) -> None:
+    """Keep the health of documents up to date."""
+    async for available in documents.availability():
+        await server.report_documents(available=available)
 
 
 def open_signer(settings: Settings, folder: DataFolder) -> Ed25519Signer:
@@ -312,7 +350,6 @@ async def drain(
     hub: EventHub,
     uploads: UploadService,
     dispatcher: TrainingDispatcher,
-    outbox: Sequence[OutboxWorker],
     background: list[asyncio.Task[None]],
 ) -> None:
     """Stop claiming, go not ready, end streams with a way back, finish calls, put trainings back, then close."""
@@ -324,9 +361,14 @@ async def drain(
     await server.finish_calls(settings.drain_grace_seconds)
     await dispatcher.stop()
     await server.stop()
+
+
+async def work_off(outboxes: Sequence[OutboxWorker | DocumentDispatcher]) -> None:
+    """Do what of the outboxes can be done soon; the rest is for the next server."""
     with suppress(TimeoutError):
         async with asyncio.timeout(OUTBOX_GRACE_SECONDS):
-            await asyncio.gather(*(worker.work_off() for worker in outbox))
+            # What fails stays in its outbox.
+            await asyncio.gather(*(outbox.work_off() for outbox in outboxes), return_exceptions=True)
 
 
 async def serve(settings: Settings, ready: Callable[[RunningServer], None]) -> None:

@@ -106,7 +106,7 @@ def init(email: str, *, password_file: Path | None = None, data_dir: DataDir = N
 
 @app.command
 def migrate(data_dir: DataDir = None) -> None:
-    """Bring the database to the schema of this release, while no server runs.
+    """Bring the database, and MongoDB if there is one, to the schema of this release, while no server runs.
 
     Example: easyml-server migrate --data-dir ./data
 
@@ -115,11 +115,11 @@ def migrate(data_dir: DataDir = None) -> None:
     data_dir
         Folder of everything that is stored.
     """
-    from easyml_server.database import migrate_database
+    from easyml_server.documents import migrate as migrate_all
 
     settings = _settings(data_dir=data_dir)
     with open_data_folder(settings.data_dir) as folder:
-        changed = asyncio.run(migrate_database(settings, folder))
+        changed = asyncio.run(migrate_all(settings, folder))
     _say("The database was migrated." if changed else "The database is up to date.")
 
 

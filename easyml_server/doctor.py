@@ -54,6 +54,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         else _database_server(settings, settings.database_url.get_secret_value())
     )
     yield from _certificate(settings)
+    if settings.mongodb_url is not None:
+        yield _documents(settings, settings.mongodb_url.get_secret_value())
     yield _port(settings)
 
 
@@ -165,6 +167,17 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
     if found.client_ca_expires is not None:
         left = (found.client_ca_expires - now).days
         yield Finding("client authority", True, f"{files.client_ca}; {left} days left.")
+
+
+def _documents(settings: Settings, url: str) -> Finding:
+    from easyml_server.data_folder import DataFolder, StartError
+    from easyml_server.documents import look_at_documents
+
+    try:
+        sentence = asyncio.run(look_at_documents(settings, DataFolder(settings.data_dir.expanduser().absolute()), url))
+    except StartError as error:
+        return Finding("documents", False, str(error))
+    return Finding("documents", True, sentence)
 
 
 def _port(settings: Settings) -> Finding:

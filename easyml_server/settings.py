@@ -58,7 +58,11 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         15, ge=1, description="A training whose server was not heard of for this long is taken over by another."
     )
-    migrate_at_start: bool = Field(False, description="Bring PostgreSQL to this release's schema at start.")
+    mongodb_url: SecretStr | None = Field(
+        None, description="mongodb://user:password@host/name; documents are kept in the database if not set."
+    )
+    mongodb_wait_seconds: float = Field(1.5, gt=0, description="How long a call waits for MongoDB.")
+    migrate_at_start: bool = Field(False, description="Bring PostgreSQL and MongoDB to this release's schema at start.")
     dvc_remote: str | None = Field(
         None, description="URL that versions are pushed to: s3://…, or any that DVC knows; the data folder if not set."
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from easyml_server.domain.events import EventBody, FoldCompleted, IterationCompleted, StageStarted, StateChanged
-from easyml_server.domain.experiments import TrainingStage, TrainingState
+from easyml_server.domain.experiments import Experiment, TrainingStage, TrainingState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class TrainingSession:
     iterations: int = 0
     values: Mapping[str, float] = field(default_factory=dict)
     update_time: datetime | None = None
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Self:
+        """The session of an experiment of which nothing runs: what an earlier try came to does not count."""
+        return cls(experiment.id, experiment.state, folds=experiment.spec.folds, update_time=experiment.update_time)
 
     @property
     def progress(self) -> float | None:

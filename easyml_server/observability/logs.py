@@ -49,8 +49,8 @@ def configure_logging(level: str, format: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # These tell of every statement and socket at INFO.
-    for name in ("alembic", "sqlalchemy", "aiosqlite", "asyncio"):
+    # These tell of every statement and socket, and PyMongo of what is in it.
+    for name in ("alembic", "sqlalchemy", "aiosqlite", "asyncio", "pymongo"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -24,6 +24,7 @@ from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import ApiKey, Caller, Session, User
 from easyml_server.domain.versioning import DvcPointer
+from easyml_server.ports.documents import PendingDocuments
 
 
 class UserRepository(Protocol):
@@ -379,6 +380,8 @@ class UnitOfWork(Protocol):
     def outbox(self) -> Outbox: ...
     @property
     def versions(self) -> VersionRepository: ...
+    @property
+    def pending(self) -> PendingDocuments: ...
 
     async def commit(self) -> None:
         """Make everything durable."""

@@ -143,12 +143,11 @@ class TrainingDispatcher:
                 return False
             # All that the run needs is read now: were the database away later, nobody would run what was claimed.
             version = await work.datasets.get_version(experiment.spec.dataset_version_id)
-            session = await work.experiments.find_session(experiment.id)
             await work.commit()
         fault_point("training.claimed")
         run = _Run(experiment, version)
         self._running.append(run)
-        run.start(self._train(run, session or TrainingSession(experiment.id, experiment.state)))
+        run.start(self._train(run, TrainingSession.of(experiment)))
         return True
 
     async def _train(self, run: _Run, session: TrainingSession) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -279,10 +279,18 @@ class Watcher:
         now = self._clock()
         async with self._store.read() as work:
             experiment = await work.experiments.load(experiment_id)
-            session = await work.experiments.find_session(experiment_id)
-        session = session or TrainingSession(experiment_id, experiment.state)
+            session = await _session(work, experiment)
         remaining = None
         if session.progress and experiment.start_time is not None:
             elapsed = max(0.0, (now - experiment.start_time).total_seconds())
             remaining = elapsed * (1 - session.progress) / session.progress
         return Heartbeat(now, session, experiment.queue_position, remaining)
+
+
+async def _session(work: UnitOfWork, experiment: Experiment) -> TrainingSession:
+    """A sign of life is not withheld because documents are away just now; it tells no progress then."""
+    with suppress(Unavailable):
+        found = await work.experiments.find_session(experiment.id)
+        if found is not None:
+            return found
+    return TrainingSession.of(experiment)

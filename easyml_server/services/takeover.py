@@ -76,8 +76,7 @@ class Takeover:
             experiment = await work.queue.take_over(which, running)
             if experiment is None:
                 return False
-            session = await work.experiments.find_session(experiment.id)
-            session = session or TrainingSession(experiment.id, experiment.state)
+            session = TrainingSession.of(experiment)
             ending = self._ending(experiment)
             with self._hub.use(experiment.id) as feed:
                 training_log = TrainingLog(self._store, feed, experiment, session, self._clock)

@@ -109,11 +109,13 @@ class VersionRecorder:
             await self._versioner.push(version.project_id, version.kind, version.id)
         except EasyMLError as error:
             async with self._store.begin() as work:
+                await work.projects.load(version.project_id)
                 await work.versions.put(replace(pointer, problem=error.message))
                 await work.commit()
             raise
         fault_point("version.pushed")
         async with self._store.begin() as work:
+            await work.projects.load(version.project_id)
             await work.versions.put(replace(pointer, push_time=self._clock(), problem=None))
             await work.outbox.done(intent)
             await work.commit()
@@ -122,6 +124,8 @@ class VersionRecorder:
         added = await self._versioner.add(version.project_id, version.kind, version.id, version.number, version.folder)
         remote = self._versioner.remote(version.project_id)
         async with self._store.begin() as work:
+            # Locked: a pointer must not come after the deletion of its project.
+            await work.projects.load(version.project_id)
             before = await work.versions.find(version.id)
             pointer = DvcPointer(
                 version_id=version.id,

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from easyml_server.repositories.sql.store import SqlStore
-from tests.conformance.stores import EmptyStore, postgresql_stores, postgresql_template, sqlite_stores
+from tests.conformance.documents import Benches, benches
+from tests.conformance.stores import (
+    EmptyStore,
+    mongodb_stores,
+    postgresql_stores,
+    postgresql_template,
+    sqlite_stores,
+)
+from tests.mongodb import MongoServer, mongodb
 from tests.postgresql import PostgresServer, postgresql
 
 
@@ -26,12 +34,52 @@ def postgres_template(postgres: PostgresServer) -> str:
     return asyncio.run(postgresql_template(postgres))
 
 
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """One MongoDB for the session."""
+    with mongodb(tmp_path_factory.mktemp("mongodb")) as server:
+        yield server
+
+
+ENGINES = ["sqlite", "postgresql", "sqlite+mongodb", "postgresql+mongodb"]
+
+
+@pytest.fixture(params=ENGINES)
+def empty_store(request: pytest.FixtureRequest) -> EmptyStore:
+    """Makes empty stores of one engine, or of two."""
+    rows, _, documents = request.param.partition("+")
+    stores = _rows(request, rows)
+    return mongodb_stores(stores, request.getfixturevalue("mongo")) if documents else stores
+
+
+@pytest.fixture(params=ENGINES)
+def document_benches(request: pytest.FixtureRequest) -> Benches:
+    """Makes documents of one engine, or of two."""
+    rows, _, documents = request.param.partition("+")
+    return benches(_rows(request, rows), request.getfixturevalue("mongo") if documents else None)
+
+
+@pytest.fixture
+def sqlite_rows(tmp_path: Path) -> EmptyStore:
+    """SQLite, documents and all."""
+    return sqlite_stores(tmp_path)
+
+
+@pytest.fixture
+def postgresql_rows(postgres: PostgresServer, postgres_template: str) -> EmptyStore:
+    """PostgreSQL, documents and all."""
+    return postgresql_stores(postgres, postgres_template)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> EmptyStore:
-    """Makes empty stores of one engine."""
-    if request.param == "sqlite":
-        return sqlite_stores(tmp_path)
-    return postgresql_stores(request.getfixturevalue("postgres"), request.getfixturevalue("postgres_template"))
+def empty_store_of_rows(request: pytest.FixtureRequest) -> EmptyStore:
+    """Makes empty stores of one engine alone."""
+    return _rows(request, request.param)
+
+
+def _rows(request: pytest.FixtureRequest, engine: str) -> EmptyStore:
+    made: EmptyStore = request.getfixturevalue(f"{engine}_rows")
+    return made
 
 
 @pytest.fixture

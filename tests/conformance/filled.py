@@ -104,6 +104,7 @@ async def store_world(store: SqlStore, world: World) -> World:
         await work.models.set_alias(version, "champion", world.user.id, TIME)
         await work.requests.add(world.caller, world.request, world.project.id, TIME)
         await work.outbox.add("record", world.experiment.id, TIME)
+        await work.pending.put("project_configs", random_id(), world.project.id, {"schema_version": 1})
         assert await work.attempts.count("account", 5, DAY, TIME) is None
         await work.commit()
     return replace(world, version=version)

@@ -20,10 +20,17 @@ from easyml_server.repositories.sql.base import Base
 from easyml_server.repositories.sql.migrate import HEAD, MIGRATIONS
 from easyml_server.repositories.sql.store import SqlStore
 from tests.conformance.filled import World, a_world, fill, store_world
+from tests.conformance.stores import EmptyStore
 
 BEFORE_THE_CHECKS = "0005-1"
 ROWS = 50
 TABLES = Base.metadata.tables
+
+
+@pytest.fixture
+def empty_store(empty_store_of_rows: EmptyStore) -> EmptyStore:
+    """Rows are what this is about."""
+    return empty_store_of_rows
 
 
 async def filled(store: SqlStore) -> World:

@@ -28,6 +28,7 @@ from easyml_server.domain.projects import Role
 from easyml_server.domain.users import Caller, Scope
 from easyml_server.domain.versioning import AddedVersion, DvcPointer, VersionKind
 from easyml_server.ports import store as ports
+from easyml_server.ports.documents import PendingDocument, PendingDocuments
 from easyml_server.ports.store import ExperimentFilter, Intent
 from easyml_server.repositories.sql.base import Base
 from easyml_server.repositories.sql.store import SqlStore
@@ -39,6 +40,14 @@ from tests.postgresql import PostgresServer
 from tests.unit.services.builders import a_dataset, a_version, an_experiment
 
 LARGE = 1_000
+
+
+@pytest.fixture
+def empty_store(empty_store_of_rows: EmptyStore) -> EmptyStore:
+    """Rows are what this is about."""
+    return empty_store_of_rows
+
+
 ROWS = {"sqlite": 1_200, "postgresql": 20_000}
 """Of each table. PostgreSQL rightly reads a table of few pages from end to end; SQLite does not look at how many."""
 REPOSITORIES = {
@@ -52,6 +61,7 @@ REPOSITORIES = {
     "queue": ports.TrainingQueue,
     "attempts": ports.AttemptRepository,
     "versions": ports.VersionRepository,
+    "pending": PendingDocuments,
 }
 IN_ORDER = {("sqlite", "outbox.due", "outbox"), ("sqlite", "outbox.claim", "outbox")}
 """In the order of the rowid, and no further than to the end of the page."""
@@ -126,6 +136,10 @@ def calls(world: World) -> Iterator[Call]:
     added = AddedVersion("v1.dvc", "outs:", "0" * 32, 9, ("v1/original",))
     version = world.dataset.current.id
     pointer = DvcPointer(version, world.project.id, VersionKind.DATASET, added, "remote", "/remote", TIME)
+    waiting = PendingDocument(1, "project_configs", uuid4(), world.project.id, {"schema_version": 1})
+    yield call("pending.page", 0)
+    yield call("pending.remove", [waiting])
+    yield call("pending.renew", waiting, 10**9)
     yield call("versions.put", pointer)
     yield call("versions.find", version)
     yield call("versions.delete", version)

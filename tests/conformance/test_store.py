@@ -347,6 +347,26 @@ async def test_who_was_overtaken_writes_nothing(store: Store) -> None:
         assert await work.experiments.list_events(old.id, 0, 10) == []
 
 
+async def test_the_session_is_that_of_the_newest_events_however_many_write_at_once(store: Store) -> None:
+    experiment = (await with_experiments(store, await with_project(store)))[0]
+
+    async def report() -> None:
+        async with store.begin() as work:
+            # Locks the row, as everybody does who writes what belongs to it.
+            current = await work.experiments.get(experiment.id, Caller(experiment.creator_id))
+            sequence = current.last_sequence + 1
+            session = TrainingSession(experiment.id, TrainingState.RUNNING, iteration=sequence)
+            await work.experiments.add_events(events_of(experiment, sequence, 1), session, experiment.fencing)
+            await work.commit()
+
+    _, lost = await at_once(*(report() for _ in range(12)))
+    assert lost == []
+    async with store.read() as work:
+        session = await work.experiments.find_session(experiment.id)
+    assert session is not None
+    assert session.iteration == 12
+
+
 # Models.
 
 

@@ -41,6 +41,9 @@ MODEL_POINTS = ("model.write", "model.fsync")
 CONVERTER_POINTS = ("converter.write", "converter.written")
 """Where the worker of an upload is killed."""
 
+DOCUMENT_POINTS = ("documents.apply", "documents.applied")
+"""Where a server on MongoDB is killed: between a commit and its apply, and between that and forgetting it."""
+
 
 def points_in_the_code() -> set[str]:
     """What `fault_point` is called with."""
@@ -51,4 +54,4 @@ def points_in_the_code() -> set[str]:
 def points_with_a_test() -> set[str]:
     """The same by what the tests strike at."""
     killed = {fault.partition("@")[0] for fault, _ in SERVER_POINTS}
-    return killed | set(MODEL_POINTS) | set(CONVERTER_POINTS)
+    return killed | set(MODEL_POINTS) | set(CONVERTER_POINTS) | set(DOCUMENT_POINTS)

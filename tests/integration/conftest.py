@@ -1,4 +1,4 @@
-"""Servers that the tests of a file share."""
+"""Servers that the tests of a file share; a MongoDB for the session, with a database of its own for each test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.secure import AUTHORITY, GOOD, Secure, certificate_of, presented, settings_of
+from tests.mongodb import MongoServer, mongodb
 from tests.servers import serving
 
 
@@ -33,3 +34,18 @@ def spoilt(tmp_path: Path, secure: Secure) -> Iterator[Secure]:
     yield secure
     secure.install(GOOD)
     assert presented(secure.address) == certificate_of(GOOD)
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """One MongoDB for the session."""
+    with mongodb(tmp_path_factory.mktemp("mongodb")) as server:
+        yield server
+
+
+@pytest.fixture
+def url(mongo: MongoServer) -> Iterator[str]:
+    """A database of its own for each test."""
+    name = mongo.new_name()
+    yield mongo.database_url(name)
+    mongo.drop(name)

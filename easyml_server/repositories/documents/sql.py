@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, String, delete
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from easyml_server.repositories.documents.encoding import check, for_json, from_json
 from easyml_server.repositories.documents.models import Document
+from easyml_server.repositories.documents.port import Kind
 from easyml_server.repositories.sql.base import Base, JsonType
-
-Kind = TypeVar("Kind", bound=Document)
 
 
 class StoredDocument(Base):
@@ -27,27 +27,24 @@ class StoredDocument(Base):
 
 
 class SqlDocuments:
-    """Reads and writes documents inside the unit of work of their rows."""
+    """Fulfils `port.Documents`: reads and writes documents inside the unit of work of their rows."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def put(self, document: Document, project_id: UUID) -> None:
         """Insert or replace."""
+        body = document.body()
+        check(body)
         await self._session.merge(
-            StoredDocument(
-                collection=document.collection,
-                id=document.id,
-                project_id=project_id,
-                body=document.model_dump(mode="json"),
-            )
+            StoredDocument(collection=document.collection, id=document.id, project_id=project_id, body=for_json(body))
         )
         await self._session.flush()
 
     async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:
         """The document of that id."""
         row = await self._session.get(StoredDocument, (kind.collection, document_id))
-        return None if row is None else kind.model_validate(row.body)
+        return None if row is None else kind.from_body(from_json(row.body))
 
     async def delete(self, document_id: UUID) -> None:
         """All documents of one row."""
@@ -56,3 +53,6 @@ class SqlDocuments:
     async def delete_of_project(self, project_id: UUID) -> None:
         """All documents of a project."""
         await self._session.execute(delete(StoredDocument).where(StoredDocument.project_id == project_id))
+
+    def committed(self) -> None:
+        """Nobody waits for them."""

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from easyml_server.domain.versioning import DvcPointer
 from easyml_server.repositories.documents.models import DVCMetadataDocument
-from easyml_server.repositories.documents.sql import SqlDocuments
+from easyml_server.repositories.documents.port import Documents
 
 
 class DocumentVersionRepository:
     """Fulfils `ports.store.VersionRepository`."""
 
-    def __init__(self, documents: SqlDocuments) -> None:
+    def __init__(self, documents: Documents) -> None:
         self._documents = documents
 
     async def put(self, pointer: DvcPointer) -> None:

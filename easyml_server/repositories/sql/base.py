@@ -75,11 +75,13 @@ class Base(DeclarativeBase):
 
 
 class StoreIdentity(Base):
-    """One row, made by the migration: which database this is."""
+    """One row, made by the migration: which database this is, and where its documents are."""
 
     __tablename__ = "store_identity"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
+    # Of the document server that was prepared for it; 0 while documents are kept here.
+    documents_layout: Mapped[int] = mapped_column(server_default="0")
 
 
 def to_json(adapter: TypeAdapter[Any], value: Any) -> Any:

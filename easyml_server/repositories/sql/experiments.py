@@ -34,7 +34,7 @@ from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import Caller
 from easyml_server.ports.store import ExperimentFilter
 from easyml_server.repositories.documents.models import MLflowMetadataDocument, ModelSessionDocument
-from easyml_server.repositories.documents.sql import SqlDocuments
+from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
@@ -180,7 +180,7 @@ def _fill(row: MLExperiment, experiment: domain.Experiment) -> None:
 class SqlExperimentRepository:
     """Fulfils `ports.store.ExperimentRepository`."""
 
-    def __init__(self, session: AsyncSession, documents: SqlDocuments) -> None:
+    def __init__(self, session: AsyncSession, documents: Documents) -> None:
         self._session = session
         self._documents = documents
 
@@ -325,7 +325,7 @@ class SqlExperimentRepository:
 
     async def put_session(self, session: TrainingSession) -> None:
         """Insert or replace the live session."""
-        row = await self._session.get_one(MLExperiment, session.experiment_id)
+        row = await self._locked(session.experiment_id)
         await self._documents.put(ModelSessionDocument.of(session), row.project_id)
 
     async def find_session(self, experiment_id: UUID) -> TrainingSession | None:

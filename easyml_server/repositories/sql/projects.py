@@ -29,7 +29,7 @@ from easyml_server.domain.errors import AlreadyExists, NotFound, Stale
 from easyml_server.domain.pages import Order, Page, PageRequest
 from easyml_server.domain.users import Caller
 from easyml_server.repositories.documents.models import ProjectConfigDocument
-from easyml_server.repositories.documents.sql import SqlDocuments
+from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
@@ -118,7 +118,7 @@ def _member(row: ProjectMember, user: User) -> domain.Member:
 class SqlProjectRepository:
     """Fulfils `ports.store.ProjectRepository`."""
 
-    def __init__(self, session: AsyncSession, documents: SqlDocuments) -> None:
+    def __init__(self, session: AsyncSession, documents: Documents) -> None:
         self._session = session
         self._documents = documents
 
@@ -191,9 +191,10 @@ class SqlProjectRepository:
     async def delete(self, project_id: UUID, etag: str) -> None:
         """Rows below go by foreign key, documents by their project."""
         row = await self._current(project_id, etag)
-        await self._documents.delete_of_project(project_id)
         await self._session.delete(row)
         await self._session.flush()
+        # After the rows: whoever still wrote to one of them has committed by now, or finds it gone.
+        await self._documents.delete_of_project(project_id)
 
     async def get_config(self, project_id: UUID) -> domain.ProjectConfig:
         """The configuration document; the visibility is the row's."""

@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import PoolLimits
+from easyml_server.ports.documents import DocumentServer
+from easyml_server.repositories.documents.outbox import OutboxDocuments
+from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.documents.sql import SqlDocuments
 from easyml_server.repositories.documents.versions import DocumentVersionRepository
 from easyml_server.repositories.sql.attempts import SqlAttemptRepository
@@ -22,6 +25,7 @@ from easyml_server.repositories.sql.errors import translated
 from easyml_server.repositories.sql.experiments import SqlExperimentRepository
 from easyml_server.repositories.sql.models import ModelVersion, SqlModelRepository
 from easyml_server.repositories.sql.outbox import SqlOutbox
+from easyml_server.repositories.sql.pending import SqlPendingDocuments
 from easyml_server.repositories.sql.projects import SqlProjectRepository
 from easyml_server.repositories.sql.queue import SqlTrainingQueue
 from easyml_server.repositories.sql.requests import SqlRequestRepository
@@ -34,10 +38,10 @@ BUSY_SECONDS = 10.0
 class SqlUnitOfWork:
     """Fulfils `ports.store.UnitOfWork`."""
 
-    def __init__(self, session: AsyncSession, committed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, session: AsyncSession, documents: Documents, committed: Callable[[], None]) -> None:
         self._session = session
         self._committed = committed
-        documents = SqlDocuments(session)
+        self.documents = documents
         self.users = SqlUserRepository(session)
         self.projects = SqlProjectRepository(session, documents)
         self.datasets = SqlDatasetRepository(session)
@@ -48,6 +52,7 @@ class SqlUnitOfWork:
         self.attempts = SqlAttemptRepository(session)
         self.outbox = SqlOutbox(session)
         self.versions = DocumentVersionRepository(documents)
+        self.pending = SqlPendingDocuments(session)
 
     async def known_file_ids(self) -> frozenset[str]:
         """Ids of all dataset and model versions: what has files."""
@@ -66,6 +71,7 @@ class SqlUnitOfWork:
         finally:
             # One whose answer did not come may have happened.
             self._committed()
+            self.documents.committed()
 
 
 class SqlStore:
@@ -80,18 +86,23 @@ class SqlStore:
         self._writer = writer
         self._reader = reader
         self._commits = 0
+        self._documents: Callable[[AsyncSession], Documents] = SqlDocuments
+
+    def keep_documents_on(self, server: DocumentServer, wake: Callable[[], None]) -> None:
+        """Units of work read documents there from now on; `wake` is called when some are to be applied."""
+        self._documents = lambda session: OutboxDocuments(SqlPendingDocuments(session), server, wake)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that writes."""
         async with translated(), _session(self._writer, writes=True) as session:
-            yield SqlUnitOfWork(session, self._count)
+            yield SqlUnitOfWork(session, self._documents(session), self._count)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[SqlUnitOfWork]:
         """One that only reads."""
         async with translated(), _session(self._reader, writes=False) as session:
-            yield SqlUnitOfWork(session)
+            yield SqlUnitOfWork(session, self._documents(session), lambda: None)
 
     @property
     def changes(self) -> int | None:
@@ -105,6 +116,18 @@ class SqlStore:
         """Tells this database from every other one."""
         async with translated(), _session(self._reader, writes=False) as session:
             return (await session.scalars(select(StoreIdentity.id))).one()
+
+    async def documents_layout(self) -> int:
+        """Of the document server that was prepared for this database; 0 while documents are kept in the database."""
+        async with translated(), _session(self._reader, writes=False) as session:
+            return await SqlPendingDocuments(session).layout()
+
+    async def move_documents(self, layout: int) -> int:
+        """Have the documents of the database applied on a server of this layout from now on; how many there were."""
+        async with translated(), _session(self._writer, writes=True) as session:
+            moved = await SqlPendingDocuments(session).move_in(layout)
+            await session.commit()
+        return moved
 
     async def close(self) -> None:
         """Close all connections."""
