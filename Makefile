@@ -19,7 +19,7 @@ export SECANTUSD := $(MONGODB)/bin/secantusd-py
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 
-.PHONY: help setup generate quickstart serve test check fast-tests faults lint format types contract bench grpcurl mongodb clean
+.PHONY: help setup generate quickstart serve full test check fast-tests faults lint format types contract bench grpcurl mongodb clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ quickstart: $(STAMP) ## Start a server and run the main job on real data
 
 serve: $(STAMP) ## Start a server on this machine
 	@$(RUN) easyml-server serve
+
+full: $(STAMP) mongodb ## Start two servers on a PostgreSQL and a MongoDB of their own, until Ctrl-C
+	@PYTHONPATH=. exec $(RUN) python scripts/full.py
 
 test: lint ## Everything check does, with every test; what CI runs
 	@$(MAKE) --no-print-directory grpcurl mongodb

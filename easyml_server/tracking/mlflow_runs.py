@@ -6,7 +6,7 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from easyml_server.domain.datasets import StorageType
@@ -40,7 +41,7 @@ DATA_TYPES = {
 
 def record(folder: Path, request: RecordRequest) -> dict[str, Any]:
     """Record a run with parameters, metrics and the model; one that is there and finished is left as it is."""
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = f"sqlite:///{database(folder)}"
     client = MlflowClient(tracking_uri=uri)
     experiment_id = _experiment(client, request.experiment_name, folder)
     run = _finished_run(client, experiment_id, request)
@@ -63,6 +64,20 @@ def record(folder: Path, request: RecordRequest) -> dict[str, Any]:
         "artifact_uri": run.info.artifact_uri,
         "model_uri": f"runs:/{run.info.run_id}/model" if request.model_path else "",
     }
+
+
+def database(folder: Path) -> Path:
+    """MLflow's database, made aside if there is none: half of one, left by a kill, could never be used again."""
+    path = folder / "mlflow.db"
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as aside:
+            made = Path(aside) / path.name
+            store: Any = SqlAlchemyStore(f"sqlite:///{made}", str(folder / "artifacts"))  # type: ignore[no-untyped-call]
+            store.engine.dispose()
+            # Another server may have been faster.
+            with suppress(FileExistsError):
+                path.hardlink_to(made)
+    return path
 
 
 def export_model(model_path: Path, target: Path) -> None:

@@ -82,12 +82,12 @@ class Replicas:
 
 
 @contextmanager
-def replicas(folder: Path, url: str, number: int = 2) -> Iterator[Replicas]:
+def replicas(folder: Path, url: str, number: int = 2, **settings: str) -> Iterator[Replicas]:
     """Started one after the other, and stopped whatever happened to them."""
     found = Replicas(folder, url)
     try:
         for _ in range(number):
-            found.start()
+            found.start(**settings)
         yield found
     finally:
         for server in found.servers:

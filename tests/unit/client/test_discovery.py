@@ -48,6 +48,8 @@ def found(*arguments: Any, environ: dict[str, str], **more: Any) -> Connection:
         "127.0.0.1.example.org:50051",
         "dns://8.8.8.8/localhost:50051",
         "ipv4:127.0.0.1:1,10.0.0.5:2",
+        "ipv4:127.0.0.1:1,",
+        "ipv4:,",
         "127.0.0.1:1@10.0.0.5:2",
         "0.0.0.0:50051",
         "[2001:db8::1]:50051",
@@ -70,6 +72,7 @@ def test_the_owners_key_is_not_sent_off_this_machine(tmp_path: Path, target: str
         "[::1]:50051",
         "dns:///localhost:50051",
         "ipv4:127.0.0.1:50051",
+        "ipv4:127.0.0.1:50051,127.0.0.1:50052",
         "unix:///run/easyml.sock",
     ],
 )

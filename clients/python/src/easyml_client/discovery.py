@@ -190,6 +190,9 @@ def is_loopback(target: str) -> bool:
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     address = re.sub(r"^(dns:///|ipv4:|ipv6:)", "", target)
+    if "," in address:
+        # Several servers that answer as one.
+        return all(is_loopback(each) for each in address.split(","))
     match = re.fullmatch(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:/,\[\]]+))(?::\d+)?", address)
     if not match:
         return False
