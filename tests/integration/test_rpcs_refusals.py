@@ -83,6 +83,7 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "GetUpload": lambda ids: datasets.GetUploadRequest(upload_id=ids.upload),
     "DownloadDataset": lambda ids: datasets.DownloadDatasetRequest(dataset_id=ids.dataset),
     "GetDataset": lambda ids: datasets.GetDatasetRequest(dataset_id=ids.dataset),
+    "GetDatasetDvcPointer": lambda ids: datasets.GetDatasetDvcPointerRequest(dataset_id=ids.dataset),
     "ListDatasets": lambda ids: datasets.ListDatasetsRequest(project_id=ids.project),
     "UpdateDataset": lambda ids: datasets.UpdateDatasetRequest(dataset_id=ids.dataset, update_mask=ONE_FIELD),
     "DeleteDataset": lambda ids: datasets.DeleteDatasetRequest(dataset_id=ids.dataset, validate_only=True, force=True),
@@ -99,6 +100,7 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "ListModels": lambda ids: models.ListModelsRequest(project_id=ids.project),
     "ListModelVersions": lambda ids: models.ListModelVersionsRequest(project_id=ids.project),
     "GetModelVersion": lambda ids: models.GetModelVersionRequest(model_version_id=ids.version),
+    "GetModelVersionDvcPointer": lambda ids: models.GetModelVersionDvcPointerRequest(model_version_id=ids.version),
     "UpdateModelVersion": lambda ids: models.UpdateModelVersionRequest(
         model_version_id=ids.version, update_mask=ONE_FIELD
     ),
