@@ -173,6 +173,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 asyncio.create_task(report_documents(server, documents), name="health of documents"),
             ]
         if certificates is not None:
+            certificates.remind()
             background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))
         folder.announce(address, proof(settings, certificates))
         running = RunningServer(address, certificates, folder, asyncio.Event())

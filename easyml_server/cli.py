@@ -229,8 +229,15 @@ def _password(path: Path | None) -> str:
     if path is None:
         from getpass import getpass
 
+        if not sys.stdin.isatty():
+            raise StartError(
+                "There is no terminal to ask for the password; give it with --password-file (-: from standard input)."
+            )
         return getpass("Password (12 characters or more): ")
-    return (sys.stdin.read() if str(path) == "-" else path.read_text()).rstrip("\n")
+    try:
+        return (sys.stdin.read() if str(path) == "-" else path.read_text()).rstrip("\n")
+    except OSError as error:
+        raise StartError(f"The password file {path} cannot be read: {error.strerror}.") from error
 
 
 def _say(line: str) -> None:

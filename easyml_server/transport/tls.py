@@ -79,9 +79,9 @@ class Certificates:
     async def keep_looking(self) -> None:
         """Renew and remind now and then, also while nobody connects."""
         while True:
+            await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(self.renew)
             self.remind()
-            await asyncio.sleep(LOOK_SECONDS)
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """In a thread of gRPC's, in each handshake: None where gRPC has it already."""

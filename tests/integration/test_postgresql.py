@@ -147,6 +147,8 @@ def refused_by(data: Path, **settings: str) -> str:
     [
         ("mysql://u:secret@h/d", ["EASYML_DATABASE_URL", "postgresql://"]),
         ("no url", ["EASYML_DATABASE_URL", "percent-encoded"]),
+        ("postgresql://app:half@secret@/easyml?host=/tmp", ["EASYML_DATABASE_URL", "%40"]),
+        ("postgresql://app:half@secret@host/easyml", ["EASYML_DATABASE_URL", "%40"]),
         ("postgresql://u:secret@127.0.0.1:1", ["names no database"]),
         ("postgresql://u:secret@127.0.0.1:1/d", ["cannot be reached"]),
         ("postgresql://u:secret@no-such-host.invalid/d", ["cannot be reached"]),

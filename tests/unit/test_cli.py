@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
@@ -15,3 +18,18 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
         shown.stdout.close()
         assert shown.stderr.read() == ""
     assert shown.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "no terminal to ask for the password"),
+        (("--password-file", "nowhere"), "password file nowhere cannot be read"),
+    ],
+)
+def test_a_password_that_cannot_be_had_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    command = [sys.executable, "-m", "easyml_server", "init", "me@example.org", "--data-dir", str(tmp_path), *options]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1

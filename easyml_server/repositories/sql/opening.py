@@ -79,6 +79,9 @@ def check_url(url: str, setting: str = "EASYML_DATABASE_URL") -> URL:
         raise CannotOpenError(
             f"{setting} is no URL; write {EXAMPLE}, reserved characters of the password percent-encoded (@ as %40)."
         ) from error
+    if "@" in (parsed.host or ""):
+        # What stands before it may be the rest of the password, so nothing of it is repeated.
+        raise CannotOpenError(f"{setting} has an @ in its user or password; write it as %40.")
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise CannotOpenError(f"{setting} begins with {parsed.drivername}://; write {EXAMPLE}.")
     if not parsed.database:
