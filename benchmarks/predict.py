@@ -32,7 +32,7 @@ from easyml_client import EasyML
 from easyml_server.security.tokens import Ed25519Signer
 
 ROWS, NUMBERS, TREES = 2_000, 7, 100
-ROUNDS, ROUND_SECONDS = 5, 2.0
+ROUNDS, ROUND_SECONDS = 15, 1.0
 CALLERS = 16
 """Calls in flight: where the echo peaks."""
 CITIES = ("Rome", "Oslo", "Bern", "Lima")

@@ -124,13 +124,16 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 remaining = context.time_remaining()
                 limit = self._default_deadline_seconds
                 async with asyncio.timeout(limit if remaining is None else min(remaining, limit)):
-                    return await behaviour(request, context)
+                    response = await behaviour(request, context)
+                await answering.announce()
+                return response
 
         return answer
 
     def _streaming(self, method: Method, behaviour: Callable[[Any, Context], AsyncIterator[Any]]) -> Any:
         async def answer(raw: Any, context: Context) -> AsyncIterator[Any]:
             async with _Answering(self, method, context) as answering:
+                await answering.announce()
                 request = answering.request(raw)
                 async with aclosing(behaviour(request, context)) as responses:  # type: ignore[type-var]  # generators
                     async for response in responses:
@@ -218,8 +221,6 @@ class _Answering:
         CURRENT.set(self._call)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(call_id=self._call.id)
-        if self._method.call_class is not CallClass.UPLOAD:
-            await self._context.send_initial_metadata(((status.CALL_ID, self._call.id),))
         try:
             await self._pipeline.admit(self._method, self._call, self._metadata, self._metadata_size, self._stack)
         except Exception as error:
@@ -235,6 +236,14 @@ class _Answering:
             self._log("CANCELLED")
         elif isinstance(error, Exception):
             await self._failed(error)
+
+    async def announce(self) -> None:
+        """Sends the call id as initial metadata, with the answer and no sooner.
+
+        Once headers are there, gRPC repeats a call no more, whether the server refused it for now or died
+        (gRFC A6: a call is committed by its response headers).
+        """
+        await self._context.send_initial_metadata(((status.CALL_ID, self._call.id),))
 
     def request(self, raw: Any) -> Any:
         """The request, or the iterator of requests, decoded and checked."""
