@@ -2,8 +2,8 @@
 
 The service's time is from StartTraining to the end of the watch, with a warm pool; the script is `benchmarks/script.py`
 in a process that has imported its libraries. Both read the same Parquet file, and they take turns, each alone: before
-the script's turn the run is recorded in MLflow, which the service does after it has answered. The first turn of each is
-left out.
+the script's turn the run is recorded in MLflow and its model in DVC, which the service does after it has answered. The
+first turn of each is left out.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def measure(say: Say) -> Measured:
         dataset = client.datasets.upload(project, table(), name="bench")
         with by_hand(stored_table(server)) as asked:
             for run in range(RUNS + 1):
-                service.append(through_the_service(client, project, dataset))
+                service.append(through_the_service(client, project, dataset, Path(scratch)))
                 script.append(asked())
                 say(f"run {run} of {RUNS}: {service[-1]:.2f} s through the service, {script[-1]:.2f} s in the script")
     # Of neighbours, since the machine is not the same from minute to minute.
@@ -73,16 +73,17 @@ def measure(say: Say) -> Measured:
     )
 
 
-def through_the_service(client: EasyML, project: Any, dataset: Any) -> float:
-    """Seconds of one training; returns when it is recorded."""
+def through_the_service(client: EasyML, project: Any, dataset: Any, scratch: Path) -> float:
+    """Seconds of one training; returns when it is recorded, and versioned."""
     started = time.perf_counter()
     training = client.trainings.start(project, dataset=dataset, target="target", algorithm=ALGORITHM, seed=1)
     for _event in training.watch():
         pass
     took = time.perf_counter() - started
-    training.result()
+    version_id = training.result().model_version_id
     while client.experiments.get(training.id).mlflow_run_id is None:
         time.sleep(0.2)
+    client.models.dvc(version_id, scratch / training.id)
     return took
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from easyml_server.artifacts.locks import exclusive
 from easyml_server.data_folder import DataFolder, StartError
 from easyml_server.files import files_root, make_root
 from easyml_server.ports.signals import Alone
@@ -85,7 +87,7 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
     """Files belong to one database: to another one they would all look as if nobody knew them, and be removed."""
     root = files_root(settings, folder.root)
     written = root / "database.id"
-    if settings.database_url is None and root == folder.root and not written.exists():
+    if settings.database_url is None and root == folder.root and not written.exists() and not await store.files_bound():
         # The embedded database lies beside its files.
         return
     if settings.database_url is not None and DataFolder(root).database.exists():
@@ -94,11 +96,32 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
             "folder with --data-dir."
         )
     identity = str(await store.identity())
-    if not written.exists():
-        make_root(root)
-        write_private(written, f"{identity}\n".encode())
-    elif written.read_text().strip() != identity:
-        raise StartError(
-            f"The files in {root} belong to another database; choose another folder (--data-dir, EASYML_ARTIFACT_URL), "
-            "or the database they came with."
-        )
+    make_root(root)
+    with exclusive(root / "database.lock", wait=True):
+        if not written.exists():
+            if await store.files_bound() or not await _bound_to(store, written, identity):
+                raise StartError(
+                    f"The files of this database are not in {root}: name the place where they are on all servers "
+                    f"(EASYML_ARTIFACT_URL, or --data-dir). Whoever moves them moves database.id too; if they are "
+                    f"lost, write {identity} into {written}."
+                )
+        elif written.read_text().strip() != identity:
+            raise StartError(
+                f"The files in {root} belong to another database; choose another folder (--data-dir, "
+                "EASYML_ARTIFACT_URL), or the database they came with."
+            )
+        else:
+            await store.bind_files()
+
+
+async def _bound_to(store: SqlStore, written: Path, identity: str) -> bool:
+    """Write down whose files these are; False if those of the database were bound to another place meanwhile."""
+    write_private(written, f"{identity}\n".encode())
+    bound = await store.bind_files()
+    if not bound:
+        _take_back(written)
+    return bound
+
+
+def _take_back(written: Path) -> None:
+    written.unlink()

@@ -197,6 +197,31 @@ def test_shared_files_belong_to_one_database(tmp_path: Path, url: str) -> None:
         assert "belong to another database" in refused_by(tmp_path / "embedded", **embedded)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_server_without_the_files_of_its_database_does_not_start(tmp_path: Path, url: str, shared: bool) -> None:
+    database = {"DATABASE_URL": url, "MIGRATE_AT_START": "true"}
+    files = {"ARTIFACT_URL": (tmp_path / "files").as_uri(), "SIGNING_KEY_FILE": str(a_key_file(tmp_path))}
+    with serving(tmp_path / "first", **database, **(files if shared else {})):
+        said = refused_by(tmp_path / "second", **database)
+    root = tmp_path / "files" if shared else tmp_path / "first"
+    assert f"are not in {tmp_path / 'second'}" in said
+    # Whoever lost them says so.
+    identity = (root / "database.id").read_text()
+    assert f"write {identity.strip()} into {tmp_path / 'second' / 'database.id'}" in said
+    (tmp_path / "second" / "database.id").write_text(identity)
+    log_of(tmp_path / "second").unlink()
+    with serving(tmp_path / "second", **database):
+        pass
+
+
+def test_an_embedded_server_whose_files_went_elsewhere_does_not_start_without_them(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with serving(data, ARTIFACT_URL=(tmp_path / "files").as_uri(), SIGNING_KEY_FILE=str(a_key_file(tmp_path))):
+        pass
+    log_of(data).unlink()
+    assert f"are not in {data}" in refused_by(data)
+
+
 def test_doctor_looks_at_what_is_shared(tmp_path: Path) -> None:
     def told(**settings: str) -> dict[str, bool]:
         command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(tmp_path / "data")]

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    false,
     func,
     literal,
     select,
@@ -75,13 +76,15 @@ class Base(DeclarativeBase):
 
 
 class StoreIdentity(Base):
-    """One row, made by the migration: which database this is, and where its documents are."""
+    """One row, made by the migration: which database this is, and where its documents and files are."""
 
     __tablename__ = "store_identity"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     # Of the document server that was prepared for it; 0 while documents are kept here.
     documents_layout: Mapped[int] = mapped_column(server_default="0")
+    # Whether the files are at a place that carries this database's id; false while they lie beside it.
+    files_bound: Mapped[bool] = mapped_column(server_default=false())
 
 
 def to_json(adapter: TypeAdapter[Any], value: Any) -> Any:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event, make_url, select
+from sqlalchemy import event, make_url, not_, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -116,6 +116,19 @@ class SqlStore:
         """Tells this database from every other one."""
         async with translated(), _session(self._reader, writes=False) as session:
             return (await session.scalars(select(StoreIdentity.id))).one()
+
+    async def files_bound(self) -> bool:
+        """Whether its files are at a place that carries its id."""
+        async with translated(), _session(self._reader, writes=False) as session:
+            return (await session.scalars(select(StoreIdentity.files_bound))).one()
+
+    async def bind_files(self) -> bool:
+        """Say that they are; False if somebody did before."""
+        async with translated(), _session(self._writer, writes=True) as session:
+            unbound = update(StoreIdentity).where(not_(StoreIdentity.files_bound)).values(files_bound=True)
+            bound = (await session.scalars(unbound.returning(StoreIdentity.id))).one_or_none()
+            await session.commit()
+        return bound is not None
 
     async def documents_layout(self) -> int:
         """Of the document server that was prepared for this database; 0 while documents are kept in the database."""

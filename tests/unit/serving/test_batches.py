@@ -49,6 +49,12 @@ def alone(model: LoadedModel, sent: Sequence[dict[str, Any]]) -> pb.PredictRespo
     return response
 
 
+async def delivered() -> None:
+    """Two turns of the loop, in which answers are handed to gRPC."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 def without_id(response: pb.PredictResponse) -> pb.PredictResponse:
     response.ClearField("prediction_id")
     return response
@@ -89,7 +95,16 @@ async def test_who_is_alone_is_answered_at_once(recorded: Recorded) -> None:
     batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.read(rows(a_row()))
     for _ in range(5):
         assert batcher.answer(table).done()
+        await delivered()
     assert recorded.runs == [1] * 5
+
+
+async def test_who_comes_while_answers_are_handed_over_had_been_waiting(recorded: Recorded) -> None:
+    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.read(rows(a_row()))
+    assert batcher.answer(table).done()
+    answers = [batcher.answer(table), batcher.answer(table)]
+    assert [answer.done() for answer in answers] == [True, True]
+    assert recorded.runs == [1, 2]
 
 
 async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorded: Recorded) -> None:
@@ -98,6 +113,7 @@ async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorde
     first = batcher.answer(table)
     assert not first.done()
     assert (await first).model_version_id == VERSION
+    await delivered()
     now[0] += 1 + GATHER_SECONDS
     assert batcher.answer(table).done()
 
