@@ -19,6 +19,7 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._passing = threading.Event()
+        self.holding = threading.Event()
         self._lock = threading.Lock()
         self.port = 0
         self.up()
@@ -48,7 +49,8 @@ class Proxy:
         self._passing.set()
 
     def stall(self) -> None:
-        """Connections stay, and nothing comes through."""
+        """Connections stay, and nothing comes through; `holding` is set once something came that would have."""
+        self.holding.clear()
         self._passing.clear()
 
     def close(self) -> None:
@@ -76,6 +78,8 @@ class Proxy:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while content := source.recv(CHUNK):
+                if not self._passing.is_set():
+                    self.holding.set()
                 self._passing.wait()
                 target.sendall(content)
         for each in (source, target):

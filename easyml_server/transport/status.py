@@ -43,6 +43,8 @@ CODES: tuple[tuple[type[EasyMLError], int], ...] = (
 )
 RETRIED = (code_pb2.RESOURCE_EXHAUSTED, code_pb2.UNAVAILABLE)
 """Codes that clients' service configuration retries; the pushback trailer steers when, or forbids it."""
+LONGEST_PUSHBACK_SECONDS = 2.0
+"""What takes longer is for the caller to wait for, who reads of it in RetryInfo; gRPC would wait without a word."""
 
 
 def code_of(error: EasyMLError) -> int:
@@ -108,9 +110,14 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], rich: status_pb2.St
     converted = rpc_status.to_status(rich)
     trailers: list[tuple[str, str | bytes]] = list(converted.trailing_metadata or ())
     if rich.code in RETRIED:
-        pushback = NO_RETRY if error.retry_after is None else str(int(error.retry_after * 1000))
-        trailers.append((PUSHBACK, pushback))
+        trailers.append((PUSHBACK, _pushback(error.retry_after, context.time_remaining())))
     await context.abort(converted.code, converted.details or "", tuple(trailers))
+
+
+def _pushback(retry_after: float | None, remaining: float | None) -> str:
+    """When gRPC is to repeat the call: not where its deadline would come first, and hide what is wrong."""
+    longest = LONGEST_PUSHBACK_SECONDS if remaining is None else min(remaining, LONGEST_PUSHBACK_SECONDS)
+    return NO_RETRY if retry_after is None or retry_after > longest else str(int(retry_after * 1000))
 
 
 async def pass_on(context: grpc.aio.ServicerContext[Any, Any], error: ModelServerError) -> None:
