@@ -1,4 +1,4 @@
-"""What our client repeats of what our server refuses: gRPC waits as it is told, and repeats no call once headers came."""
+"""What our client repeats of what our server refuses: gRPC waits as told, and repeats no call once headers came."""
 
 from __future__ import annotations
 
