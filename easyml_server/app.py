@@ -25,6 +25,7 @@ from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.exposure import check_exposure, open_certificates, proof
 from easyml_server.files import open_files
+from easyml_server.memory import return_large_blocks
 from easyml_server.ports.documents import DocumentServer
 from easyml_server.ports.signals import Alone, Topic
 from easyml_server.ports.tracker import Tracker
@@ -374,6 +375,7 @@ async def work_off(outboxes: Sequence[OutboxWorker | DocumentDispatcher]) -> Non
 
 async def serve(settings: Settings, ready: Callable[[RunningServer], None]) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends everything at once."""
+    return_large_blocks()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
