@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 
 from easyml_server import __version__
 from easyml_server.data_folder import StartError, open_data_folder
-from easyml_server.settings import Settings, origin_of
+from easyml_server.settings import Settings, default_data_dir, origin_of
 
 CANNOT_START = 2
 
@@ -75,14 +76,15 @@ def serve(host: str | None = None, port: int | None = None, data_dir: DataDir = 
 
     def ready(server: RunningServer) -> None:
         _say(f"READY {server.address}{' tls' if server.certificates else ''}")
-        _say(f"Data lies in {server.folder.root}. Next, in another terminal: easyml projects create my-project")
+        _say(f"Data lies in {server.folder.root}. Next, in another terminal:")
+        _say(f"  {_client(settings)} projects create my-project")
 
     asyncio.run(serve(settings, ready))
 
 
 @app.command
 def init(email: str, *, password_file: Path | None = None, data_dir: DataDir = None) -> None:
-    """Make the first account, an administrator, while no server runs.
+    """Make an account that is an administrator, such as the first one, while no server runs.
 
     The password is asked for, or read from a file ("-": standard input).
 
@@ -101,7 +103,8 @@ def init(email: str, *, password_file: Path | None = None, data_dir: DataDir = N
 
     settings = _settings(data_dir=data_dir)
     asyncio.run(make_first_account(settings, email, _password(password_file)))
-    _say(f"{email} is the administrator. Next: easyml-server serve, then easyml login --email {email}")
+    serving = f"easyml-server serve{f' --data-dir {data_dir}' if data_dir else ''}"
+    _say(f"{email} is an administrator. Next: {serving}, then {_client(settings)} login --email {email}")
 
 
 @app.command
@@ -248,3 +251,10 @@ def _say(line: str) -> None:
 def _refuse(sentence: str) -> int:
     sys.stderr.write(f"easyml-server: {sentence}\n")
     return CANNOT_START
+
+
+def _client(settings: Settings) -> str:
+    """The client's command, told where the server's address lies unless it looks there by itself."""
+    if settings.data_dir == default_data_dir():
+        return "easyml"
+    return f"EASYML_DATA_DIR={shlex.quote(str(settings.data_dir.absolute()))} easyml"

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from easyml_server.data_folder import DataFolder, StartError
-from easyml_server.database import migrate_database, open_store
+from easyml_server.database import migrate_database
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.repositories.documents.models import LAYOUT
 from easyml_server.repositories.sql.opening import CannotOpenError as CannotOpenDatabaseError
@@ -49,12 +49,14 @@ async def migrate(settings: Settings, folder: DataFolder) -> bool:
         return migrated
     from easyml_server.repositories.documents.opening import CannotOpenError
 
-    async with open_store(settings, folder) as store:
-        try:
-            prepared = await _prepare(store, settings.mongodb_url.get_secret_value())
-        except CannotOpenError as error:
-            raise StartError(str(error)) from error
-    return prepared or migrated
+    # Not as a server opens it: where the files are does not matter here.
+    store = await _as_it_is(settings, folder)
+    try:
+        return await _prepare(store, settings.mongodb_url.get_secret_value()) or migrated
+    except CannotOpenError as error:
+        raise StartError(str(error)) from error
+    finally:
+        await store.close()
 
 
 async def look_at_documents(settings: Settings, folder: DataFolder, url: str) -> str:

@@ -42,8 +42,13 @@ async def store(migrated_database: Path, tmp_path: Path) -> AsyncIterator[SqlSto
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for a whole session; tests make projects of their own."""
     folder = tmp_path_factory.mktemp("shared") / "data"
-    # Room for what the tests of a session leave unfinished.
-    room = {"LOGINS_PER_MINUTE_PER_ADDRESS": "1000", "MAX_UPLOADS": "1000", "MAX_UPLOADS_PER_USER": "1000"}
+    # Room for what the tests of a session leave unfinished, and users who stay signed in through all of it.
+    room = {
+        "LOGINS_PER_MINUTE_PER_ADDRESS": "1000",
+        "MAX_UPLOADS": "1000",
+        "MAX_UPLOADS_PER_USER": "1000",
+        "ACCESS_TOKEN_MINUTES": "600",
+    }
     with serving(folder, OPEN_REGISTRATION="true", **room) as server:
         yield server
 

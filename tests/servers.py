@@ -32,7 +32,7 @@ from easyml.v1 import (
 )
 
 ROOT = Path(__file__).parents[1]
-CALL_SECONDS = 60.0
+CALL_SECONDS = 150.0
 END_SECONDS = 30.0
 POLL_SECONDS = 0.05
 T = TypeVar("T")

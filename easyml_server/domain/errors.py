@@ -122,7 +122,7 @@ class AlreadyExists(EasyMLError):
     def of(cls, kind: str, name: str) -> Self:
         """The one sentence for a taken name."""
         return cls(
-            f"{kind.capitalize()} {name!r} already exists; choose another name or update it.",
+            f"{kind.capitalize()} {name!r} already exists; choose another name.",
             metadata={"name": name},
         )
 

@@ -52,7 +52,7 @@ def shell(server: Server) -> Shell:
 def test_what_is_refused_is_a_line_and_1(shell: Shell) -> None:
     code, out, err = shell.run("projects", "create", shell.project)
     assert (code, out) == (1, "")
-    assert err == f"Project '{shell.project}' already exists; choose another name or update it.\n"
+    assert err == f"Project '{shell.project}' already exists; choose another name.\n"
 
 
 def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:

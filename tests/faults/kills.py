@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Moment:
     seconds: float
 
 
-class Story:
+class Story(ABC):
     """Something that is cut off by the death of its server, and must come to its end all the same."""
 
     name: ClassVar[str]
@@ -56,21 +57,33 @@ class Story:
         self.plan = plan
         with self.client() as client:
             self.project_id = a_project_of(client)
-            self.prepare(client)
 
     def client(self) -> Client:
         return Client(self.server.address, self.server.key)
 
-    def prepare(self, client: Client, /) -> None:
-        """What the story needs beside a project."""
-
-    def undisturbed(self) -> None:
-        """The story without a fault."""
-        raise NotImplementedError
-
+    @abstractmethod
     def cut_off_by(self, striking: AbstractContextManager[None]) -> Kill:
         """The story with a death in it, and what comes after that."""
-        raise NotImplementedError
+
+    def killed_by(self, point: str) -> Kill:
+        """The server kills itself at a named point."""
+        return self.cut_off_by(killed_by_itself(self.server, self.plan, point))
+
+    def struck(self) -> str:
+        """The stage in which the death came, by the points that were passed before it."""
+        passed = set(self.plan.points)
+        begun = [stage for stage, point in self.stages.items() if point in passed]
+        if self.last in passed:
+            return "after its end"
+        return begun[-1] if begun else "before its beginning"
+
+
+class TimedStory(Story):
+    """One whose stages take long enough to be cut off at any moment."""
+
+    @abstractmethod
+    def undisturbed(self) -> None:
+        """The story without a fault."""
 
     def moments(self, count: int, seed: int) -> Sequence[Moment]:
         """Random moments, as many in each stage, whatever share of the time a stage has."""
@@ -95,18 +108,6 @@ class Story:
         kill = self.cut_off_by(killed_after(self.server, self.plan, self.stages[moment.stage], moment.seconds))
         kill.details["aimed_at"] = f"{moment.stage} + {moment.seconds:.3f} s"
         return kill
-
-    def killed_by(self, point: str) -> Kill:
-        """The server kills itself at a named point."""
-        return self.cut_off_by(killed_by_itself(self.server, self.plan, point))
-
-    def struck(self) -> str:
-        """The stage in which the death came, by the points that were passed before it."""
-        passed = set(self.plan.points)
-        begun = [stage for stage, point in self.stages.items() if point in passed]
-        if self.last in passed:
-            return "after its end"
-        return begun[-1] if begun else "before its beginning"
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def killed_by_itself(server: ServerProcess, plan: FaultPlan, fault: str) -> Iter
     plan.path.write_text("")
 
 
-class Uploads(Story):
+class Uploads(TimedStory):
     """Uploads that are cut off and continued."""
 
     name = "upload"
@@ -155,7 +156,8 @@ class Uploads(Story):
     ROWS: ClassVar[int] = 900_000
     CHUNK: ClassVar[int] = 16 * 1024
 
-    def prepare(self, _client: Client, /) -> None:
+    def __init__(self, server: ServerProcess, plan: FaultPlan) -> None:
+        super().__init__(server, plan)
         self.content = a_table(self.ROWS)
 
     def undisturbed(self) -> None:
@@ -201,7 +203,7 @@ class Uploads(Story):
         return int(found.received_bytes)
 
 
-class Trainings(Story):
+class Trainings(TimedStory):
     """Trainings that are cut off and watched on."""
 
     name = "training"
@@ -213,8 +215,10 @@ class Trainings(Story):
     }
     last = "outbox.recorded"
 
-    def prepare(self, client: Client, /) -> None:
-        self.dataset_id = upload(client, self.project_id).id
+    def __init__(self, server: ServerProcess, plan: FaultPlan) -> None:
+        super().__init__(server, plan)
+        with self.client() as client:
+            self.dataset_id = upload(client, self.project_id).id
 
     def undisturbed(self) -> None:
         with self.client() as client:

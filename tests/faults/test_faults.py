@@ -15,7 +15,7 @@ import pytest
 from easyml.v1 import training_service_pb2 as pb
 from tests.builders import a_long_training, a_project_of, upload
 from tests.faults.consistency import check_consistent
-from tests.faults.kills import Story, Trainings, Uploads
+from tests.faults.kills import TimedStory, Trainings, Uploads
 from tests.faults.plan import FaultPlan, until
 from tests.faults.points import SERVER_POINTS, points_in_the_code, points_with_a_test
 from tests.faults.results import of_kills, write_result
@@ -46,7 +46,9 @@ def tell(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Uploads, Trainings])
-def test_a_server_killed_over_and_over_loses_nothing(server: ServerProcess, plan: FaultPlan, kind: type[Story]) -> None:
+def test_a_server_killed_over_and_over_loses_nothing(
+    server: ServerProcess, plan: FaultPlan, kind: type[TimedStory]
+) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     tell(f"\n{KILLS} random kills of an {kind.name}, seed {seed}")
     story = kind(server, plan)

@@ -113,7 +113,8 @@ def test_mongodb_dies_in_the_middle_of_trainings_and_nothing_is_lost(tmp_path: P
         assert refusal(client.trainings.StartTraining, a_training(project_id, dataset_id)).short == refused.short
         eventually(lambda: health_of(client, "documents") == NOT_SERVING)
         other_id = a_project_of(client)
-        while time.monotonic() - killed < seconds:
+        name = ""
+        while not name or time.monotonic() - killed < seconds:
             # Read as it was written, though MongoDB has never heard of it.
             name = f"after {time.monotonic() - killed} seconds"
             client.projects.UpdateProjectConfig(renamed(other_id, name), timeout=READ_SECONDS)

@@ -112,7 +112,7 @@ def test_a_number_of_bytes_is_said(count: int, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(None, ""), (True, "yes"), (0.1 + 0.2, "0.3"), ({"b": 1, "a": None}, "b=1, a=none"), (("x", 2), "x, 2")],
+    [(None, ""), (True, "yes"), (0.1 + 0.2, "0.3"), ({"b": 1, "a": None}, "a=none, b=1"), (("x", 2), "x, 2")],
 )
 def test_values_are_said_in_words(value: Any, said: str) -> None:
     assert words(value) == said

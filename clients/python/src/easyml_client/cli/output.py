@@ -128,7 +128,8 @@ def words(value: Any) -> str:  # noqa: PLR0911 - one return per type
         case dt.timedelta():
             return duration(value.total_seconds())
         case Mapping():
-            return ", ".join(f"{clean(key)}={'none' if item is None else words(item)}" for key, item in value.items())
+            shown = {key: "none" if item is None else words(item) for key, item in value.items()}
+            return ", ".join(f"{clean(key)}={shown[key]}" for key in sorted(shown))
         case list() | tuple():
             return ", ".join(words(item) for item in value)
     return clean(value)
