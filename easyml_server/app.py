@@ -30,6 +30,7 @@ from easyml_server.ports.documents import DocumentServer
 from easyml_server.ports.signals import Alone, Topic
 from easyml_server.ports.tracker import Tracker
 from easyml_server.ports.versioner import Versioner
+from easyml_server.recording import tracking_server
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.security.passwords import Argon2Hasher
 from easyml_server.security.tokens import Ed25519Signer, WrongKeyError, new_secret, secret_hash, write_private
@@ -39,6 +40,7 @@ from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.documents import DocumentDispatcher
 from easyml_server.services.events import EventHub
 from easyml_server.services.following import Follower
+from easyml_server.services.mirroring import Mirroring, ModelMirror
 from easyml_server.services.models import ModelService
 from easyml_server.services.outbox import OutboxWorker
 from easyml_server.services.predictions import PredictionService
@@ -52,7 +54,7 @@ from easyml_server.settings import Settings
 from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
 from easyml_server.trainers.local import TrainingLimits, start_local_trainer
-from easyml_server.transport.server import Server, Services, TransportLimits
+from easyml_server.transport.server import DOCUMENTS, TRACKING, Server, Services, TransportLimits
 from easyml_server.transport.tls import Certificates
 from easyml_server.versioning.process import start_versioner
 
@@ -110,7 +112,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 settings.workers, limits=TrainingLimits(settings.events_per_second, settings.events_per_run)
             )
         )
-        tracker = await stack.enter_async_context(start_tracker(artifacts.root / "mlflow", artifacts.work))
+        tracker = await stack.enter_async_context(
+            start_tracker(artifacts.root / "mlflow", artifacts.work, tracking_server(settings))
+        )
         model_servers = await stack.enter_async_context(
             start_model_servers(
                 signer,
@@ -124,7 +128,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             start_versioner(artifacts.root / "dvc", artifacts.root / "dvc-remote", artifacts.work, settings.dvc_remote)
         )
         hub = EventHub(signals)
-        outbox = outbox_workers(store, artifacts, tracker, versioner)
+        mirroring = Mirroring(now, wanted=settings.mlflow_register_models)
+        recording, _ = outbox = outbox_workers(store, artifacts, tracker, versioner, mirroring)
         lease = Lease(uuid4(), settings.lease_seconds)
         dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, waking(outbox), lease, signals)
         auth = AuthService(
@@ -138,10 +143,10 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             signals=signals,
         )
         uploads = UploadService(store, artifacts, tables, limits, now)
-        models = ModelService(store, artifacts, tracker, model_servers, now)
+        models = ModelService(store, artifacts, tracker, model_servers, mirroring, now)
         services = Services(
             auth=auth,
-            projects=ProjectService(store, artifacts, limits, now),
+            projects=ProjectService(store, artifacts, mirroring, limits, now),
             datasets=DatasetService(store, artifacts, tables, now),
             uploads=uploads,
             trainings=TrainingService(store, auth, hub, dispatcher, limits, now, signals),
@@ -152,9 +157,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)
         if settings.database_url is None:
-            await dispatcher.recover()
-            for worker in outbox:
-                await worker.recover()
+            await recover(dispatcher, outbox)
         await remove_orphans(store, artifacts)
         server = Server(services, limits, transport_limits(settings), now)
         address = listen(server, settings, certificates)
@@ -162,6 +165,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
+            asyncio.create_task(report(server, TRACKING, recording.availability()), name="health of tracking"),
             asyncio.create_task(housekeeping(uploads, store, artifacts), name="housekeeping"),
         ]
         to_the_end = [
@@ -171,7 +175,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         if documents is not None and document_dispatcher is not None:
             background += [
                 asyncio.create_task(document_dispatcher.run(), name="documents"),
-                asyncio.create_task(report_documents(server, documents), name="health of documents"),
+                asyncio.create_task(report(server, DOCUMENTS, documents.availability()), name="health of documents"),
             ]
         if certificates is not None:
             certificates.remind()
@@ -187,13 +191,22 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
 
 
 def outbox_workers(
-    store: SqlStore, artifacts: LocalArtifacts, tracker: Tracker, versioner: Versioner
-) -> Sequence[OutboxWorker]:
-    """One for each part that may be away while the others are there."""
-    return [
-        OutboxWorker(store, RunRecorder(store, artifacts, tracker, now).handlers, now),
-        OutboxWorker(store, VersionRecorder(store, artifacts, versioner, now).handlers, now),
-    ]
+    store: SqlStore, artifacts: LocalArtifacts, tracker: Tracker, versioner: Versioner, mirroring: Mirroring
+) -> tuple[OutboxWorker, OutboxWorker]:
+    """One for each part that may be away while the others are there: MLflow, and DVC."""
+    recorder, mirror = RunRecorder(store, artifacts, tracker, mirroring, now), ModelMirror(store, tracker)
+    versions = VersionRecorder(store, artifacts, versioner, now)
+    return (
+        OutboxWorker(store, {**recorder.handlers, **mirror.handlers}, now),
+        OutboxWorker(store, versions.handlers, now),
+    )
+
+
+async def recover(dispatcher: TrainingDispatcher, outbox: Sequence[OutboxWorker]) -> None:
+    """At the start of the only server: whoever was at work on anything lives no more."""
+    await dispatcher.recover()
+    for worker in outbox:
+        await worker.recover()
 
 
 def waking(outbox: Sequence[OutboxWorker]) -> Callable[[], None]:
@@ -213,10 +226,10 @@ def keep_documents_on(documents: DocumentServer, store: SqlStore) -> DocumentDis
     return dispatcher
 
 
-async def report_documents(server: Server, documents: DocumentServer) -> None:
-    """Keep the health of documents up to date."""
-    async for available in documents.availability():
-        await server.report_documents(available=available)
+async def report(server: Server, part: str, availability: AsyncIterator[bool]) -> None:
+    """Keep the health of a part up to date."""
+    async for available in availability:
+        await server.report(part, available=available)
 
 
 def open_signer(settings: Settings, folder: DataFolder) -> Ed25519Signer:

@@ -56,6 +56,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from _certificate(settings)
     if settings.mongodb_url is not None:
         yield _documents(settings, settings.mongodb_url.get_secret_value())
+    if settings.mlflow_tracking_uri is not None:
+        yield _tracking(settings)
     yield _port(settings)
 
 
@@ -178,6 +180,17 @@ def _documents(settings: Settings, url: str) -> Finding:
     except StartError as error:
         return Finding("documents", False, str(error))
     return Finding("documents", True, sentence)
+
+
+def _tracking(settings: Settings) -> Finding:
+    from easyml_server.recording import look_at_tracking, tracking_server
+
+    try:
+        server = tracking_server(settings)
+        sentence = "MLflow in the data folder." if server is None else asyncio.run(look_at_tracking(server))
+    except StartError as error:
+        return Finding("tracking", False, str(error))
+    return Finding("tracking", True, sentence)
 
 
 def _port(settings: Settings) -> Finding:

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     dvc_remote: str | None = Field(
         None, description="URL that versions are pushed to: s3://…, or any that DVC knows; the data folder if not set."
     )
+    mlflow_tracking_uri: SecretStr | None = Field(
+        None, description="http(s)://host of an MLflow tracking server; MLflow in the data folder if not set."
+    )
+    mlflow_register_models: bool = Field(
+        False, description="Make each model version one of a registered model in MLflow, and its aliases there too."
+    )
     tls_cert_file: Path | None = Field(
         None, description="PEM file of the server's certificate and its issuers; with it the server speaks TLS only."
     )

@@ -129,6 +129,17 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedVersion:
+    """A version and the MLflow run of its experiment; without one it `awaits_run`, unless the experiment is gone."""
+
+    id: UUID
+    version: int
+    description: str
+    run_id: str | None
+    awaits_run: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AliasHistoryEntry:
     """A time during which an alias pointed to a version; `end_time` is None while it lasts."""
 

@@ -63,7 +63,7 @@ class TrainingSession:
 
 @dataclass(frozen=True, slots=True)
 class MlflowRun:
-    """Where an experiment was recorded for MLflow."""
+    """Where an experiment was recorded for MLflow; until it is, `run_id` is empty, and `problem` says why."""
 
     experiment_id: UUID
     tracking_uri: str
@@ -72,3 +72,4 @@ class MlflowRun:
     artifact_uri: str
     model_uri: str
     create_time: datetime
+    problem: str | None = None

@@ -17,7 +17,7 @@ from easyml_server.domain.datasets import Dataset, DatasetVersion, Upload
 from easyml_server.domain.events import TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.leases import Abandoned, Held, Lease
-from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion
+from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion, RecordedVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
 from easyml_server.domain.requests import RequestKey
@@ -257,6 +257,18 @@ class ModelRepository(Protocol):
 
     async def get_model(self, project_id: UUID, name: str) -> Model: ...
 
+    async def load_model(self, model_id: UUID) -> Model:
+        """Without a caller: for the server's own work."""
+        ...
+
+    async def recorded_versions(self, model_id: UUID) -> Sequence[RecordedVersion]:
+        """All versions of a model with their MLflow runs, oldest first."""
+        ...
+
+    async def ids_of_project(self, project_id: UUID) -> Sequence[UUID]:
+        """The models of a project."""
+        ...
+
     async def list(self, project_id: UUID, page: PageRequest) -> Page[Model]: ...
 
     async def list_versions(
@@ -338,6 +350,10 @@ class Outbox(Protocol):
 
     async def retry(self, intent: Intent, time: datetime) -> None:
         """Try again at this time."""
+        ...
+
+    async def failing(self, kinds: Sequence[str]) -> bool:
+        """Whether one of these kinds was tried in vain, and waits."""
         ...
 
     async def release(self, kinds: Sequence[str], time: datetime) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 
@@ -41,19 +41,51 @@ class RunRecord:
 class RecordedRun:
     """Where a run was recorded."""
 
-    tracking_uri: str
     mlflow_experiment_id: str
     run_id: str
     artifact_uri: str
     model_uri: str
-    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredVersion:
+    """A version of a model; `run_id` is None where there is no run of it, and it `waits` if there will be one."""
+
+    id: UUID
+    number: int
+    description: str
+    run_id: str | None
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredModel:
+    """A model as it is to be in MLflow's registry: without versions it is not to be there.
+
+    `name` and `tags` are those it gets when it is made; `aliases` say which version's id each points to.
+    """
+
+    id: UUID
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    versions: Sequence[MirroredVersion] = ()
+    aliases: Mapping[str, UUID] = field(default_factory=dict)
 
 
 class Tracker(Protocol):
     """Records runs through one tracking process; recording the same experiment again changes nothing."""
 
+    @property
+    def uri(self) -> str:
+        """Where runs are recorded, without credentials."""
+        ...
+
     async def record(self, record: RunRecord) -> RecordedRun:
         """Record one run. Raises Unavailable when tracking is down; the caller tries again later."""
+        ...
+
+    async def mirror(self, model: MirroredModel) -> None:
+        """Bring MLflow's registered model to this; the same again changes nothing. Raises Unavailable."""
         ...
 
     async def export_model(self, model_path: Path, target: Path) -> None:

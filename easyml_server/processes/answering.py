@@ -29,6 +29,10 @@ class Numbered(Protocol):
         ...
 
 
+class ToldError(Exception):
+    """Its text is made for people: a clause that says what to do."""
+
+
 Request = TypeVar("Request", bound=Numbered)
 
 
@@ -44,6 +48,8 @@ def answer_requests(requests: TypeAdapter[Request], do: Callable[[Request], dict
         request = requests.validate_json(lines.get())
         try:
             answer = Answer(request.id, do(request))
+        except ToldError as error:
+            answer = Answer(request.id, error=str(error)[:ERROR_CHARACTERS])
         except Exception as error:  # the server decides what becomes of it
             answer = Answer(request.id, error=f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS])
         answers.write(ANSWER.dump_json(answer).decode() + "\n")

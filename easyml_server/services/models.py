@@ -19,6 +19,7 @@ from easyml_server.ports.model_servers import ModelServers
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tracker import Tracker
 from easyml_server.services.masks import check_mask
+from easyml_server.services.mirroring import Mirroring
 from easyml_server.services.versions import FORGET_VERSION
 
 FIELDS = ("description", "labels")
@@ -77,12 +78,14 @@ class ModelService:
         artifacts: ArtifactStore,
         tracker: Tracker,
         model_servers: ModelServers,
+        mirroring: Mirroring,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._tracker = tracker
         self._model_servers = model_servers
+        self._mirroring = mirroring
         self._clock = clock
 
     async def list(self, caller: Caller, project_id: UUID, page: PageRequest) -> Page[Model]:
@@ -143,6 +146,8 @@ class ModelService:
                 etag=uuid4().hex,
             )
             await work.models.save_version(changed, etag)
+            if changed.description != version.description:
+                await self._mirroring.changed(work, [version.model_id])
             await work.commit()
         return changed
 
@@ -166,6 +171,7 @@ class ModelService:
             if validate_only:
                 return deleted
             await work.outbox.add(FORGET_VERSION, version_id, self._clock())
+            await self._mirroring.changed(work, [version.model_id])
             await work.commit()
         await self._model_servers.forget(version_id)
         await self._artifacts.remove(path)
@@ -177,6 +183,7 @@ class ModelService:
             version = await work.models.get_version(version_id, caller)
             await work.models.set_alias(version, alias, caller.user_id, self._clock())
             changed = await work.models.get_version(version_id, caller)
+            await self._mirroring.changed(work, [version.model_id])
             await work.commit()
         return changed
 
@@ -186,6 +193,7 @@ class ModelService:
             await work.projects.get(project_id, caller)
             model = await work.models.get_model(project_id, model_name)
             await work.models.delete_alias(model.id, alias, self._clock())
+            await self._mirroring.changed(work, [model.id])
             await work.commit()
 
     async def list_alias_history(

@@ -6,7 +6,7 @@ Of several servers the one that claims an intent does it. If it dies, its claim 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -17,7 +17,7 @@ from easyml_server.ports.store import Intent, Store
 
 POLL_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 2.0
-MAX_RETRY_SECONDS = 300.0
+MAX_RETRY_SECONDS = 60.0
 CLAIM_SECONDS = 30.0
 """An intent that was not done, and not prolonged for this long, is somebody else's to do."""
 PROLONG_SECONDS = 10.0
@@ -38,6 +38,15 @@ class OutboxWorker:
         self._handlers = handlers
         self._clock = clock
         self._wanted = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._available = True
+
+    async def availability(self) -> AsyncIterator[bool]:
+        """Whether the part does what it is asked, now and whenever that changes; on whatever server it was tried."""
+        while True:
+            changed = self._changed
+            yield self._available
+            await changed.wait()
 
     def wake(self) -> None:
         """An intent was committed."""
@@ -49,6 +58,7 @@ class OutboxWorker:
             self._wanted.clear()
             try:
                 await self.work_off()
+                await self._look()
             except EasyMLError as error:
                 log.warning("outbox_unreadable", error=error.message)
             with suppress(TimeoutError):
@@ -65,6 +75,16 @@ class OutboxWorker:
         """Do everything that is due now."""
         while (intent := await self._claim()) is not None:
             await self._do(intent)
+
+    async def _look(self) -> None:
+        async with self._store.read() as work:
+            self._tell(available=not await work.outbox.failing(tuple(self._handlers)))
+
+    def _tell(self, *, available: bool) -> None:
+        if available != self._available:
+            self._available = available
+            self._changed.set()
+            self._changed = asyncio.Event()
 
     async def _claim(self) -> Intent | None:
         now, kinds = self._clock(), tuple(self._handlers)
@@ -88,6 +108,7 @@ class OutboxWorker:
             log.warning(
                 "intent_waits", kind=intent.kind, subject=str(intent.subject_id), retry_seconds=delay, error=str(error)
             )
+            self._tell(available=False)
             async with self._store.begin() as work:
                 await work.outbox.retry(intent, self._clock() + timedelta(seconds=delay))
                 await work.commit()

@@ -18,6 +18,7 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.masks import check_mask
+from easyml_server.services.mirroring import Mirroring
 from easyml_server.services.requests import find_first_result, remember
 from easyml_server.services.scopes import require_full_scope
 from easyml_server.services.versions import FORGET_PROJECT
@@ -40,9 +41,17 @@ class ProjectChange:
 class ProjectService:
     """Use cases of ProjectService."""
 
-    def __init__(self, store: Store, artifacts: ArtifactStore, limits: Limits, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        mirroring: Mirroring,
+        limits: Limits,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._store = store
         self._artifacts = artifacts
+        self._mirroring = mirroring
         self._limits = limits
         self._clock = clock
 
@@ -122,7 +131,9 @@ class ProjectService:
                 )
             if validate_only:
                 return deleted
+            model_ids = await work.models.ids_of_project(project_id)
             await work.projects.delete(project_id, etag)
+            await self._mirroring.changed(work, model_ids)
             await work.outbox.add(FORGET_PROJECT, project_id, self._clock())
             await work.commit()
         await self._artifacts.remove(self._artifacts.project_path(project_id))

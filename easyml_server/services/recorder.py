@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import structlog
 
+from easyml_server.domain.errors import EasyMLError
 from easyml_server.domain.events import FoldCompleted, IterationCompleted, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.faults import fault_point
@@ -16,6 +18,7 @@ from easyml_server.domain.sessions import MlflowRun
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Intent, Store
 from easyml_server.ports.tracker import MetricPoint, RunRecord, Tracker
+from easyml_server.services.mirroring import Mirroring
 from easyml_server.services.outbox import Handler
 
 RECORD_RUN = "record_run"
@@ -32,10 +35,18 @@ log = structlog.get_logger(__name__)
 class RunRecorder:
     """The handler of the intent above."""
 
-    def __init__(self, store: Store, artifacts: ArtifactStore, tracker: Tracker, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        tracker: Tracker,
+        mirroring: Mirroring,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._tracker = tracker
+        self._mirroring = mirroring
         self._clock = clock
 
     @property
@@ -53,13 +64,19 @@ class RunRecorder:
                 experiment.id, events[-1].sequence if events else 0, LOG_PAGE
             ):
                 events.extend(page)
-        recorded = await self._tracker.record(
-            self._record_of(experiment, config.mlflow_experiment or default_experiment(project), events)
-        )
+        run = MlflowRun(experiment.id, self._tracker.uri, "", "", "", "", self._clock())
+        try:
+            recorded = await self._tracker.record(
+                self._record_of(experiment, config.mlflow_experiment or default_experiment(project), events)
+            )
+        except EasyMLError as error:
+            async with self._store.begin() as work:
+                await work.experiments.put_mlflow_run(replace(run, problem=error.message))
+                await work.commit()
+            raise
         fault_point("outbox.recorded")
-        run = MlflowRun(
-            experiment_id=experiment.id,
-            tracking_uri=recorded.tracking_uri,
+        run = replace(
+            run,
             mlflow_experiment_id=recorded.mlflow_experiment_id,
             run_id=recorded.run_id,
             artifact_uri=recorded.artifact_uri,
@@ -68,6 +85,8 @@ class RunRecorder:
         )
         async with self._store.begin() as work:
             await work.experiments.put_mlflow_run(run)
+            if experiment.model_version_id is not None:
+                await self._mirroring.recorded(work, experiment.model_version_id)
             await work.outbox.done(intent)
             await work.commit()
 

@@ -46,6 +46,38 @@ class ExportRequest:
     type: Literal["export"] = "export"
 
 
-Request = RecordRequest | ExportRequest
+@dataclass(frozen=True, slots=True)
+class VersionToMirror:
+    """A version of a model; `run_id` is None where there is no run of it, and it `waits` if there will be one."""
+
+    id: str
+    number: int
+    description: str
+    run_id: str | None
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRequest:
+    """Bring a registered model to what a model is; `aliases` are of version ids, and `name` is for a new one."""
+
+    id: int
+    model_id: str
+    name: str
+    tags: dict[str, str]
+    versions: list[VersionToMirror]
+    aliases: dict[str, str]
+    type: Literal["mirror"] = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class LookRequest:
+    """Ask whether MLflow answers."""
+
+    id: int
+    type: Literal["look"] = "look"
+
+
+Request = RecordRequest | ExportRequest | MirrorRequest | LookRequest
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])

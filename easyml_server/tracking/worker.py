@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from easyml_server.processes.answering import answer_requests
-from easyml_server.tracking.messages import REQUEST, RecordRequest, Request
+from easyml_server.tracking.messages import REQUEST, LookRequest, MirrorRequest, RecordRequest, Request
 
 
 def main() -> None:
@@ -19,14 +19,26 @@ def main() -> None:
 
 
 def _do(folder: Path, request: Request) -> dict[str, Any]:
-    from easyml_server.tracking import mlflow_runs
-
     # MLflow tells at length how it could be used; here it is used by a program.
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    if isinstance(request, RecordRequest):
-        return mlflow_runs.record(folder, request)
-    mlflow_runs.export_model(Path(request.model_path), Path(request.target))
+    # Each brings in what it needs of MLflow, which takes seconds.
+    match request:
+        case RecordRequest():
+            from easyml_server.tracking.mlflow_runs import record
+
+            return record(folder, request)
+        case MirrorRequest():
+            from easyml_server.tracking.mlflow_registry import mirror
+
+            return mirror(folder, request)
+        case LookRequest():
+            from easyml_server.tracking.mlflow_place import look
+
+            return look(folder)
+    from easyml_server.tracking.mlflow_models import export_model
+
+    export_model(Path(request.model_path), Path(request.target))
     return {}
 
 

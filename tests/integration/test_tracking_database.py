@@ -16,7 +16,7 @@ from tests.servers import eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 MAKE = (
-    "import sys, pathlib; from easyml_server.tracking.mlflow_runs import database; database(pathlib.Path(sys.argv[1]))"
+    "import sys, pathlib; from easyml_server.tracking.mlflow_place import database; database(pathlib.Path(sys.argv[1]))"
 )
 
 

@@ -148,10 +148,15 @@ class ModelSessionDocument(Document):
         )
 
 
+def _with_problem(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**body, "problem": None}
+
+
 class MLflowMetadataDocument(Document):
-    """Where an experiment was recorded for MLflow."""
+    """Where an experiment was recorded for MLflow, or why it is not yet."""
 
     collection = "mlflow_metadata"
+    upgrades = (_with_problem,)
 
     tracking_uri: str
     mlflow_experiment_id: str
@@ -159,6 +164,7 @@ class MLflowMetadataDocument(Document):
     artifact_uri: str
     model_uri: str
     create_time: datetime
+    problem: str | None
 
     @classmethod
     def of(cls, run: MlflowRun) -> Self:
@@ -171,6 +177,7 @@ class MLflowMetadataDocument(Document):
             artifact_uri=run.artifact_uri,
             model_uri=run.model_uri,
             create_time=run.create_time,
+            problem=run.problem,
         )
 
     def to_domain(self) -> MlflowRun:
@@ -183,6 +190,7 @@ class MLflowMetadataDocument(Document):
             artifact_uri=self.artifact_uri,
             model_uri=self.model_uri,
             create_time=self.create_time,
+            problem=self.problem,
         )
 
 
@@ -245,5 +253,5 @@ KINDS: tuple[type[Document], ...] = (
     MLflowMetadataDocument,
     DVCMetadataDocument,
 )
-LAYOUT = 1
+LAYOUT = 2
 """Grows with every change of a shape, a validator or an index; a test compares it with what they are."""

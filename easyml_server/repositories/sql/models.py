@@ -46,6 +46,7 @@ from easyml_server.repositories.sql.base import (
     with_labels,
     with_prefix,
 )
+from easyml_server.repositories.sql.experiments import MLExperiment
 from easyml_server.repositories.sql.projects import Project, visible_to
 
 _METRICS = TypeAdapter(tuple[MetricValue, ...])
@@ -264,6 +265,27 @@ class SqlModelRepository:
         if row is None:
             raise NotFound.of("model", name)
         return await self._with_aliases(row)
+
+    async def load_model(self, model_id: UUID) -> domain.Model:
+        """For the server's own work."""
+        row = await self._session.get(Model, model_id)
+        if row is None:
+            raise NotFound.of("model", model_id)
+        return await self._with_aliases(row)
+
+    async def recorded_versions(self, model_id: UUID) -> Sequence[domain.RecordedVersion]:
+        """All versions of a model with their MLflow runs, oldest first."""
+        rows = await self._session.execute(
+            select(ModelVersion.id, ModelVersion.version, ModelVersion.description, MLExperiment.mlflow_run_id)
+            .outerjoin(MLExperiment, MLExperiment.id == ModelVersion.experiment_id)
+            .where(ModelVersion.model_id == model_id)
+            .order_by(ModelVersion.version)
+        )
+        return [domain.RecordedVersion(*row[:3], row.mlflow_run_id or None, row.mlflow_run_id == "") for row in rows]
+
+    async def ids_of_project(self, project_id: UUID) -> Sequence[UUID]:
+        """The models of a project."""
+        return (await self._session.scalars(select(Model.id).where(Model.project_id == project_id))).all()
 
     async def list(self, project_id: UUID, page: PageRequest) -> Page[domain.Model]:
         """The models of a project."""

@@ -70,6 +70,11 @@ class SqlOutbox:
         """It is not due before this time."""
         await self._session.execute(update(OutboxIntent).where(OutboxIntent.id == intent.id).values(due_time=until))
 
+    async def failing(self, kinds: Sequence[str]) -> bool:
+        """The first is enough."""
+        statement = select(OutboxIntent.id).where(OutboxIntent.kind.in_(kinds), OutboxIntent.attempts > 0).limit(1)
+        return await self._session.scalar(statement) is not None
+
     async def release(self, kinds: Sequence[str], time: datetime) -> None:
         """Due now, what waited for a claim or a pause to end."""
         await self._session.execute(
