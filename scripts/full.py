@@ -1,4 +1,4 @@
-"""What `make full` runs: PostgreSQL, a MongoDB wire server and two EasyML servers on them, until Ctrl-C.
+"""What `make full` runs: PostgreSQL, a MongoDB wire server, MLflow and two EasyML servers on them, until Ctrl-C.
 
 For developers: the servers below are those of the tests. What is stored stays in one folder, and the next `make full`
 goes on with it.
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.mlflow import mlflow_server
 from tests.mongodb import mongodb
 from tests.postgresql import PostgresServer, postgresql
 
@@ -34,13 +35,16 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as stack:
-        say("Starting PostgreSQL and MongoDB ...")
+        say("Starting PostgreSQL, MongoDB and MLflow ...")
         postgres = stack.enter_context(postgresql(root / "postgresql", durable=True))
         mongo = stack.enter_context(mongodb(root / "mongodb", mortal=True))
+        mlflow = stack.enter_context(mlflow_server(root / "mlflow"))
         asyncio.run(make_database(postgres))
         settings = {
             "EASYML_DATABASE_URL": postgres.database_url(DATABASE),
             "EASYML_MONGODB_URL": mongo.database_url(DATABASE),
+            "EASYML_MLFLOW_TRACKING_URI": mlflow.uri,
+            "EASYML_MLFLOW_REGISTER_MODELS": "true",
             "EASYML_ARTIFACT_URL": (root / "files").as_uri(),
             "EASYML_SIGNING_KEY_FILE": str(signing_key(root / "signing.pem")),
             "EASYML_LOG_LEVEL": os.environ.get("EASYML_LOG_LEVEL", "warning"),
@@ -105,6 +109,7 @@ def directions(root: Path, settings: dict[str, str], addresses: list[str]) -> st
 Two servers that answer as one:   {"   ".join(addresses)}
 PostgreSQL                        {settings["EASYML_DATABASE_URL"]}
 MongoDB                           {settings["EASYML_MONGODB_URL"]}
+MLflow                            {settings["EASYML_MLFLOW_TRACKING_URI"]}
 Files                             {root / "files"}
 
 In another terminal:

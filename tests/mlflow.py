@@ -66,12 +66,22 @@ class MlflowServer:
         query = urllib.parse.urlencode({"filter": f"tags.`{key}` = '{value}'"})
         return list(self.asked(f"registered-models/search?{query}").get("registered_models", []))
 
+    def versions(self, name: str) -> list[Any]:
+        """The versions of a registered model."""
+        query = urllib.parse.urlencode({"filter": f"name = '{name}'"})
+        return list(self.asked(f"model-versions/search?{query}").get("model_versions", []))
+
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
     """A server for a while, on a port of its own choice."""
     folder.mkdir(exist_ok=True)
-    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "files")]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "0", "--workers", "1", *store]
     log = folder / "server.log"
     with log.open("w") as output:
@@ -114,9 +124,9 @@ class Gate:
         self._thread.start()
 
     @property
-    def address(self) -> str:
+    def address(self) -> tuple[str, int]:
         """Host and port."""
-        return f"127.0.0.1:{self._server.server_port}"
+        return "127.0.0.1", self._server.server_port
 
     def hold(self, path: str) -> None:
         """Requests with this in their path wait; `holding` is set once there is one."""

@@ -63,7 +63,7 @@ REPOSITORIES = {
     "versions": ports.VersionRepository,
     "pending": PendingDocuments,
 }
-IN_ORDER = {("sqlite", "outbox.due", "outbox"), ("sqlite", "outbox.claim", "outbox")}
+IN_ORDER = {("sqlite", f"outbox.{name}", "outbox") for name in ("due", "claim", "failing")}
 """In the order of the rowid, and no further than to the end of the page."""
 
 
@@ -122,6 +122,7 @@ def calls(world: World) -> Iterator[Call]:
     yield call("outbox.due", ("record_run",), TIME, 10)
     yield call("outbox.claim", ("record", "record_run"), TIME, TIME + DAY)
     yield call("outbox.prolong", intent, TIME)
+    yield call("outbox.failing", ("record", "record_run"))
     yield call("outbox.release", ("record_run",), TIME)
     yield call("outbox.done", intent)
     yield call("outbox.retry", intent, TIME)
@@ -248,6 +249,9 @@ def calls_of_models(world: World) -> Iterator[Call]:
     for named in ({}, {"version": 1}, {"alias": "champion"}):
         yield call("models.find_version", project, model, **named)
     yield call("models.get_model", project, model)
+    yield call("models.load_model", version.model_id)
+    yield call("models.recorded_versions", version.model_id)
+    yield call("models.ids_of_project", project)
     for page in pages(*NEWEST):
         yield call("models.list", project, page)
         for named in ({}, {"model_name": model}, {"alias": "champion"}, {"model_name": model, "alias": "champion"}):

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from easyml_server.repositories.documents.models import KINDS, LAYOUT, Document
+from easyml_server.repositories.documents.models import KINDS, LAYOUT, Document, MLflowMetadataDocument
 from easyml_server.repositories.documents.schemas import INDEXES, validator_of
 
-LAYOUTS = {1: "3a6bde0dade21960"}
+LAYOUTS = {1: "3a6bde0dade21960", 2: "a4f7ab0203454df7"}
 """A change gets the next number and a line here: `easyml-server migrate` makes it, and older servers do not start."""
 
 
@@ -29,3 +29,18 @@ def test_a_kind_has_a_collection_and_a_strict_shape(kind: type[Document]) -> Non
     body = validator_of(kind)["$jsonSchema"]["properties"]["body"]["anyOf"][1]
     assert body["additionalProperties"] is False
     assert set(body["required"]) == set(kind.model_fields)
+
+
+def test_a_run_of_the_first_shape_was_recorded() -> None:
+    body = {
+        "id": "1a2b3c4d-0000-4000-8000-000000000000",
+        "schema_version": 1,
+        "tracking_uri": "sqlite:///mlflow.db",
+        "mlflow_experiment_id": "1",
+        "run_id": "run",
+        "artifact_uri": "file:///artifacts",
+        "model_uri": "",
+        "create_time": "2026-01-02T03:04:05Z",
+    }
+    run = MLflowMetadataDocument.from_body(body).to_domain()
+    assert (run.run_id, run.problem) == ("run", None)

@@ -1,4 +1,4 @@
-"""Servers that the tests of a file share; a MongoDB for the session, with a database of its own for each test."""
+"""Servers that the tests of a file share; a MongoDB and an MLflow for the session."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.secure import AUTHORITY, GOOD, Secure, certificate_of, presented, settings_of
+from tests.mlflow import MlflowServer, mlflow_server
 from tests.mongodb import MongoServer, mongodb
 from tests.servers import serving
 
@@ -49,3 +50,10 @@ def url(mongo: MongoServer) -> Iterator[str]:
     name = mongo.new_name()
     yield mongo.database_url(name)
     mongo.drop(name)
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """One MLflow tracking server for the session."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server

@@ -72,7 +72,12 @@ class SqlOutbox:
 
     async def failing(self, kinds: Sequence[str]) -> bool:
         """The first is enough."""
-        statement = select(OutboxIntent.id).where(OutboxIntent.kind.in_(kinds), OutboxIntent.attempts > 0).limit(1)
+        statement = (
+            select(OutboxIntent.id)
+            .where(OutboxIntent.kind.in_(kinds), OutboxIntent.attempts > 0)
+            .order_by(OutboxIntent.id)
+            .limit(1)
+        )
         return await self._session.scalar(statement) is not None
 
     async def release(self, kinds: Sequence[str], time: datetime) -> None:
