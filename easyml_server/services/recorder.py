@@ -9,14 +9,14 @@ from typing import Any
 
 import structlog
 
-from easyml_server.domain.errors import EasyMLError
+from easyml_server.domain.errors import EasyMLError, NotFound
 from easyml_server.domain.events import FoldCompleted, IterationCompleted, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.projects import Project
 from easyml_server.domain.sessions import MlflowRun
 from easyml_server.ports.artifacts import ArtifactStore
-from easyml_server.ports.store import Intent, Store
+from easyml_server.ports.store import Intent, Store, UnitOfWork
 from easyml_server.ports.tracker import MetricPoint, RunRecord, Tracker
 from easyml_server.services.mirroring import Mirroring
 from easyml_server.services.outbox import Handler
@@ -56,7 +56,7 @@ class RunRecorder:
 
     async def _record(self, intent: Intent) -> None:
         async with self._store.read() as work:
-            experiment = await work.experiments.load(intent.subject_id)
+            experiment = await _with_what_is_left(work, await work.experiments.load(intent.subject_id))
             project = await work.projects.load(experiment.project_id)
             config = await work.projects.get_config(project.id)
             events: list[TrainingEvent] = []
@@ -119,6 +119,17 @@ class RunRecorder:
             model_path=model_path,
             table_path=self._artifacts.dataset_path(experiment.project_id, spec.dataset_version_id),
         )
+
+
+async def _with_what_is_left(work: UnitOfWork, experiment: Experiment) -> Experiment:
+    """Its model may have been deleted while the record waited."""
+    if experiment.model_version_id is None:
+        return experiment
+    try:
+        await work.models.load_version(experiment.model_version_id)
+    except NotFound:
+        return replace(experiment, model_version_id=None)
+    return experiment
 
 
 def default_experiment(project: Project) -> str:

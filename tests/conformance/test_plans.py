@@ -122,7 +122,7 @@ def calls(world: World) -> Iterator[Call]:
     yield call("outbox.due", ("record_run",), TIME, 10)
     yield call("outbox.claim", ("record", "record_run"), TIME, TIME + DAY)
     yield call("outbox.prolong", intent, TIME)
-    yield call("outbox.failing", ("record", "record_run"))
+    yield call("outbox.failing", ("record_run",))
     yield call("outbox.release", ("record_run",), TIME)
     yield call("outbox.done", intent)
     yield call("outbox.retry", intent, TIME)

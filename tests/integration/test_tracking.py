@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from easyml.v1 import experiment_pb2, prediction_service_pb2, training_service_pb2
+from easyml.v1 import experiment_pb2, model_service_pb2, prediction_service_pb2, training_service_pb2
 from tests.builders import a_project_of, a_training, upload
 from tests.servers import ROOT, Client, ServerProcess, environment, eventually, free_port, serving
 
@@ -61,7 +62,11 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    with serving(tmp_path_factory.mktemp("tracking") / "data") as server, Client(server.address, server.key) as client:
+    data = tmp_path_factory.mktemp("tracking") / "data"
+    with (
+        serving(data, MLFLOW_REGISTER_MODELS="true") as server,
+        Client(server.address, server.key) as client,
+    ):
         project_id = a_project_of(client)
         request = a_training(project_id, upload(client, project_id, TABLE).id, target="kind", algorithm="xgboost")
         request.spec.cross_validation.folds = 2
@@ -137,8 +142,9 @@ def test_mlflow_ui_shows_the_run_with_parameters_metrics_per_step_and_the_model(
     assert {"model/MLmodel", "model/input_example.json"} <= {each["path"] for each in files}
 
 
-def test_a_plain_script_loads_the_model_and_predicts_what_the_server_predicts(recorded: Recorded) -> None:
-    model = f"runs:/{recorded.experiment.mlflow_run_id}/model"
+@pytest.mark.parametrize("named", ["by its run", "by its alias"])
+def test_a_plain_script_loads_the_model_and_predicts_what_the_server_predicts(recorded: Recorded, named: str) -> None:
+    model = aliased(recorded) if named == "by its alias" else f"runs:/{recorded.experiment.mlflow_run_id}/model"
     script = subprocess.run(
         [sys.executable, "-I", "-W", "ignore", "-c", SCRIPT, recorded.uri, model],
         input=json.dumps(ROWS),
@@ -156,3 +162,18 @@ def test_a_plain_script_loads_the_model_and_predicts_what_the_server_predicts(re
     assert said["predictions"] == list(answer.predictions.strings.values)
     # Not this checkout's: what was stored beside the model is enough.
     assert not Path(said["code"]).is_relative_to(ROOT)
+
+
+def aliased(recorded: Recorded) -> str:
+    """Point an alias to the model; the URI once MLflow has it."""
+    request = model_service_pb2.SetModelAliasRequest(
+        model_version_id=recorded.experiment.model_version_id, alias="production"
+    )
+    recorded.client.models.SetModelAlias(request)
+
+    def look() -> str | None:
+        with closing(sqlite3.connect(recorded.uri.removeprefix("sqlite:///"))) as database:
+            found = database.execute("SELECT name FROM registered_model_aliases WHERE alias = 'production'").fetchone()
+        return None if found is None else str(found[0])
+
+    return f"models:/{eventually(look, seconds=120)}@production"

@@ -69,8 +69,11 @@ def test_an_outage_delays_the_record_and_nothing_else(tracked: Tracked) -> None:
         assert "does not answer" in log.read_text()
         assert not experiment_of(client, experiment_id).mlflow_run_id
         assert exported(client, version_id) > 0
+        _, without_model, deleted = trained(client)
+        delete_version(client, deleted)
         tracked.way.up()
         run_id = recorded(client, experiment_id)
+        assert "files" not in tracked.mlflow.asked(f"artifacts/list?run_id={recorded(client, without_model)}")
         eventually(lambda: health_of(client, "tracking") == SERVING)
     said = tracked.document(experiment_id)
     assert (said["run_id"], said["problem"], said["tracking_uri"]) == (run_id, None, tracked.uri)
@@ -145,9 +148,7 @@ def test_a_model_is_there_what_it_is_here_and_a_plain_script_loads_it(tracked: T
         )
         client.models.DeleteModelAlias(gone)
         eventually(lambda: tracked.aliases(project_id) == {"old": "1"}, RECORD_SECONDS)
-        client.models.DeleteModelVersion(
-            model_service_pb2.DeleteModelVersionRequest(model_version_id=first, force=True)
-        )
+        delete_version(client, first)
         eventually(lambda: tracked.versions(project_id) == {second: "2"}, RECORD_SECONDS)
         delete_project(client, project_id)
     eventually(lambda: not tracked.versions(project_id), RECORD_SECONDS)
@@ -173,31 +174,40 @@ def describe(client: Client, version_id: str, description: str) -> None:
     client.models.UpdateModelVersion(request)
 
 
+def delete_version(client: Client, version_id: str) -> None:
+    client.models.DeleteModelVersion(
+        model_service_pb2.DeleteModelVersionRequest(model_version_id=version_id, force=True)
+    )
+
+
 def delete_project(client: Client, project_id: str) -> None:
     client.projects.DeleteProject(project_service_pb2.DeleteProjectRequest(project_id=project_id, force=True))
 
 
 def test_two_that_record_one_experiment_at_once_make_one_run(mlflow: MlflowServer, tmp_path: Path) -> None:
+    tags = {"label.team@home/x": "blue"}
+    points = [Point("m", 1.0, 0, 1000)]
     request = RecordRequest(
-        1, "an-experiment", "together", "run", "FINISHED", 1000, 2000, {"a": "1"}, [Point("m", 1.0, 0, 1000)], {}, None
+        1, "an-experiment", "together", "run", "FINISHED", 1000, 2000, {"a": "1"}, points, tags, None
     )
     with gate(mlflow) as between:
         to = TrackingServer.of("http://{}:{}".format(*between.address))
-        between.hold("runs/update")
+        between.hold("runs/create")
         with writers(2, dict(to.environment), str(tmp_path)) as both:
             for writer in both:
                 writer.ask(request)
-            # Each has made a run that is not finished.
+            # Each has seen that there is none.
             eventually(lambda: between.held == 2, RECORD_SECONDS)
             between.release()
-            # One whose run was taken away while it wrote is told so, and tries again.
-            assert not all(writer.answer().error for writer in both)
+            for writer in both:
+                assert writer.answer().error == ""
             for writer in both:
                 writer.ask(request)
             answers = [writer.answer() for writer in both]
     (run,) = mlflow.runs("an-experiment")
     assert run["info"]["status"] == "FINISHED"
-    assert [answer.result["run_id"] for answer in answers] == 2 * [run["info"]["run_id"]]
+    assert {"key": "label.team_home_x", "value": "blue"} in run["data"]["tags"]
+    assert [answer.error or answer.result["run_id"] for answer in answers] == 2 * [run["info"]["run_id"]]
 
 
 async def test_each_refusal_says_what_to_do(mlflow: MlflowServer, tmp_path: Path) -> None:
