@@ -15,7 +15,7 @@ from easyml_server.tracking.server import PASSWORD_VARIABLE, USERNAME_VARIABLE
 MOST_CHARACTERS = 200
 
 
-def told(error: MlflowException, uri: str) -> ToldError:
+def told(error: MlflowException | RequestException, uri: str) -> ToldError:
     """The same in words; `uri` holds no password."""
     status = _status(error)
     if status is None:
@@ -27,7 +27,7 @@ def told(error: MlflowException, uri: str) -> ToldError:
         )
     if status == HTTPStatus.FORBIDDEN:
         return ToldError(f"{uri} does not allow it (403); give the user of EasyML's server the right to write there")
-    said = " ".join(error.message.split())[:MOST_CHARACTERS]
+    said = " ".join(str(error).split())[:MOST_CHARACTERS]
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ToldError(f"{uri} answers with an error of its own ({status}); see its log: {said}")
     return ToldError(f"{uri} refuses it ({status}): {said}")
@@ -43,8 +43,10 @@ def is_taken(error: MlflowException) -> bool:
     return error.error_code == "RESOURCE_ALREADY_EXISTS"
 
 
-def _status(error: MlflowException) -> int | None:
+def _status(error: MlflowException | RequestException) -> int | None:
     """The status of HTTP; None where no answer came."""
+    if isinstance(error, RequestException):
+        return None if error.response is None else int(error.response.status_code)
     # Of an answer that is no JSON, and of one that may be repeated, the status stands in the text only.
     found = re.search(r"error code (\d{3}) !=|too many (\d{3}) error responses", error.message)
     if found is not None:
@@ -54,7 +56,7 @@ def _status(error: MlflowException) -> int | None:
     return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
 
 
-def _cause(error: MlflowException) -> str:
+def _cause(error: BaseException) -> str:
     first = next(each for each in _causes(error) if isinstance(each, RequestException))
     return type(first).__name__
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from requests.exceptions import RequestException
 
 from easyml_server.processes.answering import ToldError
 from easyml_server.tracking.mlflow_errors import told
@@ -69,7 +70,7 @@ def opened(folder: Path) -> Iterator[Place]:
         return
     try:
         yield Place(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, None)
-    except MlflowException as error:
+    except (MlflowException, RequestException) as error:
         raise told(error, uri) from error
 
 
