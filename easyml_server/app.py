@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from easyml_server.artifacts.local import LocalArtifacts
+from easyml_server.cluster import check_dask, open_trainer
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
@@ -51,8 +52,8 @@ from easyml_server.services.versions import VersionRecorder, VersionService
 from easyml_server.settings import Settings
 from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
-from easyml_server.trainers.local import TrainingLimits, start_local_trainer
-from easyml_server.transport.server import Server, Services, TransportLimits
+from easyml_server.trainers.local import LocalTrainer
+from easyml_server.transport.server import DOCUMENTS, TRAININGS, Server, Services, TransportLimits
 from easyml_server.transport.tls import Certificates
 from easyml_server.versioning.process import start_versioner
 
@@ -86,6 +87,8 @@ class RunningServer:
 async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """Start everything in order, and stop it in reverse; StartError says in one line why it cannot start."""
     check_exposure(settings)
+    if settings.dask_address is not None:
+        check_dask(settings)
     certificates = open_certificates(settings, now)
     limits = settings.limits()
     signals = open_signals(settings)
@@ -105,11 +108,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 artifacts.work,
             )
         )
-        trainer = await stack.enter_async_context(
-            start_local_trainer(
-                settings.workers, limits=TrainingLimits(settings.events_per_second, settings.events_per_run)
-            )
-        )
+        trainer = await stack.enter_async_context(open_trainer(settings))
         tracker = await stack.enter_async_context(start_tracker(artifacts.root / "mlflow", artifacts.work))
         model_servers = await stack.enter_async_context(
             start_model_servers(
@@ -171,8 +170,12 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         if documents is not None and document_dispatcher is not None:
             background += [
                 asyncio.create_task(document_dispatcher.run(), name="documents"),
-                asyncio.create_task(report_documents(server, documents), name="health of documents"),
+                asyncio.create_task(report(server, DOCUMENTS, documents.availability()), name="health of documents"),
             ]
+        if not isinstance(trainer, LocalTrainer):
+            background.append(
+                asyncio.create_task(report(server, TRAININGS, trainer.availability()), name="health of trainings")
+            )
         if certificates is not None:
             certificates.remind()
             background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))
@@ -213,10 +216,10 @@ def keep_documents_on(documents: DocumentServer, store: SqlStore) -> DocumentDis
     return dispatcher
 
 
-async def report_documents(server: Server, documents: DocumentServer) -> None:
-    """Keep the health of documents up to date."""
-    async for available in documents.availability():
-        await server.report_documents(available=available)
+async def report(server: Server, part: str, availability: AsyncIterator[bool]) -> None:
+    """Keep the health of a part up to date."""
+    async for available in availability:
+        await server.report(part, available=available)
 
 
 def open_signer(settings: Settings, folder: DataFolder) -> Ed25519Signer:

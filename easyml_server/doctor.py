@@ -56,6 +56,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from _certificate(settings)
     if settings.mongodb_url is not None:
         yield _documents(settings, settings.mongodb_url.get_secret_value())
+    if settings.dask_address is not None:
+        yield _dask(settings, settings.dask_address)
     yield _port(settings)
 
 
@@ -178,6 +180,16 @@ def _documents(settings: Settings, url: str) -> Finding:
     except StartError as error:
         return Finding("documents", False, str(error))
     return Finding("documents", True, sentence)
+
+
+def _dask(settings: Settings, address: str) -> Finding:
+    from easyml_server.cluster import look_at_dask
+
+    try:
+        sentence = asyncio.run(look_at_dask(settings, address))
+    except StartError as error:
+        return Finding("dask", False, str(error))
+    return Finding("dask", True, sentence)
 
 
 def _port(settings: Settings) -> Finding:
