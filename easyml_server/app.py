@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from easyml_server.artifacts.local import LocalArtifacts
-from easyml_server.cluster import check_dask, open_trainer
+from easyml_server.cluster import open_trainer
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
@@ -52,7 +52,6 @@ from easyml_server.services.versions import VersionRecorder, VersionService
 from easyml_server.settings import Settings
 from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
-from easyml_server.trainers.local import LocalTrainer
 from easyml_server.transport.server import DOCUMENTS, TRAININGS, Server, Services, TransportLimits
 from easyml_server.transport.tls import Certificates
 from easyml_server.versioning.process import start_versioner
@@ -87,8 +86,6 @@ class RunningServer:
 async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """Start everything in order, and stop it in reverse; StartError says in one line why it cannot start."""
     check_exposure(settings)
-    if settings.dask_address is not None:
-        check_dask(settings)
     certificates = open_certificates(settings, now)
     limits = settings.limits()
     signals = open_signals(settings)
@@ -162,6 +159,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
             asyncio.create_task(housekeeping(uploads, store, artifacts), name="housekeeping"),
+            asyncio.create_task(report(server, TRAININGS, trainer.availability()), name="health of trainings"),
         ]
         to_the_end = [
             asyncio.create_task(dispatcher.keep_leases(), name="leases"),
@@ -172,10 +170,6 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 asyncio.create_task(document_dispatcher.run(), name="documents"),
                 asyncio.create_task(report(server, DOCUMENTS, documents.availability()), name="health of documents"),
             ]
-        if not isinstance(trainer, LocalTrainer):
-            background.append(
-                asyncio.create_task(report(server, TRAININGS, trainer.availability()), name="health of trainings")
-            )
         if certificates is not None:
             certificates.remind()
             background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))

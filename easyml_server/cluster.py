@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from easyml_server.data_folder import StartError
 from easyml_server.files import EXAMPLE, files_root
+from easyml_server.ports.trainer import Trainer
 from easyml_server.settings import Settings, is_loopback
-from easyml_server.trainers.local import LocalTrainer, TrainingLimits, start_local_trainer
+from easyml_server.trainers.local import TrainingLimits, start_local_trainer
 
 if TYPE_CHECKING:
     from easyml_server.trainers.dask.session import SharedFolder
-    from easyml_server.trainers.dask.trainer import DaskTrainer
 
 MARKER = "database.id"
 """The file that says whose files these are: no other folder has the same."""
@@ -27,7 +27,7 @@ SCHEMES = ("tcp", "tls")
 
 
 @asynccontextmanager
-async def open_trainer(settings: Settings) -> AsyncIterator[LocalTrainer | DaskTrainer]:
+async def open_trainer(settings: Settings) -> AsyncIterator[Trainer]:
     """The trainer of the settings. A cluster that is away is no reason not to start: trainings wait for it."""
     limits = TrainingLimits(settings.events_per_second, settings.events_per_run)
     if settings.dask_address is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from easyml_server.domain.training import Outcome, Report, TrainingInterrupted, TrainingJob
@@ -23,4 +23,8 @@ class Trainer(Protocol):
         once it is gone. A worker that dies ends in TrainingFailed with WORKER_DIED (or OUT_OF_MEMORY, TIME_LIMIT); one
         that is lost with its machine in TrainingInterrupted.
         """
+        ...
+
+    def availability(self) -> AsyncIterator[bool]:
+        """Whether trainings can run, now and whenever that changes."""
         ...

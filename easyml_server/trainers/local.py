@@ -93,6 +93,10 @@ class LocalTrainer:
             worker = await self.pool.start(self._entry, limits=ProcessLimits(), folder=job.output_path)
             return await _Run(job, worker, report, self._limits).outcome()
 
+    async def availability(self) -> AsyncIterator[bool]:
+        """This machine is always there."""
+        yield True
+
 
 class _Run:
     """One training in its worker."""
