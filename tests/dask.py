@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from tests.mongodb import SHIM
-from tests.servers import ROOT, eventually, free_port
+from tests.servers import eventually, free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -37,9 +37,9 @@ class DaskProcess:
                 stderr=log,
                 env={
                     **{name: value for name, value in os.environ.items() if not name.startswith(("EASYML_", "DASK_"))},
-                    "PYTHONPATH": str(ROOT),
                     **self.environment,
                 },
+                cwd=self.log.parent,
             )
         return self
 
@@ -82,9 +82,9 @@ class DaskProcess:
 class DaskCluster:
     """A scheduler at a fixed port, which can be started again, and workers."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._stack = stack
+        self._workers: list[DaskProcess] = []
         self.port = free_port()
         self.scheduler = self._scheduler()
 
@@ -103,7 +103,6 @@ class DaskCluster:
         ready = self._folder / f"scheduler-{self.port}.json"
         ready.unlink(missing_ok=True)
         self.scheduler = self._scheduler().start()
-        self._stack.callback(self.scheduler.stop)
         eventually(ready.exists, START_SECONDS)
 
     def add_worker(self, *options: str, threads: int = 1, **environment: str) -> DaskProcess:
@@ -119,8 +118,13 @@ class DaskCluster:
             *scratch,
         ]
         worker = DaskProcess([*command, "--host", "127.0.0.1", *options], self.log, environment).start()
-        self._stack.callback(worker.stop)
+        self._workers.append(worker)
         return worker
+
+    def remove_workers(self) -> None:
+        """Stop all there are."""
+        while self._workers:
+            self._workers.pop().stop()
 
     def _scheduler(self) -> DaskProcess:
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
@@ -132,9 +136,12 @@ class DaskCluster:
 def dask_cluster(folder: Path, workers: int = 1, threads: int = 1) -> Iterator[DaskCluster]:
     """A cluster for a while; nothing of it stays behind."""
     folder.mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        cluster = DaskCluster(folder, stack)
-        cluster.start_scheduler()
+    cluster = DaskCluster(folder)
+    cluster.start_scheduler()
+    try:
         for _ in range(workers):
             cluster.add_worker(threads=threads)
         yield cluster
+    finally:
+        cluster.remove_workers()
+        cluster.scheduler.stop()

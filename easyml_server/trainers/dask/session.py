@@ -188,10 +188,11 @@ class Session:
             _log.warning("The Dask worker %s does not answer; look at its log.", address)
 
     def _faults(self, address: str, answer: Mapping[str, Any] | Exception) -> Iterator[str]:
-        if isinstance(answer, ModuleNotFoundError):
+        # Of Dask's making, so its type is not the worker's.
+        if isinstance(answer, Exception) and "ModuleNotFoundError" in repr(answer):
             yield (
-                f"The Dask worker {address} gets no trainings: easyml-server is not installed there; install "
-                f"easyml-server[dask] {installed()['easyml-server']}, and restart it."
+                f"The Dask worker {address} gets no trainings: easyml-server {installed()['easyml-server']} is not "
+                f"installed there ({answer}); install easyml-server[dask] of that version, and restart it."
             )
         elif isinstance(answer, Exception):
             yield f"The Dask worker {address} gets no trainings: it could not be looked at ({answer!r}); see its log."

@@ -24,7 +24,7 @@ from easyml_server.domain.errors import EasyMLError
 from easyml_server.domain.training import Outcome, Report, TrainingJob
 from easyml_server.trainers import codec
 from easyml_server.trainers.dask.versions import installed
-from easyml_server.trainers.local import LocalTrainer, TrainingLimits, training_environment
+from easyml_server.trainers.local import LocalTrainer, TrainingLimits, to_the_end, training_environment
 from easyml_server.trainers.processes import ProcessPool
 
 BEGUN, STOPPED = b"begun", b"stopped"
@@ -69,9 +69,9 @@ async def train(assignment: Assignment) -> None:
             if task is None or task.state not in WANTED:
                 break
     finally:
-        # The worker closing comes this way too.
+        # A worker that closes comes this way too, and cancels more than once.
         training.cancel()
-        await asyncio.wait([training])
+        await to_the_end(_ended(training))
     line.tell(_last_word(training), last=True)
 
 
@@ -91,6 +91,10 @@ class _Line:
         message = {"key": self._assignment.key, "number": self._number, "last": last, "body": body}
         self._worker.log_event(self._assignment.topic, message)
         self._number += 1
+
+
+async def _ended(training: asyncio.Task[Outcome]) -> None:
+    await asyncio.wait([training])
 
 
 def _last_word(training: asyncio.Task[Outcome]) -> bytes:
