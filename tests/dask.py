@@ -105,8 +105,8 @@ class DaskCluster:
         self.scheduler = self._scheduler().start()
         eventually(ready.exists, START_SECONDS)
 
-    def add_worker(self, *options: str, threads: int = 1, **environment: str) -> DaskProcess:
-        """One without a nanny; returns at once, the scheduler tells when it is there."""
+    def add_worker(self, *options: str, threads: int = 1, nanny: bool = False, **environment: str) -> DaskProcess:
+        """Returns at once, the scheduler tells when it is there. With a nanny the process is the nanny's."""
         scratch = ["--local-directory", str(self._folder / "scratch"), "--memory-limit", "0", "--no-dashboard"]
         command = [
             "-m",
@@ -117,7 +117,9 @@ class DaskCluster:
             "--no-nanny",
             *scratch,
         ]
-        worker = DaskProcess([*command, "--host", "127.0.0.1", *options], self.log, environment).start()
+        worker = DaskProcess(
+            [*command, "--nanny" if nanny else "--no-nanny", "--host", "127.0.0.1", *options], self.log, environment
+        ).start()
         self._workers.append(worker)
         return worker
 
@@ -133,14 +135,12 @@ class DaskCluster:
 
 
 @contextmanager
-def dask_cluster(folder: Path, workers: int = 1, threads: int = 1) -> Iterator[DaskCluster]:
-    """A cluster for a while; nothing of it stays behind."""
+def dask_cluster(folder: Path) -> Iterator[DaskCluster]:
+    """A cluster for a while, without workers at first; nothing of it stays behind."""
     folder.mkdir(exist_ok=True)
     cluster = DaskCluster(folder)
     cluster.start_scheduler()
     try:
-        for _ in range(workers):
-            cluster.add_worker(threads=threads)
         yield cluster
     finally:
         cluster.remove_workers()

@@ -45,8 +45,9 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
 
 @pytest.fixture(scope="session")
 def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    """One Dask cluster for the session."""
-    with dask_cluster(tmp_path_factory.mktemp("dask"), threads=SLOTS) as cluster:
+    """One Dask cluster for the session, its worker under a nanny as people start it."""
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as cluster:
+        cluster.add_worker(threads=SLOTS, nanny=True)
         yield cluster
 
 

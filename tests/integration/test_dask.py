@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> SharedFolder:
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    with dask_cluster(tmp_path_factory.mktemp("dask"), workers=0) as cluster:
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as cluster:
         yield cluster
 
 
