@@ -107,19 +107,11 @@ class DaskCluster:
 
     def add_worker(self, *options: str, threads: int = 1, nanny: bool = False, **environment: str) -> DaskProcess:
         """Returns at once, the scheduler tells when it is there. With a nanny the process is the nanny's."""
-        scratch = ["--local-directory", str(self._folder / "scratch"), "--memory-limit", "0", "--no-dashboard"]
-        command = [
-            "-m",
-            "distributed.cli.dask_worker",
-            self.address,
-            "--nthreads",
-            str(threads),
-            "--no-nanny",
-            *scratch,
-        ]
-        worker = DaskProcess(
-            [*command, "--nanny" if nanny else "--no-nanny", "--host", "127.0.0.1", *options], self.log, environment
-        ).start()
+        where = [self.address, "--host", "127.0.0.1", "--local-directory", str(self._folder / "scratch")]
+        size = ["--nthreads", str(threads), "--memory-limit", "0"]
+        kind = ["--nanny" if nanny else "--no-nanny", "--no-dashboard"]
+        command = ["-m", "distributed.cli.dask_worker", *where, *size, *kind, *options]
+        worker = DaskProcess(command, self.log, environment).start()
         self._workers.append(worker)
         return worker
 
