@@ -69,6 +69,11 @@ def check_dask(settings: Settings) -> None:
         raise StartError(
             "EASYML_DASK_ADDRESS needs Dask, which is not installed; run: pip install 'easyml-server[dask]'"
         )
+    if parts.scheme == "tls":
+        from easyml_server.trainers.dask.tls import missing_certificates
+
+        if (wrong := missing_certificates()) is not None:
+            raise StartError(f"EASYML_DASK_ADDRESS: {wrong}")
 
 
 async def look_at_dask(settings: Settings, address: str) -> str:

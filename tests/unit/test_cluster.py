@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask
 import pytest
 
 from easyml_server.cluster import check_dask
@@ -27,7 +28,18 @@ def test_plaintext_to_other_machines_is_for_those_who_say_so() -> None:
     with pytest.raises(StartError, match="EASYML_ALLOW_PLAINTEXT"):
         check_dask(Settings(dask_address=address, artifact_url=FILES))
     check_dask(Settings(dask_address=address, artifact_url=FILES, allow_plaintext=True))
-    check_dask(Settings(dask_address="tls://dask.example.org:8786", artifact_url=FILES))
+
+
+@pytest.mark.parametrize(
+    ("configured", "words"),
+    [({}, "there are none"), ({"client.cert": "/nowhere", "ca-file": "/nowhere"}, "cannot be read")],
+)
+def test_tls_needs_certificates(configured: dict[str, str], words: str) -> None:
+    with (
+        dask.config.set({f"distributed.comm.tls.{name}": value for name, value in configured.items()}),
+        pytest.raises(StartError, match=f"{words}.*DASK_DISTRIBUTED__COMM__TLS__CA_FILE"),
+    ):
+        check_dask(Settings(dask_address="tls://dask.example.org:8786", artifact_url=FILES))
 
 
 def test_workers_need_to_see_the_files() -> None:
