@@ -21,7 +21,6 @@ from tests.builders import a_long_training, a_project_of, upload
 from tests.dask import DaskCluster
 from tests.integration.documents import NOT_SERVING, SERVING, followed, health_of, started
 from tests.integration.replicas import watch, works_in
-from tests.integration.test_postgresql import refused_by
 from tests.servers import Client, ServerProcess, environment, eventually, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(170)]
@@ -132,5 +131,20 @@ def test_a_worker_lost_in_mid_run_is_told_and_replaced_and_cancel_ends_the_fit(
     assert events[-1].finished.state == CANCELLED
 
 
-def test_a_cluster_without_shared_files_is_one_line(tmp_path: Path) -> None:
-    assert "needs EASYML_ARTIFACT_URL" in refused_by(tmp_path / "data", DASK_ADDRESS="tcp://127.0.0.1:8786")
+def test_a_fit_does_not_outlive_the_server_that_is_killed(
+    cluster: DaskCluster, server: ServerProcess, client: Client
+) -> None:
+    project_id = a_project_of(client)
+    request = a_long_training(project_id, upload(client, project_id).id)
+    experiment_id = str(client.trainings.StartTraining(request).experiment.id)
+    (fit,) = eventually(lambda: fits(server))
+    server.kill()
+    psutil.wait_procs([fit], 10)
+    assert not fit.is_running()
+    server.start()
+    # The next server goes on with it, on the same cluster.
+    (again,) = eventually(lambda: fits(server))
+    assert again.pid != fit.pid
+    with Client(server.address, server.key) as later:
+        later.trainings.CancelTraining(pb.CancelTrainingRequest(experiment_id=experiment_id))
+        assert list(watch(later, experiment_id))[-1].finished.state == CANCELLED

@@ -83,7 +83,11 @@ class Session:
     async def keep(self) -> AsyncIterator[None]:
         """Follow which workers there are until the connection is lost; a step for each look."""
         while self._client.status == "running":
-            await self.look_around()
+            try:
+                await self.look_around()
+            except TimeoutError:
+                # A scheduler that is busy costs no training; just now it gets no more of them.
+                self._workers = {}
             yield
             await asyncio.sleep(LOOK_SECONDS)
 
