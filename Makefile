@@ -46,7 +46,7 @@ quickstart: $(STAMP) ## Start a server and run the main job on real data
 serve: $(STAMP) ## Start a server on this machine
 	@$(RUN) easyml-server serve
 
-full: $(STAMP) mongodb ## Start two servers on a PostgreSQL, a MongoDB and an MLflow of their own, until Ctrl-C
+full: $(STAMP) mongodb ## Start two servers on a PostgreSQL, MongoDB, MLflow and Dask of their own, until Ctrl-C
 	@PYTHONPATH=. exec $(RUN) python scripts/full.py
 
 test: lint ## Everything check does, with every test; what CI runs

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from easyml_server.artifacts.local import LocalArtifacts
+from easyml_server.cluster import open_trainer
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.local import ModelServerLimits, start_model_servers
@@ -53,8 +54,7 @@ from easyml_server.services.versions import VersionRecorder, VersionService
 from easyml_server.settings import Settings
 from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
-from easyml_server.trainers.local import TrainingLimits, start_local_trainer
-from easyml_server.transport.server import DOCUMENTS, TRACKING, Server, Services, TransportLimits
+from easyml_server.transport.server import DOCUMENTS, TRACKING, TRAININGS, Server, Services, TransportLimits
 from easyml_server.transport.tls import Certificates
 from easyml_server.versioning.process import start_versioner
 
@@ -107,11 +107,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 artifacts.work,
             )
         )
-        trainer = await stack.enter_async_context(
-            start_local_trainer(
-                settings.workers, limits=TrainingLimits(settings.events_per_second, settings.events_per_run)
-            )
-        )
+        trainer = await stack.enter_async_context(open_trainer(settings))
         tracker = await stack.enter_async_context(
             start_tracker(artifacts.root / "mlflow", artifacts.work, tracking_server(settings))
         )
@@ -167,6 +163,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
             asyncio.create_task(report(server, TRACKING, recording.availability()), name="health of tracking"),
             asyncio.create_task(housekeeping(uploads, store, artifacts), name="housekeeping"),
+            asyncio.create_task(report(server, TRAININGS, trainer.availability()), name="health of trainings"),
         ]
         to_the_end = [
             asyncio.create_task(dispatcher.keep_leases(), name="leases"),

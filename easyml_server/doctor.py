@@ -58,6 +58,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield _documents(settings, settings.mongodb_url.get_secret_value())
     if settings.mlflow_tracking_uri is not None:
         yield _tracking(settings)
+    if settings.dask_address is not None:
+        yield _dask(settings, settings.dask_address)
     yield _port(settings)
 
 
@@ -191,6 +193,16 @@ def _tracking(settings: Settings) -> Finding:
     except StartError as error:
         return Finding("tracking", False, str(error))
     return Finding("tracking", True, sentence)
+
+
+def _dask(settings: Settings, address: str) -> Finding:
+    from easyml_server.cluster import look_at_dask
+
+    try:
+        sentence = asyncio.run(look_at_dask(settings, address))
+    except StartError as error:
+        return Finding("dask", False, str(error))
+    return Finding("dask", True, sentence)
 
 
 def _port(settings: Settings) -> Finding:

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
         None, description="mongodb://user:password@host/name; documents are kept in the database if not set."
     )
     mongodb_wait_seconds: float = Field(1.5, gt=0, description="How long a call waits for MongoDB.")
+    dask_address: str | None = Field(
+        None,
+        description="tcp:// or tls://host:port of a Dask scheduler whose workers train; processes here if not set.",
+    )
     migrate_at_start: bool = Field(False, description="Bring PostgreSQL and MongoDB to this release's schema at start.")
     dvc_remote: str | None = Field(
         None, description="URL that versions are pushed to: s3://…, or any that DVC knows; the data folder if not set."
@@ -134,8 +138,16 @@ class Settings(BaseSettings):
     project_storage_bytes: int = Field(50 * GIB, ge=1, description="Files of a project.")
     min_free_disk_bytes: int = Field(GIB, ge=0, description="Space that is kept free on the disk.")
 
-    workers: int = Field(default_factory=default_workers, ge=1, description="Trainings that run at once.")
-    worker_memory_bytes: int = Field(0, ge=0, description="Memory of a training; 80 % of memory by workers if 0.")
+    workers: int = Field(
+        default_factory=default_workers,
+        ge=1,
+        description="Trainings that run at once here; on Dask, as many as threads.",
+    )
+    worker_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory of a training; if 0, 80 % of memory by workers (on Dask: of a worker's, by threads).",
+    )
     training_seconds: float = Field(86_400, gt=0, description="Longest time of a training.")
     trainings_per_project: int = Field(2, ge=1, description="Trainings of a project that run at once.")
     queued_per_project: int = Field(100, ge=1, description="Trainings of a project that have not ended.")
@@ -189,13 +201,15 @@ class Settings(BaseSettings):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in ("localhost", "::1", "[::1]") or self.host.startswith("127.")
+        return is_loopback(self.host)
 
     def limits(self) -> Limits:
         """The limits of use cases."""
         own = {field.name for field in fields(Limits)} - {"table"}
         values: dict[str, Any] = {name: getattr(self, name) for name in own}
-        values["worker_memory_bytes"] = self.worker_memory_bytes or int(MEMORY_SHARE * memory_bytes() / self.workers)
+        if self.dask_address is None:
+            own_share = int(MEMORY_SHARE * memory_bytes() / self.workers)
+            values["worker_memory_bytes"] = self.worker_memory_bytes or own_share
         table = TableLimits(**{field.name: getattr(self, field.name) for field in fields(TableLimits)})
         return Limits(**values, table=table)
 
@@ -207,6 +221,11 @@ class Settings(BaseSettings):
             self.database_lock_seconds,
             self.database_statement_seconds,
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is of this machine alone."""
+    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
 
 
 def config_file() -> Path:

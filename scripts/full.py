@@ -1,4 +1,4 @@
-"""What `make full` runs: PostgreSQL, a MongoDB wire server, MLflow and two EasyML servers on them, until Ctrl-C.
+"""What `make full` runs: PostgreSQL, a MongoDB wire server, MLflow, a Dask cluster, two EasyML servers, until Ctrl-C.
 
 For developers: the servers below are those of the tests. What is stored stays in one folder, and the next `make full`
 goes on with it.
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.dask import dask_cluster
 from tests.mlflow import mlflow_server
 from tests.mongodb import mongodb
 from tests.postgresql import PostgresServer, postgresql
@@ -35,10 +36,12 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as stack:
-        say("Starting PostgreSQL, MongoDB and MLflow ...")
+        say("Starting PostgreSQL, MongoDB, MLflow and Dask ...")
         postgres = stack.enter_context(postgresql(root / "postgresql", durable=True))
         mongo = stack.enter_context(mongodb(root / "mongodb", mortal=True))
         mlflow = stack.enter_context(mlflow_server(root / "mlflow"))
+        dask = stack.enter_context(dask_cluster(root / "dask"))
+        dask.add_worker(nanny=True)
         asyncio.run(make_database(postgres))
         settings = {
             "EASYML_DATABASE_URL": postgres.database_url(DATABASE),
@@ -46,6 +49,7 @@ def main() -> int:
             "EASYML_MLFLOW_TRACKING_URI": mlflow.uri,
             "EASYML_MLFLOW_REGISTER_MODELS": "true",
             "EASYML_ARTIFACT_URL": (root / "files").as_uri(),
+            "EASYML_DASK_ADDRESS": dask.address,
             "EASYML_SIGNING_KEY_FILE": str(signing_key(root / "signing.pem")),
             "EASYML_LOG_LEVEL": os.environ.get("EASYML_LOG_LEVEL", "warning"),
         }
@@ -110,6 +114,7 @@ Two servers that answer as one:   {"   ".join(addresses)}
 PostgreSQL                        {settings["EASYML_DATABASE_URL"]}
 MongoDB                           {settings["EASYML_MONGODB_URL"]}
 MLflow                            {settings["EASYML_MLFLOW_TRACKING_URI"]}
+Dask                              {settings["EASYML_DASK_ADDRESS"]}
 Files                             {root / "files"}
 
 In another terminal:

@@ -24,7 +24,7 @@ class TrainingJob:
     """One training for a worker.
 
     `table_path` is the version's Parquet; the worker writes the model and `manifest.json` into `output_path`, an empty
-    folder of its own. `memory_bytes` is watched as resident memory by whoever runs the worker.
+    folder of its own. `memory_bytes` is watched as resident memory by whoever runs the worker; 0 leaves it to them.
     """
 
     experiment_id: UUID
@@ -63,6 +63,16 @@ class TrainingFailed:
 
     failure: Failure
     type: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInterrupted:
+    """Where it ran is gone, through no fault of the training: it may be tried again, from the beginning.
+
+    `cause` is the beginning of a sentence.
+    """
+
+    cause: str
 
 
 Report = StageStarted | FoldCompleted | IterationCompleted | LogLine | ResourceUsage | WarningRaised | SplitMade

@@ -30,7 +30,14 @@ from easyml_server.domain.faults import fault_point
 from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.sessions import TrainingSession
-from easyml_server.domain.training import Outcome, Report, SplitMade, TrainingFailed, TrainingJob
+from easyml_server.domain.training import (
+    Outcome,
+    Report,
+    SplitMade,
+    TrainingFailed,
+    TrainingInterrupted,
+    TrainingJob,
+)
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.signals import Signals, Topic
 from easyml_server.ports.store import Store
@@ -178,14 +185,20 @@ class TrainingDispatcher:
             self.wake()
             self._signals.send(Topic.QUEUE, experiment.id)
 
-    async def _write_down(self, run: _Run, outcome: Outcome | None, training_log: TrainingLog) -> None:
+    async def _write_down(
+        self, run: _Run, outcome: Outcome | TrainingInterrupted | None, training_log: TrainingLog
+    ) -> None:
         experiment = replace(run.experiment, warnings=tuple(run.warnings))
-        if outcome is None and self._stopping and not run.by_user:
+        if isinstance(outcome, TrainingInterrupted) and run.by_user:
+            outcome = None
+        if isinstance(outcome, TrainingInterrupted):
+            await self._outcomes.put_back_interrupted(experiment, outcome, training_log)
+        elif outcome is None and self._stopping and not run.by_user:
             await self._outcomes.put_back(experiment, training_log)
         else:
             await self._outcomes.write(experiment, outcome, training_log, run.work_path)
 
-    async def _outcome(self, run: _Run, training_log: TrainingLog) -> Outcome | None:
+    async def _outcome(self, run: _Run, training_log: TrainingLog) -> Outcome | TrainingInterrupted | None:
         """How the training ended; None if it was stopped, by its user or with the server."""
 
         def report(report: Report) -> None:
@@ -263,7 +276,7 @@ class _Run:
         self.version = version
         self.work_path: Path | None = None
         self.warnings: list[TrainingWarning] = []
-        self.training: asyncio.Task[Outcome] | None = None
+        self.training: asyncio.Task[Outcome | TrainingInterrupted] | None = None
         self.log: TrainingLog | None = None
         self.cancelled = False
         self.by_user = False

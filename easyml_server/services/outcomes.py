@@ -21,7 +21,7 @@ from easyml_server.domain.events import EventBody, Finished, LogLevel, LogLine, 
 from easyml_server.domain.experiments import Experiment, Failure, FailureKind, FailureReason, TrainingState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.models import ModelVersion
-from easyml_server.domain.training import Outcome, TrainingFailed, TrainingSucceeded
+from easyml_server.domain.training import Outcome, TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.services.events import TrainingLog
@@ -30,6 +30,8 @@ from easyml_server.services.versions import ADD_MODEL_VERSION
 
 FIRST_RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 30.0
+MAX_ATTEMPTS = 3
+"""A training that was cut off by the end of its server, or of where it ran, this often is not tried again."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,18 @@ class OutcomeWriter:
     async def put_back(self, experiment: Experiment, training_log: TrainingLog) -> None:
         """Queue a training again, for the next server."""
         await self._insist(Ending(as_new(experiment, training_log.now()), cut_off_events()), training_log)
+
+    async def put_back_interrupted(
+        self, experiment: Experiment, interrupted: TrainingInterrupted, training_log: TrainingLog
+    ) -> None:
+        """Queue a training again whose place was lost, unless that happened too often."""
+        now = training_log.now()
+        if experiment.attempts < MAX_ATTEMPTS:
+            await self._insist(Ending(as_new(experiment, now), interrupted_events(interrupted)), training_log)
+            return
+        failure = Failure(FailureKind.SYSTEM, FailureReason.WORKER_DIED, _lost_too_often(interrupted))
+        await self._insist(ended(experiment, TrainingState.FAILED, now, failure), training_log)
+        self._recorded()
 
     async def _ending(
         self, experiment: Experiment, outcome: Outcome | None, now: datetime, work_path: Path | None
@@ -182,6 +196,19 @@ def cut_off_events() -> tuple[EventBody, ...]:
     """What the log says of a try that its server did not live to see the end of."""
     text = "The server was stopped while this ran; it is queued again and starts from the beginning."
     return LogLine(LogLevel.WARNING, text), StateChanged(TrainingState.QUEUED)
+
+
+def interrupted_events(interrupted: TrainingInterrupted) -> tuple[EventBody, ...]:
+    """What the log says of a try whose place was lost."""
+    text = f"{interrupted.cause}; the training is queued again and starts from the beginning."
+    return LogLine(LogLevel.WARNING, text), StateChanged(TrainingState.QUEUED)
+
+
+def _lost_too_often(interrupted: TrainingInterrupted) -> str:
+    return (
+        f"{interrupted.cause}, and it was tried {MAX_ATTEMPTS} times; see why workers are lost (memory is a common "
+        "reason), then start the training again."
+    )
 
 
 def disk_failure(error: EasyMLError) -> Failure:

@@ -14,10 +14,7 @@ from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.ports.store import Store
 from easyml_server.services.events import EventHub, TrainingLog
-from easyml_server.services.outcomes import Ending, as_new, cut_off_events, ended
-
-MAX_ATTEMPTS = 3
-"""A training that was cut off by the end of its server this often is not tried again."""
+from easyml_server.services.outcomes import MAX_ATTEMPTS, Ending, as_new, cut_off_events, ended
 
 log = structlog.get_logger(__name__)
 

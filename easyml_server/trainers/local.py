@@ -93,6 +93,10 @@ class LocalTrainer:
             worker = await self.pool.start(self._entry, limits=ProcessLimits(), folder=job.output_path)
             return await _Run(job, worker, report, self._limits).outcome()
 
+    async def availability(self) -> AsyncIterator[bool]:
+        """This machine is always there."""
+        yield True
+
 
 class _Run:
     """One training in its worker."""
@@ -113,10 +117,10 @@ class _Run:
             await self._worker.send(codec.encode_job(self._job))
             outcome = await _first_of(self._follow(), self._watch_memory(), self._watch_time())
         except asyncio.CancelledError:
-            await _to_the_end(self._stop())
+            await to_the_end(self._stop())
             raise
         finally:
-            await _to_the_end(self._worker.close())
+            await to_the_end(self._worker.close())
         if warning := self._thinner.warning():
             self._report(warning)
         return outcome
@@ -252,7 +256,13 @@ async def _within(seconds: float, exited: asyncio.Future[int]) -> bool:
     return bool(done)
 
 
-async def _to_the_end(work: Coroutine[None, None, None]) -> None:
+def training_environment(threads: int = 1) -> dict[str, str]:
+    """What training workers see of the environment."""
+    # Sets of text are walked in the order of their hashes: fixed, a training repeats.
+    return worker_environment(threads, {"PYTHONHASHSEED": "0"})
+
+
+async def to_the_end(work: Coroutine[None, None, None]) -> None:
     """Do what leaves no process behind, even if this task is cancelled (again) meanwhile; then say so."""
     task = asyncio.create_task(work)
     cancelled = False
@@ -274,7 +284,5 @@ async def start_local_trainer(
 
     To be entered in the thread that lives as long as the server.
     """
-    # Sets of text are walked in the order of their hashes: fixed, a training repeats.
-    environment = worker_environment(threads, {"PYTHONHASHSEED": "0"})
-    async with start_pool(TRAINING_PRELOAD, environment) as pool:
+    async with start_pool(TRAINING_PRELOAD, training_environment(threads)) as pool:
         yield LocalTrainer(pool, slots, limits, entry)

@@ -202,9 +202,15 @@ class _ForkServer:
 
     async def _listen(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 - it was asked for above
-        async for line in self._process.stdout:
-            self._take(json.loads(line))
-        self._lose()
+        try:
+            async for line in self._process.stdout:
+                self._take(json.loads(line))
+        except asyncio.CancelledError:
+            # The loop ends, as in a Dask worker that is told to: who waits for a worker would wait for ever.
+            self.kill()
+            raise
+        finally:
+            self._lose()
 
     def _take(self, answer: Mapping[str, Any]) -> None:
         if "started" in answer:

@@ -61,6 +61,9 @@ DOCUMENTS = "documents"
 """What needs the document server; the rest serves on while it is away."""
 TRACKING = "tracking"
 """What records runs for MLflow; the rest serves on while they wait."""
+TRAININGS = "trainings"
+"""What trains; while it is away, trainings wait in the queue."""
+PARTS = (DOCUMENTS, TRACKING, TRAININGS)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 STREAM_LIMIT = 1_000
@@ -157,11 +160,11 @@ class Server:
         self._validator.warm(self._requests)
         await self._health.set(LIVENESS, SERVING)
         await self._server.start()
-        for name in (*self._names, READINESS, DOCUMENTS, TRACKING):
+        for name in (*self._names, READINESS, *PARTS):
             await self._health.set(name, SERVING)
 
     async def report(self, part: str, *, available: bool) -> None:
-        """Whether a part is served: DOCUMENTS or TRACKING."""
+        """Whether what needs a part is served."""
         await self._health.set(part, SERVING if available else NOT_SERVING)
 
     async def go_not_ready(self) -> None:

@@ -17,6 +17,8 @@ from tests.conformance.stores import (
     postgresql_template,
     sqlite_stores,
 )
+from tests.conformance.trainers import SLOTS
+from tests.dask import DaskCluster, dask_cluster
 from tests.mongodb import MongoServer, mongodb
 from tests.postgresql import PostgresServer, postgresql
 
@@ -39,6 +41,14 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
     """One MongoDB for the session."""
     with mongodb(tmp_path_factory.mktemp("mongodb")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """One Dask cluster for the session, its worker under a nanny as people start it."""
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as cluster:
+        cluster.add_worker(threads=SLOTS, nanny=True)
+        yield cluster
 
 
 ENGINES = ["sqlite", "postgresql", "sqlite+mongodb", "postgresql+mongodb"]

@@ -11,51 +11,24 @@ import pytest
 
 from easyml_server.domain.events import FoldCompleted, IterationCompleted, ResourceUsage, StageStarted, WarningRaised
 from easyml_server.domain.experiments import FailureKind, FailureReason, TrainingStage, TrainingWarningKind
-from easyml_server.domain.training import Report, SplitMade, TrainingFailed, TrainingSucceeded
-from easyml_server.ports.trainer import Trainer
-from easyml_server.trainers.local import LocalTrainer, TrainingLimits
-from easyml_server.trainers.processes import start_pool, worker_environment
+from easyml_server.domain.training import SplitMade, TrainingFailed, TrainingSucceeded
+from tests.conformance.trainers import SLOTS, DaskTrainers, LocalTrainers, Reports, Trainers, a_shared_folder
 from tests.integration.jobs import a_job
-from tests.integration.worker_entries import HERE
 
 
-class LocalTrainers:
-    """Starts local trainers whose worker does something else than training, quick in all they wait for."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self._stack = stack
-
-    async def __call__(self, entry: str, slots: int = 2, **limits: float) -> Trainer:
-        known = {"usage_seconds": 0.05, "watch_seconds": 0.01, "ask_seconds": 0.2, "terminate_seconds": 0.2}
-        pool = await self._stack.enter_async_context(start_pool([HERE], worker_environment(threads=1)))
-        return LocalTrainer(pool, slots, TrainingLimits(**(known | limits)), f"{HERE}:{entry}")  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["local"])
-async def trainer_of() -> AsyncIterator[LocalTrainers]:
+@pytest.fixture(params=["local", "dask"])
+async def trainer_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Trainers]:
     async with AsyncExitStack() as stack:
-        yield LocalTrainers(stack)
+        if request.param == "local":
+            yield LocalTrainers(stack)
+        else:
+            folder = a_shared_folder(tmp_path_factory.mktemp("files"))
+            yield DaskTrainers(stack, request.getfixturevalue("dask"), folder)
 
 
-class Reports(list[Report]):
-    """What was reported, and a signal for the first report of a kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._met: dict[type, asyncio.Event] = {}
-
-    def __call__(self, report: Report) -> None:
-        self.append(report)
-        self._event(type(report)).set()
-
-    async def first(self, kind: type) -> None:
-        await self._event(kind).wait()
-
-    def _event(self, kind: type) -> asyncio.Event:
-        return self._met.setdefault(kind, asyncio.Event())
-
-
-async def test_a_crash_fails_the_training_with_signal_and_stage(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_a_crash_fails_the_training_with_signal_and_stage(trainer_of: Trainers, tmp_path: Path) -> None:
     trainer = await trainer_of("crash")
     outcome = await trainer.train(a_job(tmp_path), Reports())
     assert isinstance(outcome, TrainingFailed)
@@ -65,19 +38,19 @@ async def test_a_crash_fails_the_training_with_signal_and_stage(trainer_of: Loca
     assert "SIGSEGV" in failure.message
 
 
-async def test_an_early_exit_fails_the_training_with_its_code(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_an_early_exit_fails_the_training_with_its_code(trainer_of: Trainers, tmp_path: Path) -> None:
     outcome = await (await trainer_of("leave")).train(a_job(tmp_path), Reports())
     assert isinstance(outcome, TrainingFailed)
     assert (outcome.failure.reason, outcome.failure.exit_code) == (FailureReason.WORKER_DIED, 7)
 
 
-async def test_nonsense_from_a_worker_fails_only_its_training(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_nonsense_from_a_worker_fails_only_its_training(trainer_of: Trainers, tmp_path: Path) -> None:
     outcome = await (await trainer_of("babble")).train(a_job(tmp_path), Reports())
     assert isinstance(outcome, TrainingFailed)
     assert outcome.failure.reason is FailureReason.INTERNAL
 
 
-async def test_memory_beyond_the_limit_ends_the_training(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_memory_beyond_the_limit_ends_the_training(trainer_of: Trainers, tmp_path: Path) -> None:
     outcome = await (await trainer_of("allocate")).train(a_job(tmp_path, memory_bytes=256 << 20), Reports())
     assert isinstance(outcome, TrainingFailed)
     failure = outcome.failure
@@ -86,14 +59,14 @@ async def test_memory_beyond_the_limit_ends_the_training(trainer_of: LocalTraine
     assert failure.stage is TrainingStage.FITTING
 
 
-async def test_time_beyond_the_limit_ends_the_training(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_time_beyond_the_limit_ends_the_training(trainer_of: Trainers, tmp_path: Path) -> None:
     outcome = await (await trainer_of("stubborn")).train(a_job(tmp_path, max_seconds=0.3), Reports())
     assert isinstance(outcome, TrainingFailed)
     assert (outcome.failure.kind, outcome.failure.reason) == (FailureKind.USER, FailureReason.TIME_LIMIT)
 
 
 @pytest.mark.parametrize("entry", ["obedient", "deaf", "stubborn"])
-async def test_a_cancelled_training_is_gone(trainer_of: LocalTrainers, tmp_path: Path, entry: str) -> None:
+async def test_a_cancelled_training_is_gone(trainer_of: Trainers, tmp_path: Path, entry: str) -> None:
     trainer, reports = await trainer_of(entry, ask_seconds=5 if entry == "obedient" else 0.1), Reports()
     task = asyncio.create_task(trainer.train(a_job(tmp_path), reports))
     await reports.first(StageStarted)
@@ -103,8 +76,8 @@ async def test_a_cancelled_training_is_gone(trainer_of: LocalTrainers, tmp_path:
     assert (tmp_path / "asked").exists() == (entry == "obedient")
 
 
-async def test_a_second_cancel_does_not_leave_the_worker_behind(trainer_of: LocalTrainers, tmp_path: Path) -> None:
-    trainer, reports = await trainer_of("stubborn", slots=1), Reports()
+async def test_a_second_cancel_does_not_leave_the_worker_behind(trainer_of: Trainers, tmp_path: Path) -> None:
+    trainer, reports = await trainer_of("stubborn"), Reports()
     task = asyncio.create_task(trainer.train(a_job(tmp_path), reports))
     await reports.first(ResourceUsage)
     task.cancel()
@@ -114,7 +87,7 @@ async def test_a_second_cancel_does_not_leave_the_worker_behind(trainer_of: Loca
         await task
 
 
-async def test_cancelling_one_training_leaves_the_other_alone(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_cancelling_one_training_leaves_the_other_alone(trainer_of: Trainers, tmp_path: Path) -> None:
     trainer, first, second = await trainer_of("obedient"), Reports(), Reports()
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
@@ -130,7 +103,7 @@ async def test_cancelling_one_training_leaves_the_other_alone(trainer_of: LocalT
     await asyncio.wait([two])
 
 
-async def test_reports_come_in_order_and_then_the_outcome(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_reports_come_in_order_and_then_the_outcome(trainer_of: Trainers, tmp_path: Path) -> None:
     reports = Reports()
     outcome = await (await trainer_of("succeed")).train(a_job(tmp_path), reports)
     assert isinstance(outcome, TrainingSucceeded)
@@ -139,7 +112,7 @@ async def test_reports_come_in_order_and_then_the_outcome(trainer_of: LocalTrain
     assert [report.fold for report in told if isinstance(report, FoldCompleted)] == [1, 2, 3]
 
 
-async def test_a_flood_of_iterations_is_thinned_and_counted(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_a_flood_of_iterations_is_thinned_and_counted(trainer_of: Trainers, tmp_path: Path) -> None:
     reports = Reports()
     trainer = await trainer_of("flood", events_per_run=100)
     outcome = await trainer.train(a_job(tmp_path), reports)
@@ -152,14 +125,14 @@ async def test_a_flood_of_iterations_is_thinned_and_counted(trainer_of: LocalTra
     assert str(10_001 - len(kept)) in warning.warning.message
 
 
-async def test_trainings_beyond_the_slots_wait_for_one(trainer_of: LocalTrainers, tmp_path: Path) -> None:
-    trainer = await trainer_of("succeed", slots=1)
-    assert trainer.slots == 1
-    outcomes = await asyncio.gather(*(trainer.train(a_job(tmp_path), Reports()) for _ in range(3)))
+async def test_trainings_beyond_the_slots_wait_for_one(trainer_of: Trainers, tmp_path: Path) -> None:
+    trainer = await trainer_of("succeed")
+    assert trainer.slots == SLOTS
+    outcomes = await asyncio.gather(*(trainer.train(a_job(tmp_path), Reports()) for _ in range(2 * SLOTS + 1)))
     assert all(isinstance(outcome, TrainingSucceeded) for outcome in outcomes)
 
 
-async def test_what_a_worker_uses_is_told(trainer_of: LocalTrainers, tmp_path: Path) -> None:
+async def test_what_a_worker_uses_is_told(trainer_of: Trainers, tmp_path: Path) -> None:
     trainer, reports = await trainer_of("stubborn"), Reports()
     task = asyncio.create_task(trainer.train(a_job(tmp_path), reports))
     await reports.first(ResourceUsage)

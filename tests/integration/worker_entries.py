@@ -105,6 +105,14 @@ def obedient(channel: Channel) -> None:
     (Path(job.output_path) / "asked").touch()
 
 
+def announce(channel: Channel) -> None:
+    """Leave the process id in the folder, and run until killed."""
+    job = codec.decode_job(_first(channel))
+    (Path(job.output_path) / "process").write_text(str(os.getpid()))
+    _tell(channel, StageStarted(TrainingStage.FITTING))
+    threading.Event().wait()
+
+
 def tell_surroundings(channel: Channel) -> None:
     _first(channel)
     channel.send(

@@ -1,0 +1,1 @@
+"""Trainings on a Dask cluster; `distributed` is imported nowhere else."""
