@@ -125,7 +125,7 @@ class ProjectService:
             await work.projects.delete(project_id, etag)
             await work.outbox.add(FORGET_PROJECT, project_id, self._clock())
             await work.commit()
-        await self._artifacts.remove(self._artifacts.project_path(project_id))
+        await self._artifacts.remove_project(project_id)
         return deleted
 
     async def get_config(self, caller: Caller, project_id: UUID) -> ProjectConfig:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -13,7 +15,7 @@ from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.projects import Project
 from easyml_server.domain.sessions import MlflowRun
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.store import Intent, Store
 from easyml_server.ports.tracker import MetricPoint, RunRecord, Tracker
 from easyml_server.services.outbox import Handler
@@ -53,9 +55,13 @@ class RunRecorder:
                 experiment.id, events[-1].sequence if events else 0, LOG_PAGE
             ):
                 events.extend(page)
-        recorded = await self._tracker.record(
-            self._record_of(experiment, config.mlflow_experiment or default_experiment(project), events)
-        )
+        name = config.mlflow_experiment or default_experiment(project)
+        async with AsyncExitStack() as stack:
+            model_path = None
+            if experiment.model_version_id is not None:
+                key = VersionKey.of_model(experiment.project_id, experiment.model_version_id)
+                model_path = await stack.enter_async_context(self._artifacts.held(key))
+            recorded = await self._tracker.record(self._record_of(experiment, name, events, model_path))
         fault_point("outbox.recorded")
         run = MlflowRun(
             experiment_id=experiment.id,
@@ -71,14 +77,10 @@ class RunRecorder:
             await work.outbox.done(intent)
             await work.commit()
 
-    def _record_of(self, experiment: Experiment, name: str, events: Sequence[TrainingEvent]) -> RunRecord:
-        spec = experiment.spec
+    def _record_of(
+        self, experiment: Experiment, name: str, events: Sequence[TrainingEvent], model_path: Path | None
+    ) -> RunRecord:
         has_model = experiment.model_version_id is not None
-        model_path = (
-            self._artifacts.model_path(experiment.project_id, experiment.model_version_id)
-            if experiment.model_version_id is not None
-            else None
-        )
         return RunRecord(
             experiment_id=experiment.id,
             experiment_name=name,
@@ -98,7 +100,6 @@ class RunRecorder:
                 **{f"label.{key}": value for key, value in experiment.labels.items()},
             },
             model_path=model_path,
-            table_path=self._artifacts.dataset_path(experiment.project_id, spec.dataset_version_id),
         )
 
 

@@ -57,8 +57,8 @@ CONTRACT = (
 )
 LIVENESS = "liveness"
 READINESS = ""
-DOCUMENTS = "documents"
-"""What needs the document server; the rest serves on while it is away."""
+PARTS = ("documents", "files")
+"""What needs the document server or the object store; the rest serves on while it is away."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 STREAM_LIMIT = 1_000
@@ -155,12 +155,12 @@ class Server:
         self._validator.warm(self._requests)
         await self._health.set(LIVENESS, SERVING)
         await self._server.start()
-        for name in (*self._names, READINESS, DOCUMENTS):
+        for name in (*self._names, READINESS, *PARTS):
             await self._health.set(name, SERVING)
 
-    async def report_documents(self, *, available: bool) -> None:
-        """Whether what needs documents is served."""
-        await self._health.set(DOCUMENTS, SERVING if available else NOT_SERVING)
+    async def report(self, part: str, *, available: bool) -> None:
+        """Whether what needs a part is served."""
+        await self._health.set(part, SERVING if available else NOT_SERVING)
 
     async def go_not_ready(self) -> None:
         """Tell balancers to send no more calls."""
