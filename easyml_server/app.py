@@ -120,7 +120,13 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             )
         )
         versioner = await stack.enter_async_context(
-            start_versioner(files.root / "dvc", files.root / "dvc-remote", files.artifacts.work, settings.dvc_remote)
+            start_versioner(
+                files.root / "dvc",
+                files.root / "dvc-remote",
+                files.artifacts.work,
+                settings.dvc_remote or files.dvc_remote,
+                whole=files.objects is None,
+            )
         )
         hub = EventHub(signals)
         outbox = outbox_workers(store, files.artifacts, tracker, versioner)

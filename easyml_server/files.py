@@ -54,11 +54,15 @@ class Artifacts(ArtifactStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files, the folder of what lies beside them, and the object store that they are in, if they are."""
+    """The files, the folder of what lies beside them, and the object store that they are in, if they are.
+
+    There `dvc_remote` is where their versions go that name no other place: a folder of one server is none for all.
+    """
 
     artifacts: Artifacts
     root: Path
     objects: ObjectArtifacts | None = None
+    dvc_remote: str | None = None
 
 
 def object_url(settings: Settings) -> str | None:
@@ -140,9 +144,11 @@ async def open_files(settings: Settings, folder: DataFolder) -> AsyncIterator[Fi
     from easyml_server.artifacts.objects import ObjectArtifacts
 
     with object_store(url) as store, _own_work(folder.root) as work:
+        # Once connected it answers soon enough for calls.
+        await check_object_store(store)
         copies = Copies(folder.root / "copies", settings.artifact_copies_bytes)
         objects = ObjectArtifacts(store, work, copies, settings.min_free_disk_bytes)
-        yield Files(objects, folder.root, objects)
+        yield Files(objects, folder.root, objects, f"{store.url}/dvc")
 
 
 @contextmanager

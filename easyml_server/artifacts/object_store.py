@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ AT_ONCE: Final = 16
 MULTIPART_BYTES: Final = 16 << 20
 """A part of a file, which is put by itself and again if it is refused; smaller files go whole."""
 TRIES: Final = 3
+FINAL: Final = ("PreconditionFailed", "InvalidRange", "SlowDown")
 NOBODY_THERE: Final = ("EndpointConnectionError", "ConnectTimeoutError")
 
 S3: Final = ("s3", "s3a")
@@ -37,7 +37,8 @@ S3_OPTIONS: Final = {
     "config_kwargs": {
         "connect_timeout": 1.5,
         "read_timeout": 20,
-        "retries": {"mode": "standard", "total_max_attempts": 3},
+        # s3fs asks five times within two seconds; both of them would take minutes.
+        "retries": {"mode": "standard", "total_max_attempts": 1},
         "s3": {"payload_signing_enabled": True},
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
@@ -110,7 +111,7 @@ class ObjectStore:
 
     async def get(self, name: str) -> bytes:
         """A small object; MissingError if there is none."""
-        return await self._asked(lambda: self._content(name, None, None), ASKED_SECONDS)
+        return await self._asked(lambda: self._content(name, 0, None), ASKED_SECONDS)
 
     async def get_part(self, name: str, start: int, end: int) -> bytes:
         """Some bytes of an object; MissingError if there is none."""
@@ -150,12 +151,11 @@ class ObjectStore:
         except FileExistsError as error:
             raise TakenError from error
         except Exception as error:
-            if (
-                isinstance(error, OSError)
-                and error.errno == errno.EINVAL
-                and "PreconditionFailed" in repr(error.__cause__)
-            ):
+            if _says(error, "PreconditionFailed"):
                 raise TakenError from error
+            if _says(error, "InvalidRange"):
+                # It ends before the bytes that are asked for.
+                raise MissingError from error
             raise Unavailable(
                 f"The files cannot be reached just now; try again in {RETRY_SECONDS:.0f} s.",
                 retry_after=RETRY_SECONDS,
@@ -170,8 +170,8 @@ class ObjectStore:
             except (FileNotFoundError, FileExistsError, PermissionError):
                 raise
             except Exception as error:
-                # Whatever a store's library raises; nobody there was asked often enough by the library itself.
-                if type(error).__name__ in NOBODY_THERE:
+                # Whatever a store's library raises, but where nobody is there, or it has asked often enough itself.
+                if type(error).__name__ in NOBODY_THERE or any(_says(error, code) for code in FINAL):
                     raise
         return await self._do(question, None)
 
@@ -186,13 +186,20 @@ def _open(url: str) -> tuple[Any, str]:
         # They tell each request, with its headers.
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        files, root = fsspec.url_to_fs(url, use_listings_cache=False, **(S3_OPTIONS if scheme in S3 else {}))
+        files, root = fsspec.url_to_fs(
+            url, use_listings_cache=False, skip_instance_cache=True, **(S3_OPTIONS if scheme in S3 else {})
+        )
     except ImportError as error:
         way_out = "pip install 'easyml-server[s3]'" if scheme in S3 else str(error)
         raise CannotUseError(f"Files in {scheme}:// need a package that is not installed: {way_out}") from error
     except ValueError as error:
         raise CannotUseError(f"EASYML_ARTIFACT_URL names no store of files ({error}).") from error
     return files, root.rstrip("/")
+
+
+def _says(error: Exception, code: str) -> bool:
+    """Whether the store refused with this code."""
+    return isinstance(error, OSError) and code in str(error.__cause__)
 
 
 def _cause(error: Exception) -> str:

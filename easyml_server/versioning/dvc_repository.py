@@ -58,7 +58,7 @@ def forget(repository: Repository, place: str) -> int:
     shutil.rmtree(folder)
     before = _bytes(Path(repository.cache))
     with _opened(repository) as repo:
-        elsewhere = repository.remote_url != repository.cache
+        elsewhere = repository.whole and repository.remote_url != repository.cache
         repo.gc(workspace=True, force=True, cloud=elsewhere, remote=repository.remote_name if elsewhere else None)
     return before - _bytes(Path(repository.cache))
 
