@@ -10,11 +10,11 @@ WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY clients/python/pyproject.toml clients/python/README.md clients/python/
 COPY generated/python/pyproject.toml generated/python/
-RUN uv sync --frozen --no-dev --no-install-workspace
+RUN uv sync --frozen --no-dev --no-install-workspace --extra s3
 COPY easyml_server easyml_server
 COPY generated/python generated/python
 COPY clients/python clients/python
-RUN uv sync --frozen --no-dev --no-editable --all-packages
+RUN uv sync --frozen --no-dev --no-editable --all-packages --extra s3
 
 FROM ${PYTHON_IMAGE}
 # libgomp is what LightGBM and scikit-learn run their threads with.

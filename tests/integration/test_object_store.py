@@ -14,14 +14,16 @@ from uuid import uuid4
 import pytest
 
 from easyml.v1 import dataset_service_pb2, model_pb2, model_service_pb2, prediction_service_pb2
+from easyml_client import EasyML
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
 from tests.integration.replicas import a_key_file, client_of, watch
 from tests.integration.test_rpcs_predictions import as_rows
 from tests.integration.test_shared_files import refused_by
+from tests.integration.test_versioning import pull
 from tests.postgresql import PostgresServer, postgresql
 from tests.s3 import CREDENTIALS, S3Server, s3, s3_environment
 from tests.s3_refusing import refusing
-from tests.servers import Client, environment, log_of, refusal, serving
+from tests.servers import Client, environment, eventually, log_of, refusal, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -164,6 +166,23 @@ def test_two_servers_share_a_bucket(tmp_path: Path, postgres: PostgresServer, se
     assert "belong to another database" in refused_by(tmp_path / "embedded", ARTIFACT_URL=url)
     moved = {**settings, "ARTIFACT_URL": f"{url}-elsewhere"}
     assert f"are not in {url}-elsewhere" in refused_by(tmp_path / "moved", **moved)
+
+
+def test_versions_are_pulled_from_the_bucket_by_plain_dvc(tmp_path: Path, server: S3Server, url: str) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with (
+        serving(tmp_path / "data", ARTIFACT_URL=url) as running,
+        client_of(running) as client,
+        EasyML(running.address, running.key) as easyml,
+    ):
+        dataset = easyml.datasets.get(upload(client, a_project_of(client), CONTENT).id)
+        pointer = easyml.datasets.dvc(dataset, folder)
+        assert eventually(lambda: easyml.datasets.dvc_pointer(dataset).state == "pushed")
+        assert not list((tmp_path / "data" / "dvc-remote").glob("*/files"))
+    pull(folder)
+    assert (pointer.with_suffix("") / "original").read_bytes() == CONTENT
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in (folder / ".dvc" / "config").read_text()
 
 
 # At the start.
