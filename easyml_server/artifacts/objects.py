@@ -24,7 +24,7 @@ from easyml_server.artifacts.parts import PART_BYTES, PartReceiver, UploadParts
 from easyml_server.artifacts.receiving import another_receives
 from easyml_server.artifacts.work import WorkFolder
 from easyml_server.domain.disk import disk_errors
-from easyml_server.domain.errors import Unavailable
+from easyml_server.domain.errors import Unavailable, WrongState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.local_files import CHUNK_BYTES
 from easyml_server.ports.artifacts import Key, UploadKey, VersionKey, upload_key, version_key
@@ -131,8 +131,14 @@ class ObjectArtifacts(WorkFolder):
                 yield content[start : start + CHUNK_BYTES]
 
     async def size(self, key: Key) -> int:
-        """As listed by the store."""
-        return sum(found.size for found in await self._store.list(_place(key)))
+        """By its contents, which are asked for soon and once: somebody holds a transaction meanwhile."""
+        if isinstance(key, UploadKey):
+            return sum(found.size for found in await self._store.list(_place(key)))
+        try:
+            return (await self._contents(key)).size_bytes
+        except WrongState:
+            # What is damaged must be there to be deleted.
+            return 0
 
     async def remove(self, key: Key) -> int:
         """Bytes freed."""

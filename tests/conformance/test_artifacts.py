@@ -19,6 +19,7 @@ from easyml_server.artifacts.parts import Part, chain
 from easyml_server.domain.errors import InvalidInput, Reason, Unavailable, WrongState
 from easyml_server.files import Artifacts
 from easyml_server.ports.artifacts import UploadKey, VersionKey
+from tests.marks import limits
 from tests.s3 import S3Server, s3, s3_environment
 from tests.s3_refusing import Refusing, refusing
 
@@ -204,6 +205,10 @@ async def test_names_in_the_store_lead_nowhere_else(
     with pytest.raises(WrongState):
         async with other.artifacts.held(key):
             pass
+    # It can still be deleted.
+    assert await other.artifacts.size(key) == 0
+    assert await other.artifacts.remove(key) >= len(TABLE)
+    assert bucket.names() == []
 
 
 async def test_parts_that_were_changed_are_told_to_who_uploads(bucket: Bucket) -> None:
@@ -236,6 +241,7 @@ async def test_another_server_fetches_a_copy_once_and_goes_on_with_uploads(
         assert path.read_bytes() == TABLE
 
 
+@limits("ARTIFACT_COPIES_BYTES")
 async def test_copies_take_no_more_than_they_may_but_for_those_in_use(
     bucket: Bucket, server: S3Server, tmp_path: Path
 ) -> None:
