@@ -10,11 +10,11 @@ WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY clients/python/pyproject.toml clients/python/README.md clients/python/
 COPY generated/python/pyproject.toml generated/python/
-RUN uv sync --frozen --no-dev --extra dask --no-install-workspace
+RUN uv sync --frozen --no-dev --extra dask --extra s3 --no-install-workspace
 COPY easyml_server easyml_server
 COPY generated/python generated/python
 COPY clients/python clients/python
-RUN uv sync --frozen --no-dev --extra dask --no-editable --all-packages
+RUN uv sync --frozen --no-dev --extra dask --extra s3 --no-editable --all-packages
 
 FROM ${PYTHON_IMAGE}
 # libgomp is what LightGBM and scikit-learn run their threads with.

@@ -16,13 +16,16 @@ export GRPCURL := $(CACHE)/grpcurl-$(GRPCURL_VERSION)/grpcurl
 # A program of its own (GPL), so never among our dependencies; tests/mongodb.txt says which, with hashes.
 MONGODB := $(CACHE)/secantusdb-0.7.0b3
 export SECANTUSD := $(MONGODB)/bin/secantusd-py
+# So many packages of its own that it lives apart; tests/s3.txt says which, with hashes.
+MOTO := $(CACHE)/moto-5.2.5
+export MOTO_SERVER := $(MOTO)/bin/moto_server
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 
-.PHONY: help setup generate quickstart serve full test check fast-tests faults lint format types contract bench grpcurl mongodb clean
+.PHONY: help setup generate quickstart serve full test check fast-tests faults lint format types contract bench grpcurl mongodb s3 clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Install everything into .venv (gets uv by itself)
 
@@ -50,7 +53,7 @@ full: $(STAMP) mongodb ## Start two servers on a PostgreSQL, MongoDB, MLflow and
 	@PYTHONPATH=. exec $(RUN) python scripts/full.py
 
 test: lint ## Everything check does, with every test; what CI runs
-	@$(MAKE) --no-print-directory grpcurl mongodb
+	@$(MAKE) --no-print-directory grpcurl mongodb s3
 	$(PYTEST) -n 2 --dist loadfile -m "not faults"
 
 check: lint ## Format, lint, types, layers, contract, generated code, fast tests
@@ -100,6 +103,14 @@ $(MONGODB)/.installed: tests/mongodb.txt | $(UV)
 	@echo "Installing the MongoDB wire server of the tests into $(CACHE) (once) ..."
 	$(UV) venv --quiet --clear --python $(PYTHON) $(MONGODB)
 	$(UV) pip install --quiet --python $(MONGODB)/bin/python --require-hashes -r tests/mongodb.txt
+	touch $@
+
+s3: $(MOTO)/.installed ## Install the S3 server of the tests, outside this folder
+
+$(MOTO)/.installed: tests/s3.txt | $(UV)
+	@echo "Installing the S3 server of the tests into $(CACHE) (once) ..."
+	$(UV) venv --quiet --clear --python $(PYTHON) $(MOTO)
+	$(UV) pip install --quiet --python $(MOTO)/bin/python --require-hashes -r tests/s3.txt
 	touch $@
 
 clean: ## Remove what was installed and cached here

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID, uuid4
 
 import structlog
 
-from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.cluster import open_trainer
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
@@ -25,8 +23,10 @@ from easyml_server.domain.errors import AlreadyExists
 from easyml_server.domain.leases import Lease
 from easyml_server.domain.users import Caller, Scope, User
 from easyml_server.exposure import check_exposure, open_certificates, proof
-from easyml_server.files import open_files
+from easyml_server.files import Artifacts, open_files
+from easyml_server.leftovers import remove_left_behind
 from easyml_server.memory import return_large_blocks
+from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.documents import DocumentServer
 from easyml_server.ports.signals import Alone, Topic
 from easyml_server.ports.tracker import Tracker
@@ -54,7 +54,7 @@ from easyml_server.services.versions import VersionRecorder, VersionService
 from easyml_server.settings import Settings
 from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
-from easyml_server.transport.server import DOCUMENTS, TRACKING, TRAININGS, Server, Services, TransportLimits
+from easyml_server.transport.server import DOCUMENTS, FILES, TRACKING, TRAININGS, Server, Services, TransportLimits
 from easyml_server.transport.tls import Certificates
 from easyml_server.versioning.process import start_versioner
 
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 OWNER_EMAIL = "owner@localhost"
 HOUSEKEEPING_SECONDS = 600.0
 OUTBOX_GRACE_SECONDS = 2.0
-MOST_ORPHANS = 500
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +95,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         store = await stack.enter_async_context(open_store(settings, folder))
         documents = await stack.enter_async_context(open_documents(settings, store))
         document_dispatcher = None if documents is None else keep_documents_on(documents, store)
-        artifacts = stack.enter_context(open_files(settings, folder))
+        files = await stack.enter_async_context(open_files(settings, folder))
         signer = open_signer(settings, folder)
         tables = await stack.enter_async_context(
             start_table_reader(
@@ -104,12 +103,12 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 ConverterLimits(
                     settings.converter_memory_bytes, settings.converter_seconds, settings.converter_file_bytes
                 ),
-                artifacts.work,
+                files.artifacts.work,
             )
         )
         trainer = await stack.enter_async_context(open_trainer(settings))
         tracker = await stack.enter_async_context(
-            start_tracker(artifacts.root / "mlflow", artifacts.work, tracking_server(settings))
+            start_tracker(files.root / "mlflow", files.artifacts.work, tracking_server(settings))
         )
         model_servers = await stack.enter_async_context(
             start_model_servers(
@@ -121,13 +120,21 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             )
         )
         versioner = await stack.enter_async_context(
-            start_versioner(artifacts.root / "dvc", artifacts.root / "dvc-remote", artifacts.work, settings.dvc_remote)
+            start_versioner(
+                files.root / "dvc",
+                files.root / "dvc-remote",
+                files.artifacts.work,
+                settings.dvc_remote or files.dvc_remote,
+                whole=files.objects is None,
+            )
         )
         hub = EventHub(signals)
         mirroring = Mirroring(now, wanted=settings.mlflow_register_models)
-        recording, _ = outbox = outbox_workers(store, artifacts, tracker, versioner, mirroring)
+        recording, _ = outbox = outbox_workers(store, files.artifacts, tracker, versioner, mirroring)
         lease = Lease(uuid4(), settings.lease_seconds)
-        dispatcher = TrainingDispatcher(store, artifacts, trainer, hub, limits, now, waking(outbox), lease, signals)
+        dispatcher = TrainingDispatcher(
+            store, files.artifacts, trainer, hub, limits, now, waking(outbox), lease, signals
+        )
         auth = AuthService(
             store,
             Argon2Hasher(settings.password_hashes),
@@ -138,42 +145,42 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             open_registration=settings.open_registration,
             signals=signals,
         )
-        uploads = UploadService(store, artifacts, tables, limits, now)
-        models = ModelService(store, artifacts, tracker, model_servers, mirroring, now)
+        uploads = UploadService(store, files.artifacts, tables, limits, now)
+        models = ModelService(store, files.artifacts, tracker, model_servers, mirroring, now)
         services = Services(
             auth=auth,
-            projects=ProjectService(store, artifacts, mirroring, limits, now),
-            datasets=DatasetService(store, artifacts, tables, now),
+            projects=ProjectService(store, files.artifacts, mirroring, limits, now),
+            datasets=DatasetService(store, files.artifacts, tables, now),
             uploads=uploads,
             trainings=TrainingService(store, auth, hub, dispatcher, limits, now, signals),
             models=models,
-            predictions=PredictionService(store, models, artifacts, model_servers),
+            predictions=PredictionService(store, models, files.artifacts, model_servers),
             versions=VersionService(store),
         )
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)
         if settings.database_url is None:
             await recover(dispatcher, outbox)
-        await remove_orphans(store, artifacts)
+        await remove_left_behind(store, files.artifacts)
         server = Server(services, limits, transport_limits(settings), now)
         address = listen(server, settings, certificates)
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
-            asyncio.create_task(report(server, TRACKING, recording.availability()), name="health of tracking"),
-            asyncio.create_task(housekeeping(uploads, store, artifacts), name="housekeeping"),
-            asyncio.create_task(report(server, TRAININGS, trainer.availability()), name="health of trainings"),
+            asyncio.create_task(housekeeping(uploads, store, files.artifacts), name="housekeeping"),
+            *(
+                asyncio.create_task(report(server, name, part), name=f"health of {name}")
+                for name, part in parts(documents, files.objects, recording, trainer).items()
+                if part is not None
+            ),
         ]
         to_the_end = [
             asyncio.create_task(dispatcher.keep_leases(), name="leases"),
             *listening(signals, dispatcher, Follower(store, hub), auth),
         ]
         if documents is not None and document_dispatcher is not None:
-            background += [
-                asyncio.create_task(document_dispatcher.run(), name="documents"),
-                asyncio.create_task(report(server, DOCUMENTS, documents.availability()), name="health of documents"),
-            ]
+            background.append(asyncio.create_task(document_dispatcher.run(), name="documents"))
         if certificates is not None:
             certificates.remind()
             background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))
@@ -188,7 +195,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
 
 
 def outbox_workers(
-    store: SqlStore, artifacts: LocalArtifacts, tracker: Tracker, versioner: Versioner, mirroring: Mirroring
+    store: SqlStore, artifacts: ArtifactStore, tracker: Tracker, versioner: Versioner, mirroring: Mirroring
 ) -> tuple[OutboxWorker, OutboxWorker]:
     """One for each part that may be away while the others are there: MLflow, and DVC."""
     recorder, mirror = RunRecorder(store, artifacts, tracker, mirroring, now), ModelMirror(store, tracker)
@@ -223,10 +230,25 @@ def keep_documents_on(documents: DocumentServer, store: SqlStore) -> DocumentDis
     return dispatcher
 
 
-async def report(server: Server, part: str, availability: AsyncIterator[bool]) -> None:
+class Watched(Protocol):
+    """A part that may be away while the server is there."""
+
+    def availability(self) -> AsyncIterator[bool]:
+        """Whether it answers, now and then."""
+        ...
+
+
+def parts(
+    documents: Watched | None, objects: Watched | None, recording: Watched, trainer: Watched
+) -> Mapping[str, Watched | None]:
+    """Those that the health service names; None for what lies in the data folder."""
+    return {DOCUMENTS: documents, FILES: objects, TRACKING: recording, TRAININGS: trainer}
+
+
+async def report(server: Server, name: str, part: Watched) -> None:
     """Keep the health of a part up to date."""
-    async for available in availability:
-        await server.report(part, available=available)
+    async for available in part.availability():
+        await server.report(name, available=available)
 
 
 def open_signer(settings: Settings, folder: DataFolder) -> Ed25519Signer:
@@ -273,30 +295,6 @@ async def ensure_local_owner(store: SqlStore, auth: AuthService, folder: DataFol
     write_private(folder.owner_key, f"{secret}\n".encode())
 
 
-async def remove_orphans(store: SqlStore, artifacts: LocalArtifacts) -> None:
-    """Remove files that a crash left without a row: they were received or published, but never acknowledged."""
-    folders = [*artifacts.version_folders(), *artifacts.upload_files(), *artifacts.work_folders()]
-    # The rest next time: each is an open file while this lasts.
-    suspects = (await without_row(store, artifacts, folders))[:MOST_ORPHANS]
-    with artifacts.left_behind(suspects) as left:
-        # Asked again: what was published when it was asked first may have been committed since.
-        for path in await without_row(store, artifacts, left):
-            await artifacts.remove(path)
-            log.info("orphan_removed", path=str(path.relative_to(artifacts.root)))
-    artifacts.forget_locks()
-
-
-async def without_row(store: SqlStore, artifacts: LocalArtifacts, paths: Sequence[Path]) -> Sequence[Path]:
-    """Those of the files and folders that no row knows."""
-    if not paths:
-        return ()
-    async with store.read() as work:
-        known = await work.known_file_ids()
-        unfinished = await work.datasets.unfinished_uploads()
-    continued = {artifacts.upload_path(upload.user_id, upload.id) for upload in unfinished}
-    return [path for path in paths if path.name not in known and path not in continued]
-
-
 def transport_limits(settings: Settings) -> TransportLimits:
     """The settings that limit calls."""
     return TransportLimits(**{field.name: getattr(settings, field.name) for field in fields(TransportLimits)})
@@ -307,16 +305,18 @@ def model_server_limits(settings: Settings) -> ModelServerLimits:
     return ModelServerLimits(**{field.name: getattr(settings, field.name) for field in fields(ModelServerLimits)})
 
 
-async def housekeeping(uploads: UploadService, store: SqlStore, artifacts: LocalArtifacts) -> None:
+async def housekeeping(uploads: UploadService, store: SqlStore, artifacts: Artifacts) -> None:
     """Now and then forget what nobody continued."""
     while True:
         with suppress(Exception):
+            # First, since it is for the time that the database is away.
+            await artifacts.keep_published()
             await uploads.forget_expired()
             async with store.begin() as work:
                 await work.requests.forget(now() - REMEMBERED)
                 await work.attempts.forget(now() - COUNTED)
                 await work.commit()
-            await remove_orphans(store, artifacts)
+            await remove_left_behind(store, artifacts)
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
 

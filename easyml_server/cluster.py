@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from easyml_server.data_folder import StartError
-from easyml_server.files import EXAMPLE, files_root
+from easyml_server.files import EXAMPLE, files_root, object_url
 from easyml_server.ports.trainer import Trainer
 from easyml_server.settings import Settings, is_loopback
 from easyml_server.trainers.local import TrainingLimits, start_local_trainer
@@ -60,10 +60,10 @@ def check_dask(settings: Settings) -> None:
             "code there; use tls:// (distributed.comm.tls of Dask's configuration), or set EASYML_ALLOW_PLAINTEXT=true "
             "where something else encrypts."
         )
-    if settings.artifact_url is None:
+    if settings.artifact_url is None or object_url(settings) is not None:
         raise StartError(
-            "EASYML_DASK_ADDRESS needs EASYML_ARTIFACT_URL: the workers read and write the files themselves, in a "
-            f"folder that they see at the same path as the server, such as {EXAMPLE}."
+            "EASYML_DASK_ADDRESS needs a folder in EASYML_ARTIFACT_URL: the workers read and write the files themselves, "
+            f"and see them at the same path as the server, such as {EXAMPLE}."
         )
     if find_spec("distributed") is None:
         raise StartError(

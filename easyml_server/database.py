@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easyml_server.artifacts.locks import exclusive
 from easyml_server.data_folder import DataFolder, StartError
-from easyml_server.files import files_root, make_root
+from easyml_server.file_owners import FolderOwner, ObjectOwner
+from easyml_server.files import check_object_store, files_root, make_root, object_store, object_url
 from easyml_server.ports.signals import Alone
 from easyml_server.repositories.sql.opening import (
     CannotOpenError,
@@ -20,7 +20,6 @@ from easyml_server.repositories.sql.opening import (
     prepare_server,
 )
 from easyml_server.repositories.sql.store import SqlStore
-from easyml_server.security.tokens import write_private
 from easyml_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,8 +85,14 @@ async def _open(settings: Settings, folder: DataFolder) -> SqlStore:
 async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None:
     """Files belong to one database: to another one they would all look as if nobody knew them, and be removed."""
     root = files_root(settings, folder.root)
-    written = root / "database.id"
-    if settings.database_url is None and root == folder.root and not written.exists() and not await store.files_bound():
+    url = object_url(settings)
+    if url is not None:
+        with object_store(url) as objects:
+            await check_object_store(objects)
+            await _bind_to(store, ObjectOwner(objects))
+        return
+    owner = FolderOwner(root)
+    if settings.database_url is None and root == folder.root and not owner.written() and not await store.files_bound():
         # The embedded database lies beside its files.
         return
     if settings.database_url is not None and DataFolder(root).database.exists():
@@ -95,33 +100,34 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
             f"The folder {root} holds an embedded database, and PostgreSQL does not know its files; choose another "
             "folder with --data-dir."
         )
-    identity = str(await store.identity())
     make_root(root)
     with exclusive(root / "database.lock", wait=True):
-        if not written.exists():
-            if await store.files_bound() or not await _bound_to(store, written, identity):
-                raise StartError(
-                    f"The files of this database are not in {root}: name the place where they are on all servers "
-                    f"(EASYML_ARTIFACT_URL, or --data-dir). Whoever moves them moves database.id too; if they are "
-                    f"lost, write {identity} into {written}."
-                )
-        elif written.read_text().strip() != identity:
+        await _bind_to(store, owner)
+
+
+async def _bind_to(store: SqlStore, owner: FolderOwner | ObjectOwner) -> None:
+    identity = str(await store.identity())
+    written = await owner.read()
+    if written is None:
+        if await store.files_bound() or not await _bound_to(store, owner, identity):
             raise StartError(
-                f"The files in {root} belong to another database; choose another folder (--data-dir, "
-                "EASYML_ARTIFACT_URL), or the database they came with."
+                f"The files of this database are not in {owner.place}: name the place where they are on all servers "
+                f"(EASYML_ARTIFACT_URL, or --data-dir). Whoever moves them moves database.id too; if they are "
+                f"lost, write {identity} into {owner.place}/database.id."
             )
-        else:
-            await store.bind_files()
+    elif written != identity:
+        raise StartError(
+            f"The files in {owner.place} belong to another database; choose another folder (--data-dir, "
+            "EASYML_ARTIFACT_URL), or the database they came with."
+        )
+    else:
+        await store.bind_files()
 
 
-async def _bound_to(store: SqlStore, written: Path, identity: str) -> bool:
+async def _bound_to(store: SqlStore, owner: FolderOwner | ObjectOwner, identity: str) -> bool:
     """Write down whose files these are; False if those of the database were bound to another place meanwhile."""
-    write_private(written, f"{identity}\n".encode())
+    await owner.write(identity)
     bound = await store.bind_files()
     if not bound:
-        _take_back(written)
+        await owner.take_back()
     return bound
-
-
-def _take_back(written: Path) -> None:
-    written.unlink()

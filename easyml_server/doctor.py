@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from easyml_server.data_folder import StartError
-from easyml_server.files import files_root
+from easyml_server.files import check_object_store, files_root, object_store, object_url
 from easyml_server.repositories.sql.migrate import HEAD
 from easyml_server.security.tokens import WrongKeyError, load_key
 from easyml_server.settings import Settings
@@ -104,6 +104,11 @@ def _shared(settings: Settings) -> Iterator[Finding]:
 
 def _shared_files(settings: Settings) -> Finding:
     try:
+        url = object_url(settings)
+        if url is not None:
+            with object_store(url) as store:
+                asyncio.run(check_object_store(store))
+            return Finding("shared files", True, url)
         root = files_root(settings, settings.data_dir)
     except StartError as error:
         return Finding("shared files", False, str(error))

@@ -85,7 +85,10 @@ class Settings(BaseSettings):
     )
     artifact_url: str | None = Field(
         None,
-        description="file:///folder of files that servers share; in the data folder if not set.",
+        description="file:///folder or s3://bucket/folder of files that servers share; in the data folder if not set.",
+    )
+    artifact_copies_bytes: int = Field(
+        10 * GIB, ge=0, description="Copies here of files in an object store, beyond those in use."
     )
     signing_key_file: Path | None = Field(
         None,

@@ -7,31 +7,31 @@ Servers may share the folder. What one of them receives or has moved into place 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from easyml_server.artifacts.locks import TakenError, exclusive
-from easyml_server.domain.disk import disk_errors, disk_full
-from easyml_server.domain.errors import Unavailable
+from easyml_server.artifacts.receiving import Receiver, another_receives, open_at
+from easyml_server.artifacts.work import WorkFolder, bytes_of, remove_all
+from easyml_server.domain.disk import disk_errors
 from easyml_server.domain.faults import fault_point
+from easyml_server.domain.local_files import read_chunks
+from easyml_server.ports.artifacts import Key, UploadKey, VersionKey, VersionKind, upload_key, version_key
 
 
-class LocalArtifacts:
+class LocalArtifacts(WorkFolder):
     """Fulfils `ports.artifacts.ArtifactStore` below one folder."""
 
     def __init__(self, root: Path, min_free_bytes: int, work: Path) -> None:
+        super().__init__(work, min_free_bytes)
         self._root = root
         self._files = root / "files"
         self._uploads = root / "uploads"
         self._locks = root / "locks"
-        self._work = work
-        self._min_free_bytes = min_free_bytes
-        self._published: dict[Path, ExitStack] = {}
+        self._published: dict[VersionKey, ExitStack] = {}
         for folder in (self._files, self._uploads, self._locks, self._work):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -40,117 +40,104 @@ class LocalArtifacts:
         """Where all of this lies."""
         return self._root
 
-    @property
-    def work(self) -> Path:
-        """Scratch of this server alone, on the same disk, so that files can be moved into place."""
-        return self._work
-
     @contextmanager
-    def receiving(self, user_id: UUID, upload_id: UUID) -> Iterator[None]:
+    def receiving(self, key: UploadKey) -> Iterator[None]:
         """Of all calls to all servers, one receives an upload."""
         with ExitStack() as stack:
             with disk_errors():
                 try:
-                    stack.enter_context(exclusive(self._lock_of(self.upload_path(user_id, upload_id))))
+                    stack.enter_context(exclusive(self._lock_of(key)))
                 except TakenError as error:
-                    raise Unavailable(
-                        "Another call is sending this upload; wait for it, or try again when it has ended.",
-                        retry_after=0.5,
-                        metadata={"part": "upload"},
-                    ) from error
+                    raise another_receives() from error
             yield
 
-    @contextmanager
-    def left_behind(self, paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
-        """Those of the paths that nobody is at work on; nobody begins to while this lasts."""
-        with ExitStack() as stack:
-            found = []
-            for path in paths:
-                with suppress(TakenError):
-                    stack.enter_context(exclusive(self._lock_of(path)))
-                    found.append(path)
-            yield found
+    @asynccontextmanager
+    async def incoming(self, key: UploadKey, offset: int) -> AsyncIterator[Receiver]:
+        """Into one file."""
+        with disk_errors(), await asyncio.to_thread(open_at, self.path(key), offset) as file:
+            yield Receiver(file, offset)
 
-    def upload_path(self, user_id: UUID, upload_id: UUID) -> Path:
-        """One file per upload."""
-        return self._uploads / f"{user_id}-{upload_id}"
+    @asynccontextmanager
+    async def gathered(self, key: UploadKey, size_bytes: int) -> AsyncIterator[Path]:  # noqa: ARG002 (the port's)
+        """The file that was received into."""
+        yield self.path(key)
 
-    def upload_files(self) -> Iterator[Path]:
-        """The files of all uploads."""
-        yield from self._uploads.iterdir()
-
-    def dataset_path(self, project_id: UUID, version_id: UUID) -> Path:
-        """Folder of a dataset version."""
-        return self._files / str(project_id) / "datasets" / str(version_id)
-
-    def model_path(self, project_id: UUID, version_id: UUID) -> Path:
-        """Folder of a model version."""
-        return self._files / str(project_id) / "models" / str(version_id)
-
-    def project_path(self, project_id: UUID) -> Path:
-        """Folder of all files of a project."""
-        return self._files / str(project_id)
-
-    def version_folders(self) -> Iterator[Path]:
-        """The folders of all dataset and model versions."""
-        yield from self._files.glob("*/datasets/*")
-        yield from self._files.glob("*/models/*")
-
-    def work_folders(self) -> Iterator[Path]:
-        """The working folders of servers that share these files."""
-        if self._work.parent != self._root:
-            yield from self._work.parent.iterdir()
-
-    def new_work_path(self) -> Path:
-        """An empty folder aside."""
-        path = self._work / uuid4().hex
-        with disk_errors():
-            path.mkdir(mode=0o700)
-        return path
-
-    async def publish(self, work_path: Path, final_path: Path) -> None:
+    async def publish(self, work_path: Path, key: VersionKey) -> None:
         """Flush every file, rename the folder, flush where it went."""
         with ExitStack() as stack:
             with disk_errors():
                 # Nobody else wants it, but somebody may be looking whether it was left behind.
-                await asyncio.to_thread(stack.enter_context, exclusive(self._lock_of(final_path), wait=True))
-                await asyncio.to_thread(_publish, work_path, final_path)
-            self._published[final_path] = stack.pop_all()
+                await asyncio.to_thread(stack.enter_context, exclusive(self._lock_of(key), wait=True))
+                await asyncio.to_thread(_publish, work_path, self.path(key))
+            self._published[key] = stack.pop_all()
 
-    def forget_locks(self) -> None:
-        """Remove the locks of who died."""
+    def committed(self, key: VersionKey) -> None:
+        """Its row keeps it from now on."""
+        held = self._published.pop(key, None)
+        if held is not None:
+            held.close()
+
+    @asynccontextmanager
+    async def held(self, key: VersionKey) -> AsyncIterator[Path]:
+        """The folder itself."""
+        yield self.path(key)
+
+    def read(self, key: VersionKey, name: str) -> AsyncIterator[bytes]:
+        """From the file itself."""
+        return read_chunks(self.path(key) / name)
+
+    async def size(self, key: Key) -> int:
+        """Bytes of a folder or file."""
+        return await asyncio.to_thread(bytes_of, self.path(key))
+
+    async def remove(self, key: Key) -> int:
+        """Bytes freed."""
+        freed = await asyncio.to_thread(_remove, self.path(key))
+        if isinstance(key, VersionKey):
+            self.committed(key)
+        return freed
+
+    async def remove_project(self, project_id: UUID) -> None:
+        """The folder of all its versions."""
+        await asyncio.to_thread(_remove, self._files / str(project_id))
+
+    async def suspects(self) -> Sequence[Key]:
+        """All that is there."""
+        versions = [path.relative_to(self._files) for kind in VersionKind for path in self._files.glob(f"*/{kind}/*")]
+        uploads = (upload_key(path.name) for path in self._uploads.iterdir())
+        return [key for key in (*map(version_key, map(str, versions)), *uploads) if key is not None]
+
+    @contextmanager
+    def left_behind(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+        """Those that nobody is at work on; nobody begins to while this lasts."""
+        with ExitStack() as stack:
+            found = []
+            for key in keys:
+                with suppress(TakenError):
+                    stack.enter_context(exclusive(self._lock_of(key)))
+                    found.append(key)
+            yield found
+
+    async def tidy(self) -> None:
+        """Remove the working folders and locks of servers that died."""
+        if self._work.parent != self._root:
+            for path in list(self._work.parent.iterdir()):
+                with suppress(TakenError), exclusive(self._locks / path.name):
+                    await asyncio.to_thread(remove_all, path)
         for path in list(self._locks.iterdir()):
             with suppress(TakenError), exclusive(path):
                 pass
 
-    def committed(self, final_path: Path) -> None:
-        """Its row keeps it from now on."""
-        held = self._published.pop(final_path, None)
-        if held is not None:
-            held.close()
+    async def keep_published(self) -> None:
+        """Locks are held as long as their process lives."""
 
-    async def remove(self, path: Path) -> int:
-        """Bytes freed."""
-        freed = await asyncio.to_thread(_remove, path)
-        self.committed(path)
-        return freed
+    def path(self, key: Key) -> Path:
+        """Where it lies."""
+        return (self._uploads if isinstance(key, UploadKey) else self._files) / str(key)
 
-    async def size(self, path: Path) -> int:
-        """Bytes of a folder or file."""
-        return await asyncio.to_thread(_size, path)
-
-    async def sha256(self, path: Path) -> str:
-        """In lower-case hex."""
-        return await asyncio.to_thread(_sha256, path)
-
-    def _lock_of(self, path: Path) -> Path:
+    def _lock_of(self, key: Key) -> Path:
         """Names of folders and files are ids, so none is there twice."""
-        return self._locks / path.name
-
-    def check_free(self, needed_bytes: int) -> None:
-        """Keep some space free, for the database above all."""
-        if shutil.disk_usage(self._files).free - needed_bytes < self._min_free_bytes:
-            raise disk_full()
+        return self._locks / self.path(key).name
 
 
 def sync_folder(path: Path) -> None:
@@ -178,27 +165,10 @@ def _publish(work_path: Path, final_path: Path) -> None:
         sync_folder(final_path.parent.parent)
     except OSError:
         # Nobody is told of it, so nobody would ever remove it.
-        _remove(final_path)
+        remove_all(final_path)
         raise
 
 
 def _remove(path: Path) -> int:
     fault_point("files.remove")
-    freed = _size(path)
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-    return freed
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _size(path: Path) -> int:
-    # Somebody else may remove it at the same time.
-    with suppress(FileNotFoundError):
-        return sum(_size(file) for file in path.iterdir()) if path.is_dir() else path.stat().st_size
-    return 0
+    return remove_all(path)

@@ -218,10 +218,10 @@ class LocalModelServers:
         return served
 
     async def _start_process(self, model: ServedModel) -> ModelServerProcess:
-        async with self._places:
+        async with self._places, model.files() as path:
             server = await start_process(
                 [
-                    f"--model={model.version_id}={model.path}",
+                    f"--model={model.version_id}={path}",
                     f"--jwks={self._jwks_path}",
                     f"--audience={model.version_id}",
                     f"--drain-grace-seconds={CHILD_GRACE_SECONDS}",

@@ -1,63 +1,167 @@
-"""Files that belong to rows: tables and models. Paths are made of ids, never of user text."""
+"""Files that belong to rows: tables and models. What names them is made of ids, never of user text."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+FILES_PART = "files"
+"""What errors and the health service call files that are elsewhere."""
+
+
+class VersionKind(StrEnum):
+    """What a version is of."""
+
+    DATASET = "datasets"
+    MODEL = "models"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionKey:
+    """The files of one version.
+
+    Of a dataset: `table.parquet`, and `original` if it is kept; of a model: `manifest.json` and what it names.
+    """
+
+    project_id: UUID
+    kind: VersionKind
+    version_id: UUID
+
+    @classmethod
+    def of_dataset(cls, project_id: UUID, version_id: UUID) -> VersionKey:
+        """Of a dataset's version."""
+        return cls(project_id, VersionKind.DATASET, version_id)
+
+    @classmethod
+    def of_model(cls, project_id: UUID, version_id: UUID) -> VersionKey:
+        """Of a model's version."""
+        return cls(project_id, VersionKind.MODEL, version_id)
+
+    def __str__(self) -> str:
+        """Where they lie below the files of all versions."""
+        return f"{self.project_id}/{self.kind.value}/{self.version_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadKey:
+    """The bytes of an upload."""
+
+    user_id: UUID
+    upload_id: UUID
+
+    def __str__(self) -> str:
+        """Where they lie below all uploads."""
+        return f"{self.user_id}-{self.upload_id}"
+
+
+Key = VersionKey | UploadKey
+
+
+def version_key(text: str) -> VersionKey | None:
+    """The key that reads so; None if no key does."""
+    try:
+        project_id, kind, version_id = text.split("/")
+        return VersionKey(UUID(project_id), VersionKind(kind), UUID(version_id))
+    except ValueError:
+        return None
+
+
+def upload_key(text: str) -> UploadKey | None:
+    """The key that reads so; None if no key does."""
+    try:
+        return UploadKey(UUID(text[:36]), UUID(text[37:]))
+    except ValueError:
+        return None
+
+
+class Incoming(Protocol):
+    """The bytes of an upload on their way in."""
+
+    @property
+    def received(self) -> int:
+        """Bytes of the file that were taken."""
+        ...
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes taken that are not safe yet."""
+        ...
+
+    async def take(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        ...
+
+    async def sync(self) -> int:
+        """Make everything taken safe, and say how many bytes of the file that is."""
+        ...
+
 
 class ArtifactStore(Protocol):
-    """Keeps files durable: written aside, flushed, renamed, their folder flushed."""
+    """Keeps files durable, and shows a version whole or not at all.
 
-    def upload_path(self, user_id: UUID, upload_id: UUID) -> Path:
-        """Where the bytes of an upload gather."""
-        ...
-
-    def dataset_path(self, project_id: UUID, version_id: UUID) -> Path:
-        """Folder of a dataset version: `table.parquet`, and `original` if it is kept."""
-        ...
-
-    def model_path(self, project_id: UUID, version_id: UUID) -> Path:
-        """Folder of a model version: `manifest.json` and the artefacts it names."""
-        ...
-
-    def project_path(self, project_id: UUID) -> Path:
-        """Folder of all files of a project."""
-        ...
+    All raise LimitReached (DISK_FULL) where nothing more fits, and Unavailable (part `files`) where the files cannot be
+    reached just now. What was changed since it was stored is WrongState (CHECKSUM_MISMATCH).
+    """
 
     def new_work_path(self) -> Path:
-        """An empty folder aside, on the same disk; emptied at start."""
+        """An empty folder aside, on this machine; emptied at start."""
         ...
 
-    async def publish(self, work_path: Path, final_path: Path) -> None:
-        """Flush a folder's files and move it into place; LimitReached (DISK_FULL) leaves nothing behind.
+    async def discard(self, work_path: Path) -> None:
+        """Remove a folder that `new_work_path` made, if it is still there."""
+        ...
+
+    def receiving(self, key: UploadKey) -> AbstractContextManager[None]:
+        """Receive an upload, which one call to this server at a time does; Unavailable if another does."""
+        ...
+
+    def incoming(self, key: UploadKey, offset: int) -> AbstractAsyncContextManager[Incoming]:
+        """Take the bytes of an upload from an offset on; what lies behind it is forgotten."""
+        ...
+
+    def gathered(self, key: UploadKey, size_bytes: int) -> AbstractAsyncContextManager[Path]:
+        """The bytes of an upload as a file that a converter can read and a work folder can link to."""
+        ...
+
+    async def publish(self, work_path: Path, key: VersionKey) -> None:
+        """Make the files of a work folder durable as those of a version, all at once.
 
         Until `committed` or `remove` it is known to have no row yet, and nobody takes it for left behind.
         """
         ...
 
-    def committed(self, final_path: Path) -> None:
+    def committed(self, key: VersionKey) -> None:
         """The row of what was published is there."""
         ...
 
-    def receiving(self, user_id: UUID, upload_id: UUID) -> AbstractContextManager[None]:
-        """Receive an upload, which one call at a time does; Unavailable if another does."""
+    def held(self, key: VersionKey) -> AbstractAsyncContextManager[Path]:
+        """A folder with the files of a version, to be read as long as this lasts."""
         ...
 
-    async def remove(self, path: Path) -> int:
-        """Remove a folder or file and say how many bytes that freed; nothing there is no error."""
+    def read(self, key: VersionKey, name: str) -> AsyncIterator[bytes]:
+        """The bytes of a file of a version."""
         ...
 
-    async def size(self, path: Path) -> int:
-        """Bytes of a folder or file."""
+    async def size(self, key: Key) -> int:
+        """Bytes of a version or an upload; none if it is not there."""
         ...
 
-    async def sha256(self, path: Path) -> str:
-        """SHA-256 of a file, in lower-case hex."""
+    async def remove(self, key: Key) -> int:
+        """Remove a version or an upload and say how many bytes that freed; nothing there is no error.
+
+        What cannot be removed just now is removed later, as what was left behind.
+        """
+        ...
+
+    async def remove_project(self, project_id: UUID) -> None:
+        """Remove all versions of a project."""
         ...
 
     def check_free(self, needed_bytes: int) -> None:
-        """Raise LimitReached (DISK_FULL) if writing this much would leave less free than is kept free."""
+        """Raise LimitReached (DISK_FULL) if writing this much here would leave less free than is kept free."""
         ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +14,13 @@ from easyml_server.domain.users import Caller
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model version to serve, by its folder; the model server checks the files against the manifest."""
+    """A model version to serve, and its folder as long as that is held.
+
+    The model server checks the files against the manifest, and has read them when it is ready.
+    """
 
     version_id: UUID
-    path: Path
+    files: Callable[[], AbstractAsyncContextManager[Path]]
 
 
 class ModelServerError(Exception):

@@ -34,7 +34,6 @@ class RunRecord:
     metrics: Sequence[MetricPoint]
     tags: Mapping[str, str]
     model_path: Path | None = None
-    table_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

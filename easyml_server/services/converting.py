@@ -11,12 +11,13 @@ from uuid import uuid4
 
 from easyml_server.domain.datasets import Conversion, ConvertedTable, Dataset, DatasetVersion, Upload, UploadState
 from easyml_server.domain.disk import disk_errors
-from easyml_server.domain.errors import EasyMLError, InvalidInput, Reason
+from easyml_server.domain.errors import EasyMLError, InvalidInput, Reason, Unavailable
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import Limits
+from easyml_server.domain.local_files import file_sha256
 from easyml_server.domain.users import Caller
-from easyml_server.ports.artifacts import ArtifactStore
-from easyml_server.ports.store import Store
+from easyml_server.ports.artifacts import ArtifactStore, UploadKey, VersionKey
+from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tables import TableReader
 from easyml_server.services.versions import ADD_DATASET_VERSION
 
@@ -44,15 +45,19 @@ class UploadConverter:
     async def finish(self, caller: Caller, upload: Upload) -> Dataset:
         """Make the dataset. Any error leaves the upload as it was received, and nothing of the dataset."""
         fault_point("upload.received")
-        upload = replace(await self._check_sha256(upload), state=UploadState.CONVERTING)
-        await self._put(upload)
+        async with self._artifacts.gathered(key_of(upload), upload.size_bytes) as source:
+            return await self._convert(caller, upload, source)
+
+    async def _convert(self, caller: Caller, upload: Upload, source: Path) -> Dataset:
+        upload = replace(await _checked_sha256(upload, source), state=UploadState.CONVERTING)
+        await put_unfinished(self._store, upload)
         async with self._store.read() as work:
             config = await work.projects.get_config(upload.project_id)
         work_path = self._artifacts.new_work_path()
         try:
             table = await self._tables.convert(
                 Conversion(
-                    source=str(self._path(upload)),
+                    source=str(source),
                     format=upload.format,
                     options=upload.read_options,
                     target=str(work_path / TABLE_FILE),
@@ -61,32 +66,33 @@ class UploadConverter:
             )
             fault_point("upload.converted")
             dataset = self._dataset(upload, table, keep_original=config.keep_original_files)
+            if dataset.current.keeps_original:
+                # A link, not a move: until the row commits, a crash must find the upload's bytes where they were.
+                with disk_errors():
+                    await asyncio.to_thread((work_path / ORIGINAL_FILE).hardlink_to, source)
             await _whole(self._publish(caller, upload, dataset, work_path))
         finally:
-            await self._artifacts.remove(work_path)
+            await self._artifacts.discard(work_path)
         return dataset
 
     async def _publish(self, caller: Caller, upload: Upload, dataset: Dataset, work_path: Path) -> None:
-        if dataset.current.keeps_original:
-            # A link, not a move: until the row commits, a crash must find the upload's bytes where they were.
-            with disk_errors():
-                await asyncio.to_thread((work_path / ORIGINAL_FILE).hardlink_to, self._path(upload))
-        final_path = self._artifacts.dataset_path(upload.project_id, dataset.current.id)
-        await self._artifacts.publish(work_path, final_path)
+        key = VersionKey.of_dataset(upload.project_id, dataset.current.id)
+        await self._artifacts.publish(work_path, key)
         fault_point("upload.published")
         try:
             async with self._store.begin() as work:
+                await _check_unfinished(work, upload)
                 await work.projects.get(upload.project_id, caller)
                 await work.datasets.add(dataset)
                 await work.outbox.add(ADD_DATASET_VERSION, dataset.current.id, self._clock())
                 await work.datasets.put_upload(replace(upload, state=UploadState.COMPLETED, dataset_id=dataset.id))
                 await work.commit()
         except EasyMLError:
-            await self._artifacts.remove(final_path)
+            await self._artifacts.remove(key)
             raise
-        self._artifacts.committed(final_path)
+        self._artifacts.committed(key)
         fault_point("upload.committed")
-        await self._artifacts.remove(self._path(upload))
+        await self._artifacts.remove(key_of(upload))
 
     def _dataset(self, upload: Upload, table: ConvertedTable, *, keep_original: bool) -> Dataset:
         now = self._clock()
@@ -120,23 +126,39 @@ class UploadConverter:
             current=version,
         )
 
-    async def _check_sha256(self, upload: Upload) -> Upload:
-        found = await self._artifacts.sha256(self._path(upload))
-        if upload.sha256 and found != upload.sha256:
-            raise InvalidInput.at(
-                "header.sha256",
-                "The bytes that came do not have the SHA-256 of the header; upload the file again.",
-                Reason.CHECKSUM_MISMATCH,
-            )
-        return replace(upload, sha256=found)
 
-    async def _put(self, upload: Upload) -> None:
-        async with self._store.begin() as work:
-            await work.datasets.put_upload(upload)
-            await work.commit()
+def key_of(upload: Upload) -> UploadKey:
+    """What its bytes are kept under."""
+    return UploadKey(upload.user_id, upload.id)
 
-    def _path(self, upload: Upload) -> Path:
-        return self._artifacts.upload_path(upload.user_id, upload.id)
+
+async def put_unfinished(store: Store, upload: Upload) -> None:
+    """Write down how far an upload is, unless another server has finished it meanwhile."""
+    async with store.begin() as work:
+        await _check_unfinished(work, upload)
+        await work.datasets.put_upload(upload)
+        await work.commit()
+
+
+async def _check_unfinished(work: UnitOfWork, upload: Upload) -> None:
+    found = await work.datasets.find_upload(upload.id, upload.user_id)
+    if found is not None and found.state in (UploadState.COMPLETED, UploadState.FAILED):
+        raise Unavailable(
+            "Another call has finished this upload; ask again what came of it.",
+            retry_after=0.5,
+            metadata={"part": "upload"},
+        )
+
+
+async def _checked_sha256(upload: Upload, source: Path) -> Upload:
+    found = await file_sha256(source)
+    if upload.sha256 and found != upload.sha256:
+        raise InvalidInput.at(
+            "header.sha256",
+            "The bytes that came do not have the SHA-256 of the header; upload the file again.",
+            Reason.CHECKSUM_MISMATCH,
+        )
+    return replace(upload, sha256=found)
 
 
 async def _whole(step: Coroutine[None, None, None]) -> None:

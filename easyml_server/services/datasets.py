@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -19,10 +19,11 @@ from easyml_server.domain.datasets import (
     TableSchema,
 )
 from easyml_server.domain.errors import InvalidInput, Reason, Stale, WrongState
+from easyml_server.domain.local_files import file_sha256, read_chunks
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
 from easyml_server.domain.users import Caller
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.store import Store
 from easyml_server.ports.tables import TableReader
 from easyml_server.services.converting import ORIGINAL_FILE, TABLE_FILE
@@ -69,7 +70,7 @@ class DatasetChange:
 class Download:
     """A file that is ready to be sent; `temporary` is removed afterwards."""
 
-    path: Path
+    content: AsyncIterator[bytes]
     filename: str
     format: FileFormat
     size_bytes: int
@@ -143,14 +144,14 @@ class DatasetService:
                     Reason.IN_USE,
                     metadata={"experiments": str(used)},
                 )
-            path = self._artifacts.dataset_path(dataset.project_id, dataset.current.id)
-            deleted = Deleted(datasets=1, bytes_freed=await self._artifacts.size(path))
+            key = _key(dataset)
+            deleted = Deleted(datasets=1, bytes_freed=await self._artifacts.size(key))
             if validate_only:
                 return deleted
             await work.datasets.delete(dataset_id, etag)
             await work.outbox.add(FORGET_VERSION, dataset.current.id, self._clock())
             await work.commit()
-        await self._artifacts.remove(path)
+        await self._artifacts.remove(key)
         return deleted
 
     async def preview(
@@ -161,13 +162,14 @@ class DatasetService:
         schema = dataset.current.schema
         names = list(columns) or [column.name for column in schema.columns]
         chosen = tuple(_known(schema, name, f"columns[{index}]") for index, name in enumerate(names))
-        preview = await self._tables.preview(
-            str(self._table_path(dataset)),
-            schema,
-            names,
-            rows or DEFAULT_PREVIEW_ROWS,
-            MAX_PREVIEW_BYTES,
-        )
+        async with self._artifacts.held(_key(dataset)) as folder:
+            preview = await self._tables.preview(
+                str(folder / TABLE_FILE),
+                schema,
+                names,
+                rows or DEFAULT_PREVIEW_ROWS,
+                MAX_PREVIEW_BYTES,
+            )
         return preview, TableSchema(chosen, schema.row_count)
 
     async def download(self, caller: Caller, dataset_id: UUID, format: FileFormat | None) -> Download:
@@ -175,33 +177,35 @@ class DatasetService:
         dataset = await self.get(caller, dataset_id)
         version = dataset.current
         stem = PurePosixPath(version.filename).stem or dataset.name
-        folder = self._artifacts.dataset_path(dataset.project_id, version.id)
+        key = _key(dataset)
         if format is None and version.keeps_original:
-            path = folder / ORIGINAL_FILE
-            return Download(path, version.filename, version.format, version.size_bytes, version.sha256, None)
+            content = self._artifacts.read(key, ORIGINAL_FILE)
+            return Download(content, version.filename, version.format, version.size_bytes, version.sha256, None)
         wanted = format or version.format
         name = f"{stem}.{wanted.value}"
         if wanted is FileFormat.PARQUET:
-            return Download(folder / TABLE_FILE, name, wanted, version.stored_bytes, version.stored_sha256, None)
+            content = self._artifacts.read(key, TABLE_FILE)
+            return Download(content, name, wanted, version.stored_bytes, version.stored_sha256, None)
         self._artifacts.check_free(4 * version.stored_bytes)
         work_path = self._artifacts.new_work_path()
         target = work_path / "export"
         try:
-            await self._tables.export(str(folder / TABLE_FILE), wanted, str(target))
-            sha256 = await self._artifacts.sha256(target)
+            async with self._artifacts.held(key) as folder:
+                await self._tables.export(str(folder / TABLE_FILE), wanted, str(target))
+            sha256 = await file_sha256(target)
         except BaseException:
-            await self._artifacts.remove(work_path)
+            await self._artifacts.discard(work_path)
             raise
-        size = await self._artifacts.size(target)
-        return Download(target, name, wanted, size, sha256, work_path)
+        return Download(read_chunks(target), name, wanted, target.stat().st_size, sha256, work_path)
 
     async def discard(self, download: Download) -> None:
         """Remove what was written for a download."""
         if download.temporary is not None:
-            await self._artifacts.remove(download.temporary)
+            await self._artifacts.discard(download.temporary)
 
-    def _table_path(self, dataset: Dataset) -> Path:
-        return self._artifacts.dataset_path(dataset.project_id, dataset.current.id) / TABLE_FILE
+
+def _key(dataset: Dataset) -> VersionKey:
+    return VersionKey.of_dataset(dataset.project_id, dataset.current.id)
 
 
 def changed_schema(schema: TableSchema, settings: Sequence[ColumnSetting]) -> TableSchema:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from easyml_server.domain.datasets import DatasetVersion
-from easyml_server.domain.errors import EasyMLError, Stale
+from easyml_server.domain.errors import EasyMLError, Stale, Unavailable
 from easyml_server.domain.events import StateChanged, WarningRaised
 from easyml_server.domain.experiments import (
     Experiment,
@@ -38,13 +38,13 @@ from easyml_server.domain.training import (
     TrainingInterrupted,
     TrainingJob,
 )
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.signals import Signals, Topic
 from easyml_server.ports.store import Store
 from easyml_server.ports.trainer import Trainer
 from easyml_server.services.converting import TABLE_FILE
 from easyml_server.services.events import EventHub, TrainingLog
-from easyml_server.services.outcomes import OutcomeWriter, disk_failure
+from easyml_server.services.outcomes import OutcomeWriter, delays, files_failure
 from easyml_server.services.takeover import Takeover
 
 POLL_SECONDS = 2.0
@@ -181,7 +181,7 @@ class TrainingDispatcher:
         finally:
             self._running.remove(run)
             if run.work_path is not None:
-                await self._artifacts.remove(run.work_path)
+                await self._artifacts.discard(run.work_path)
             self.wake()
             self._signals.send(Topic.QUEUE, experiment.id)
 
@@ -217,9 +217,8 @@ class TrainingDispatcher:
         try:
             run.work_path = self._artifacts.new_work_path()
         except EasyMLError as error:
-            return TrainingFailed(disk_failure(error))
-        job = self._job(run.experiment, run.version, run.work_path)
-        run.training = asyncio.create_task(self._trainer.train(job, report))
+            return TrainingFailed(files_failure(error))
+        run.training = asyncio.create_task(self._trained(run.experiment, run.version, run.work_path, report))
         if run.cancelled:
             run.training.cancel()
         try:
@@ -236,8 +235,28 @@ class TrainingDispatcher:
                 )
             )
 
-    def _job(self, experiment: Experiment, version: DatasetVersion, work_path: Path) -> TrainingJob:
-        table = self._artifacts.dataset_path(experiment.project_id, version.id) / TABLE_FILE
+    async def _trained(
+        self, experiment: Experiment, version: DatasetVersion, work_path: Path, report: Callable[[Report], None]
+    ) -> Outcome | TrainingInterrupted:
+        async with AsyncExitStack() as stack:
+            try:
+                folder = await self._folder(stack, VersionKey.of_dataset(experiment.project_id, version.id))
+            except EasyMLError as error:
+                return TrainingFailed(files_failure(error))
+            job = self._job(experiment, version, folder / TABLE_FILE, work_path)
+            return await self._trainer.train(job, report)
+
+    async def _folder(self, stack: AsyncExitStack, key: VersionKey) -> Path:
+        """The table's folder; files that cannot be reached just now are waited for."""
+        for delay in delays():
+            try:
+                return await stack.enter_async_context(self._artifacts.held(key))
+            except Unavailable as error:
+                log.warning("training_waits_for_files", version_id=str(key.version_id), error=error.message)
+            await asyncio.sleep(delay)
+        raise AssertionError("delays have no end")
+
+    def _job(self, experiment: Experiment, version: DatasetVersion, table: Path, work_path: Path) -> TrainingJob:
         return TrainingJob(
             experiment_id=experiment.id,
             spec=experiment.spec,

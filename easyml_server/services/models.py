@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from easyml_server.domain.errors import NotFound, Reason, WrongState
+from easyml_server.domain.local_files import file_sha256, read_chunks
 from easyml_server.domain.models import AliasHistoryEntry, ArtifactFormat, Model, ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.users import Caller
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.model_servers import ModelServers
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tracker import Tracker
@@ -61,7 +62,7 @@ async def _no_version(work: UnitOfWork, name: VersionName) -> NotFound:
 class Export:
     """A file that is ready to be sent; `temporary` is removed afterwards."""
 
-    path: Path
+    content: AsyncIterator[bytes]
     filename: str
     format: ArtifactFormat
     size_bytes: int
@@ -163,8 +164,8 @@ class ModelService:
                     Reason.IN_USE,
                     metadata={"aliases": ",".join(version.aliases)},
                 )
-            path = self._artifacts.model_path(version.project_id, version.id)
-            freed = await self._artifacts.size(path)
+            key = VersionKey.of_model(version.project_id, version.id)
+            freed = await self._artifacts.size(key)
             # Also in a dry run, whose unit of work is left without commit: it tells whether the model goes too.
             model_gone = await work.models.delete_version(version, etag, self._clock())
             deleted = Deleted(model_versions=1, models=int(model_gone), bytes_freed=freed)
@@ -174,7 +175,7 @@ class ModelService:
             await self._mirroring.changed(work, [version.model_id])
             await work.commit()
         await self._model_servers.forget(version_id)
-        await self._artifacts.remove(path)
+        await self._artifacts.remove(key)
         return deleted
 
     async def set_alias(self, caller: Caller, version_id: UUID, alias: str) -> ModelVersion:
@@ -214,10 +215,10 @@ class ModelService:
     async def export(self, caller: Caller, version_id: UUID, format: ArtifactFormat) -> Export:
         """The file to send."""
         version = await self.get_version(caller, version_id)
-        folder = self._artifacts.model_path(version.project_id, version.id)
+        key = VersionKey.of_model(version.project_id, version.id)
         stem = f"{version.model_name}-{version.version}"
         if format is ArtifactFormat.MLFLOW:
-            return await self._export_mlflow(folder, stem)
+            return await self._export_mlflow(key, stem)
         artifact = next((a for a in version.manifest.artifacts if a.format is format), None)
         if artifact is None:
             cause = version.manifest.parity.cause or "it was not made"
@@ -227,7 +228,7 @@ class ModelService:
                 metadata={"format": format.value, "cause": cause},
             )
         return Export(
-            folder / artifact.filename,
+            self._artifacts.read(key, artifact.filename),
             f"{stem}.{format.value}",
             format,
             artifact.size_bytes,
@@ -238,16 +239,17 @@ class ModelService:
     async def discard(self, export: Export) -> None:
         """Remove what was written for an export."""
         if export.temporary is not None:
-            await self._artifacts.remove(export.temporary)
+            await self._artifacts.discard(export.temporary)
 
-    async def _export_mlflow(self, folder: Path, stem: str) -> Export:
+    async def _export_mlflow(self, key: VersionKey, stem: str) -> Export:
         work_path = self._artifacts.new_work_path()
         target = work_path / "mlflow.zip"
         try:
-            await self._tracker.export_model(folder, target)
-            sha256 = await self._artifacts.sha256(target)
+            async with self._artifacts.held(key) as folder:
+                await self._tracker.export_model(folder, target)
+            sha256 = await file_sha256(target)
         except BaseException:
-            await self._artifacts.remove(work_path)
+            await self._artifacts.discard(work_path)
             raise
-        size = await self._artifacts.size(target)
-        return Export(target, f"{stem}.mlflow.zip", ArtifactFormat.MLFLOW, size, sha256, work_path)
+        content, size = read_chunks(target), target.stat().st_size
+        return Export(content, f"{stem}.mlflow.zip", ArtifactFormat.MLFLOW, size, sha256, work_path)

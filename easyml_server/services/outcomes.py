@@ -16,13 +16,13 @@ from uuid import uuid4
 
 import structlog
 
-from easyml_server.domain.errors import EasyMLError, LimitReached, NotFound, Stale, Unavailable
+from easyml_server.domain.errors import EasyMLError, LimitReached, NotFound, Reason, Stale, Unavailable
 from easyml_server.domain.events import EventBody, Finished, LogLevel, LogLine, StateChanged, TrainingEvent
 from easyml_server.domain.experiments import Experiment, Failure, FailureKind, FailureReason, TrainingState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.training import Outcome, TrainingFailed, TrainingInterrupted, TrainingSucceeded
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import FILES_PART, ArtifactStore, VersionKey
 from easyml_server.ports.store import Store
 from easyml_server.services.events import TrainingLog
 from easyml_server.services.recorder import RECORD_RUN
@@ -43,7 +43,7 @@ class Ending:
     experiment: Experiment
     last_events: tuple[EventBody, ...]
     version: ModelVersion | None = None
-    folder: Path | None = None
+    files: VersionKey | None = None
 
 
 class OutcomeWriter:
@@ -105,26 +105,41 @@ class OutcomeWriter:
         self, experiment: Experiment, outcome: TrainingSucceeded, now: datetime, work_path: Path
     ) -> Ending:
         version = _model_version(experiment, outcome, now)
-        folder = self._artifacts.model_path(version.project_id, version.id)
+        files = VersionKey.of_model(version.project_id, version.id)
         fault_point("training.trained")
         try:
-            await self._artifacts.publish(work_path, folder)
+            await self._publish(work_path, files)
         except EasyMLError as error:
-            return ended(experiment, TrainingState.FAILED, now, disk_failure(error))
+            if self._stopping.is_set() and _out_of_reach(error):
+                raise
+            return ended(experiment, TrainingState.FAILED, now, files_failure(error))
         experiment = replace(
             experiment,
             metrics=outcome.metrics,
             confusion_matrices=outcome.confusion_matrices,
             model_version_id=version.id,
         )
-        return replace(ended(experiment, TrainingState.SUCCEEDED, now), version=version, folder=folder)
+        return replace(ended(experiment, TrainingState.SUCCEEDED, now), version=version, files=files)
+
+    async def _publish(self, work_path: Path, files: VersionKey) -> None:
+        """Files that cannot be reached are waited for, as the database is."""
+        for delay in delays():
+            try:
+                await self._artifacts.publish(work_path, files)
+            except Unavailable as error:
+                if self._stopping.is_set() or not _out_of_reach(error):
+                    raise
+                log.warning("model_waits_for_files", version_id=str(files.version_id), seconds=delay)
+            else:
+                return
+            await self._pause(delay)
 
     async def _insist(self, ending: Ending, training_log: TrainingLog) -> None:
         """Write until it is written."""
         training_log.end(ending.last_events)
         fault_point("training.published")
         try:
-            for delay in _delays():
+            for delay in delays():
                 try:
                     return await self._commit(ending, training_log)
                 except (Unavailable, LimitReached) as error:
@@ -135,14 +150,14 @@ class OutcomeWriter:
                 await self._pause(delay)
         except (Stale, NotFound):
             # Certainly not written. Whatever else was raised, it may have been: the next start compares files and rows.
-            if ending.folder is not None:
-                await self._artifacts.remove(ending.folder)
+            if ending.files is not None:
+                await self._artifacts.remove(ending.files)
             raise
 
     async def _commit(self, ending: Ending, training_log: TrainingLog) -> None:
         events = await self._store_once(ending, training_log)
-        if ending.folder is not None:
-            self._artifacts.committed(ending.folder)
+        if ending.files is not None:
+            self._artifacts.committed(ending.files)
         fault_point("training.committed")
         training_log.publish(events)
 
@@ -211,12 +226,19 @@ def _lost_too_often(interrupted: TrainingInterrupted) -> str:
     )
 
 
-def disk_failure(error: EasyMLError) -> Failure:
-    """A training that could not put its files anywhere."""
-    return Failure(FailureKind.SYSTEM, FailureReason.DISK_FULL, error.message)
+def files_failure(error: EasyMLError) -> Failure:
+    """A training that could not have its files, or put them anywhere."""
+    damaged = error.reason is Reason.CHECKSUM_MISMATCH
+    return Failure(FailureKind.SYSTEM, FailureReason.INTERNAL if damaged else FailureReason.DISK_FULL, error.message)
 
 
-def _delays() -> Iterator[float]:
+def _out_of_reach(error: EasyMLError) -> bool:
+    """Nothing is wrong with the disk here, and what was trained is still in the work folder."""
+    return error.metadata.get("part") == FILES_PART
+
+
+def delays() -> Iterator[float]:
+    """Seconds between one try and the next, without end."""
     delay = FIRST_RETRY_SECONDS
     while True:
         yield delay

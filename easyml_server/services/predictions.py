@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from uuid import UUID
 
 from easyml_server.domain.users import Caller
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.model_servers import ModelServers, ServedModel
 from easyml_server.ports.store import Store
 from easyml_server.services.models import ModelService, VersionName
@@ -51,7 +52,7 @@ class PredictionService:
         if remembered is not None:
             return remembered
         project_id, version_id = await self._models.locate_version(caller, target)
-        model = ServedModel(version_id, self._artifacts.model_path(project_id, version_id))
+        model = ServedModel(version_id, partial(self._artifacts.held, VersionKey.of_model(project_id, version_id)))
         if changes is not None and changes == self._store.changes == self._located_at:
             self._located[key] = model
         return model

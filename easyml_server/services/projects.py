@@ -136,7 +136,7 @@ class ProjectService:
             await self._mirroring.changed(work, model_ids)
             await work.outbox.add(FORGET_PROJECT, project_id, self._clock())
             await work.commit()
-        await self._artifacts.remove(self._artifacts.project_path(project_id))
+        await self._artifacts.remove_project(project_id)
         return deleted
 
     async def get_config(self, caller: Caller, project_id: UUID) -> ProjectConfig:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,9 +17,9 @@ from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.projects import Project
 from easyml_server.domain.sessions import MlflowRun
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.store import Intent, Store, UnitOfWork
-from easyml_server.ports.tracker import MetricPoint, RunRecord, Tracker
+from easyml_server.ports.tracker import MetricPoint, RecordedRun, RunRecord, Tracker
 from easyml_server.services.mirroring import Mirroring
 from easyml_server.services.outbox import Handler
 
@@ -65,10 +67,9 @@ class RunRecorder:
             ):
                 events.extend(page)
         run = MlflowRun(experiment.id, self._tracker.uri, "", "", "", "", self._clock())
+        name = config.mlflow_experiment or default_experiment(project)
         try:
-            recorded = await self._tracker.record(
-                self._record_of(experiment, config.mlflow_experiment or default_experiment(project), events)
-            )
+            recorded = await self._with_its_model(experiment, name, events)
         except EasyMLError as error:
             async with self._store.begin() as work:
                 await work.experiments.put_mlflow_run(replace(run, problem=error.message))
@@ -90,14 +91,18 @@ class RunRecorder:
             await work.outbox.done(intent)
             await work.commit()
 
-    def _record_of(self, experiment: Experiment, name: str, events: Sequence[TrainingEvent]) -> RunRecord:
-        spec = experiment.spec
+    async def _with_its_model(self, experiment: Experiment, name: str, events: Sequence[TrainingEvent]) -> RecordedRun:
+        async with AsyncExitStack() as stack:
+            model_path = None
+            if experiment.model_version_id is not None:
+                key = VersionKey.of_model(experiment.project_id, experiment.model_version_id)
+                model_path = await stack.enter_async_context(self._artifacts.held(key))
+            return await self._tracker.record(self._record_of(experiment, name, events, model_path))
+
+    def _record_of(
+        self, experiment: Experiment, name: str, events: Sequence[TrainingEvent], model_path: Path | None
+    ) -> RunRecord:
         has_model = experiment.model_version_id is not None
-        model_path = (
-            self._artifacts.model_path(experiment.project_id, experiment.model_version_id)
-            if experiment.model_version_id is not None
-            else None
-        )
         return RunRecord(
             experiment_id=experiment.id,
             experiment_name=name,
@@ -117,7 +122,6 @@ class RunRecorder:
                 **{f"label.{key}": value for key, value in experiment.labels.items()},
             },
             model_path=model_path,
-            table_path=self._artifacts.dataset_path(experiment.project_id, spec.dataset_version_id),
         )
 
 

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Protocol
 from uuid import UUID
 
 from easyml_server.domain.datasets import Dataset, FileFormat, Upload, UploadState
-from easyml_server.domain.disk import disk_errors
 from easyml_server.domain.errors import (
     AlreadyExists,
     EasyMLError,
@@ -25,12 +24,11 @@ from easyml_server.domain.errors import (
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.users import Caller
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, Incoming, UploadKey
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tables import TableReader
-from easyml_server.services.converting import UploadConverter
+from easyml_server.services.converting import UploadConverter, key_of, put_unfinished
 from easyml_server.services.projects import checked_name
-from easyml_server.services.receiving import Receiver, open_at
 
 SYNC_BYTES = 8 << 20
 ENDINGS = {
@@ -109,7 +107,7 @@ class UploadService:
 
         `announce` is told the id once the upload can be asked about and continued.
         """
-        with self._artifacts.receiving(caller.user_id, stated.upload.id):
+        with self._artifacts.receiving(UploadKey(caller.user_id, stated.upload.id)):
             upload = await self._open(caller, stated)
             await announce(upload.id)
             if upload.state is UploadState.COMPLETED and upload.dataset_id is not None:
@@ -136,7 +134,7 @@ class UploadService:
             expired = await work.datasets.expire_uploads(self._clock())
             await work.commit()
         for upload in expired:
-            await self._artifacts.remove(self._path(upload))
+            await self._artifacts.remove(key_of(upload))
 
     async def _open(self, caller: Caller, stated: Stated) -> Upload:
         new = stated.upload
@@ -219,9 +217,7 @@ class UploadService:
             raise
 
     async def _receive(self, upload: Upload, chunks: Chunks) -> Upload:
-        path = self._path(upload)
-        with disk_errors(), await asyncio.to_thread(open_at, path, upload.received_bytes) as file:
-            receiver = Receiver(file, upload.received_bytes)
+        async with self._artifacts.incoming(key_of(upload), upload.received_bytes) as receiver:
             try:
                 async for chunk in self._timed(chunks):
                     self._check_chunk(upload, receiver.received + len(chunk), chunk)
@@ -233,7 +229,7 @@ class UploadService:
                 upload = await asyncio.shield(self._flush(upload, receiver))
         return upload
 
-    async def _flush(self, upload: Upload, receiver: Receiver) -> Upload:
+    async def _flush(self, upload: Upload, receiver: Incoming) -> Upload:
         synced = await receiver.sync()
         return await self._save_progress(upload, synced) if synced != upload.received_bytes else upload
 
@@ -275,20 +271,13 @@ class UploadService:
     async def _save_progress(self, upload: Upload, received: int) -> Upload:
         fault_point("upload.synced")
         upload = replace(upload, received_bytes=received, expire_time=self._expire_time())
-        await self._put(upload)
+        await put_unfinished(self._store, upload)
         return upload
 
     async def _fail(self, upload: Upload, error: EasyMLError) -> None:
-        await self._put(replace(upload, state=UploadState.FAILED, failure=(error.reason.value, error.message)))
-        await self._artifacts.remove(self._path(upload))
-
-    async def _put(self, upload: Upload) -> None:
-        async with self._store.begin() as work:
-            await work.datasets.put_upload(upload)
-            await work.commit()
-
-    def _path(self, upload: Upload) -> Path:
-        return self._artifacts.upload_path(upload.user_id, upload.id)
+        failure = (error.reason.value, error.message)
+        await put_unfinished(self._store, replace(upload, state=UploadState.FAILED, failure=failure))
+        await self._artifacts.remove(key_of(upload))
 
     def _expire_time(self) -> datetime:
         return self._clock() + timedelta(hours=self._limits.upload_expiry_hours)

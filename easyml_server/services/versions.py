@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from easyml_server.domain.errors import EasyMLError, NotFound
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.users import Caller
 from easyml_server.domain.versioning import DvcPointer, VersionKind
-from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.store import Intent, Store, UnitOfWork
 from easyml_server.ports.versioner import Versioner
 from easyml_server.services.outbox import Handler, take_off
@@ -38,7 +37,7 @@ class _Version:
     project_id: UUID
     kind: VersionKind
     number: int
-    folder: Path
+    key: VersionKey
 
 
 class VersionService:
@@ -83,15 +82,13 @@ class VersionRecorder:
 
     async def _add_dataset_version(self, intent: Intent) -> None:
         version = await self._still(intent, lambda work: work.datasets.get_version(intent.subject_id))
-        folder = self._artifacts.dataset_path(version.project_id, version.id)
-        await self._record(
-            intent, _Version(version.id, version.project_id, VersionKind.DATASET, version.version, folder)
-        )
+        key = VersionKey.of_dataset(version.project_id, version.id)
+        await self._record(intent, _Version(version.id, version.project_id, VersionKind.DATASET, version.version, key))
 
     async def _add_model_version(self, intent: Intent) -> None:
         version = await self._still(intent, lambda work: work.models.load_version(intent.subject_id))
-        folder = self._artifacts.model_path(version.project_id, version.id)
-        await self._record(intent, _Version(version.id, version.project_id, VersionKind.MODEL, version.version, folder))
+        key = VersionKey.of_model(version.project_id, version.id)
+        await self._record(intent, _Version(version.id, version.project_id, VersionKind.MODEL, version.version, key))
 
     async def _still(self, intent: Intent, load: Callable[[UnitOfWork], Awaitable[T]]) -> T:
         """The version, if it is still there; what a cut off try left of a deleted one is removed."""
@@ -121,7 +118,8 @@ class VersionRecorder:
             await work.commit()
 
     async def _added(self, version: _Version) -> DvcPointer:
-        added = await self._versioner.add(version.project_id, version.kind, version.id, version.number, version.folder)
+        async with self._artifacts.held(version.key) as folder:
+            added = await self._versioner.add(version.project_id, version.kind, version.id, version.number, folder)
         remote = self._versioner.remote(version.project_id)
         async with self._store.begin() as work:
             # Locked: a pointer must not come after the deletion of its project.

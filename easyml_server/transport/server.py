@@ -59,11 +59,13 @@ LIVENESS = "liveness"
 READINESS = ""
 DOCUMENTS = "documents"
 """What needs the document server; the rest serves on while it is away."""
+FILES = "files"
+"""What needs the object store; the rest serves on while it is away."""
 TRACKING = "tracking"
 """What records runs for MLflow; the rest serves on while they wait."""
 TRAININGS = "trainings"
 """What trains; while it is away, trainings wait in the queue."""
-PARTS = (DOCUMENTS, TRACKING, TRAININGS)
+PARTS = (DOCUMENTS, FILES, TRACKING, TRAININGS)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 STREAM_LIMIT = 1_000

@@ -25,6 +25,9 @@ def add(repository: Repository, place: str, number: int, files: Path) -> dict[st
     with _opened(repository) as repo:
         folder = Path(repo.root_dir) / place
         links, pointer = folder / f"v{number}", folder / f"v{number}.dvc"
+        if pointer.exists() and not repository.whole and repo.stage.load_one(str(pointer)).outs[0].changed_cache():
+            # The push of another version took this one's copy away before it was pushed.
+            pointer.unlink()
         if not pointer.exists():
             _link_all(files, links)
             repo.add(str(links))
@@ -48,6 +51,9 @@ def push(repository: Repository, place: str) -> None:
     with _opened(repository) as repo:
         (pointer,) = (Path(repo.root_dir) / place).glob("*.dvc")
         repo.push(targets=[str(pointer)], remote=repository.remote_name)
+    if not repository.whole:
+        # The files are elsewhere, and so is the remote: a cache here would only grow.
+        shutil.rmtree(repository.cache, ignore_errors=True)
 
 
 def forget(repository: Repository, place: str) -> int:
@@ -58,7 +64,7 @@ def forget(repository: Repository, place: str) -> int:
     shutil.rmtree(folder)
     before = _bytes(Path(repository.cache))
     with _opened(repository) as repo:
-        elsewhere = repository.remote_url != repository.cache
+        elsewhere = repository.whole and repository.remote_url != repository.cache
         repo.gc(workspace=True, force=True, cloud=elsewhere, remote=repository.remote_name if elsewhere else None)
     return before - _bytes(Path(repository.cache))
 

@@ -10,12 +10,16 @@ from pydantic import Field, TypeAdapter
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """The DVC repository of a project: its folder, its cache, and the remote that versions are pulled from."""
+    """The DVC repository of a project: its folder, its cache, and the remote that versions are pulled from.
+
+    Where it is not `whole`, other servers have pointers too, and nobody here knows what in the remote nobody needs.
+    """
 
     folder: str
     cache: str
     remote_name: str
     remote_url: str
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,14 @@ CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_", "OSS_", "SSH_")
 class DvcVersioner:
     """Fulfils `ports.versioner.Versioner`; the cache of a project is its remote too, unless there is another."""
 
-    def __init__(self, process: AskedProcess, repositories: Path, caches: Path, remote_url: str | None) -> None:
+    def __init__(
+        self, process: AskedProcess, repositories: Path, caches: Path, remote_url: str | None, *, whole: bool
+    ) -> None:
         self._process = process
         self._repositories = repositories
         self._caches = caches
         self._remote_url = remote_url
+        self._whole = whole
 
     def remote(self, project_id: UUID) -> Remote:
         """A folder of its own for each project."""
@@ -75,14 +78,17 @@ class DvcVersioner:
     def _repository(self, project_id: UUID) -> Repository:
         remote = self.remote(project_id)
         folder, cache = self._repositories / str(project_id), self._caches / str(project_id)
-        return Repository(str(folder), str(cache), remote.name, remote.url)
+        return Repository(str(folder), str(cache), remote.name, remote.url, self._whole)
 
 
 @asynccontextmanager
 async def start_versioner(
-    repositories: Path, caches: Path, scratch: Path, remote_url: str | None
+    repositories: Path, caches: Path, scratch: Path, remote_url: str | None, *, whole: bool
 ) -> AsyncIterator[DvcVersioner]:
-    """A versioner whose process starts when it is needed; `scratch` is where it puts files for a while."""
+    """A versioner whose process starts when it is needed; `scratch` is where it puts files for a while.
+
+    `whole` says that the pointers of all servers are in these repositories.
+    """
     environment = {
         **{name: value for name, value in os.environ.items() if name.startswith(CREDENTIALS)},
         "TMPDIR": str(scratch),
@@ -94,7 +100,7 @@ async def start_versioner(
     }
     process = AskedProcess("DVC", ENTRY, repositories, environment, ANSWER_SECONDS)
     try:
-        yield DvcVersioner(process, repositories, caches, remote_url)
+        yield DvcVersioner(process, repositories, caches, remote_url, whole=whole)
     finally:
         await process.close()
 

@@ -14,6 +14,7 @@ from tests.servers import Client, environment
 HEAVY = {
     "sklearn", "pandas", "numpy", "scipy", "pyarrow", "mlflow", "dvc", "kubernetes", "skops", "onnx", "onnxruntime",
     "skl2onnx", "lightgbm", "xgboost", "matplotlib", "alembic", "distributed", "motor", "asyncpg",
+    "fsspec", "s3fs", "aiobotocore", "botocore",
 }  # fmt: skip
 SERVE_AND_TELL = """
 import asyncio, sys

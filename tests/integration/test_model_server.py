@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,7 +70,7 @@ async def model_servers(folder: Path, kept_warm: int = 4, **limits: int) -> Asyn
 
 
 def a_model(folder: Path, number: int = 1) -> ServedModel:
-    return ServedModel(UUID(f"00000000-0000-4000-8000-{number:012d}"), folder)
+    return ServedModel(UUID(f"00000000-0000-4000-8000-{number:012d}"), lambda: nullcontext(folder))
 
 
 def request(model: ServedModel, count: int = 1, **changes: object) -> bytes:

@@ -29,7 +29,6 @@ from easyml_server.transport.converters.enums import DATASET_ORDER, FILE_FORMAT
 from easyml_server.transport.converters.pages import by_name, by_time, fit, page_request
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.converters.versions import pointer_to_proto
-from easyml_server.transport.files import read_chunks
 
 UPLOAD_ID = "x-upload-id"
 
@@ -94,7 +93,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
                     sha256=download.sha256,
                 )
             )
-            async for chunk in read_chunks(download.path):
+            async for chunk in download.content:
                 yield pb.DownloadDatasetResponse(chunk=chunk)
         finally:
             await self._datasets.discard(download)

@@ -22,7 +22,6 @@ from easyml_server.transport.converters.pages import by_time, fit, next_page_tok
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.converters.values import to_time
 from easyml_server.transport.converters.versions import pointer_to_proto
-from easyml_server.transport.files import read_chunks
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
@@ -123,7 +122,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
                     sha256=export.sha256,
                 )
             )
-            async for chunk in read_chunks(export.path):
+            async for chunk in export.content:
                 yield pb.ExportModelResponse(chunk=chunk)
         finally:
             await self._models.discard(export)

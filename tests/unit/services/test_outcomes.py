@@ -130,7 +130,7 @@ class World:
         return other
 
     def folders(self) -> list[Path]:
-        return [path for path in self.artifacts.version_folders() if path.parent.name == "models"]
+        return list(self.artifacts.root.glob("files/*/models/*"))
 
 
 @pytest.fixture

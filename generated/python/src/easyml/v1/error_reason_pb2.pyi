@@ -67,7 +67,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_LAST_OWNER: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION: a project needs an owner. Make someone else an owner first."""
     ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 22
-    """INVALID_ARGUMENT: an upload's bytes do not have the length or SHA-256 that was stated. Upload again."""
+    """INVALID_ARGUMENT: an upload's bytes do not have the length or SHA-256 that was stated. Upload again.
+    FAILED_PRECONDITION: files of a version were changed or lost where they are stored. Restore them there, or delete it.
+    """
     ERROR_REASON_OFFSET_MISMATCH: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION: an upload does not continue where its safe bytes end. Metadata: received_bytes."""
     ERROR_REASON_UNREADABLE_FILE: _ErrorReason.ValueType  # 24
@@ -161,7 +163,9 @@ ERROR_REASON_IN_USE: ErrorReason.ValueType  # 20
 ERROR_REASON_LAST_OWNER: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION: a project needs an owner. Make someone else an owner first."""
 ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 22
-"""INVALID_ARGUMENT: an upload's bytes do not have the length or SHA-256 that was stated. Upload again."""
+"""INVALID_ARGUMENT: an upload's bytes do not have the length or SHA-256 that was stated. Upload again.
+FAILED_PRECONDITION: files of a version were changed or lost where they are stored. Restore them there, or delete it.
+"""
 ERROR_REASON_OFFSET_MISMATCH: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: an upload does not continue where its safe bytes end. Metadata: received_bytes."""
 ERROR_REASON_UNREADABLE_FILE: ErrorReason.ValueType  # 24

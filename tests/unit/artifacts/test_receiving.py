@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import pytest
 
+from easyml_server.artifacts.receiving import BATCH_BYTES, Receiver, open_at
 from easyml_server.domain.errors import LimitReached, Reason
-from easyml_server.services.receiving import BATCH_BYTES, Receiver, open_at
 
 
 def a_full_disk() -> BinaryIO:

@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from easyml_server.domain.disk import disk_errors
-from easyml_server.domain.errors import EasyMLError
+from easyml_server.domain.errors import EasyMLError, Unavailable
 from easyml_server.domain.faults import fault_point
 
 BATCH_BYTES = 2 << 20
+
+
+def another_receives() -> Unavailable:
+    """Of the calls that send an upload one is received."""
+    return Unavailable(
+        "Another call is sending this upload; wait for it, or try again when it has ended.",
+        retry_after=0.5,
+        metadata={"part": "upload"},
+    )
 
 
 class Receiver:
