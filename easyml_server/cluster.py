@@ -62,8 +62,8 @@ def check_dask(settings: Settings) -> None:
         )
     if settings.artifact_url is None or object_url(settings) is not None:
         raise StartError(
-            "EASYML_DASK_ADDRESS needs a folder in EASYML_ARTIFACT_URL: the workers read and write the files themselves, "
-            f"and see them at the same path as the server, such as {EXAMPLE}."
+            "EASYML_DASK_ADDRESS needs a folder in EASYML_ARTIFACT_URL: the workers read and write the files "
+            f"themselves, and see them at the same path as the server, such as {EXAMPLE}."
         )
     if find_spec("distributed") is None:
         raise StartError(
