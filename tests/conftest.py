@@ -20,6 +20,10 @@ from tests.servers import Client, ServerProcess, serving
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SIGNED_IN_MINUTES = 600
+"""Of users of the shared server: longer than any session of tests."""
+
+
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database of this release's schema, to copy."""
@@ -47,7 +51,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
         "LOGINS_PER_MINUTE_PER_ADDRESS": "1000",
         "MAX_UPLOADS": "1000",
         "MAX_UPLOADS_PER_USER": "1000",
-        "ACCESS_TOKEN_MINUTES": "600",
+        "ACCESS_TOKEN_MINUTES": str(SIGNED_IN_MINUTES),
     }
     with serving(folder, OPEN_REGISTRATION="true", **room) as server:
         yield server

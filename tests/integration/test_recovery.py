@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -132,7 +133,7 @@ def test_a_second_signal_ends_everything_at_once(server: ServerProcess, client: 
 
 def test_bytes_of_an_upload_that_nobody_will_continue_are_removed_at_the_next_start(server: ServerProcess) -> None:
     server.stop()
-    left = server.data / "uploads" / "left-behind-by-a-crash"
+    left = server.data / "uploads" / f"{uuid4()}-{uuid4()}"
     left.write_bytes(b"x")
     server.start()
     assert not left.exists()

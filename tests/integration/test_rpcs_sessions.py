@@ -12,6 +12,7 @@ import pytest
 from easyml.v1 import auth_service_pb2 as pb
 from easyml.v1 import permission_pb2, user_pb2
 from tests.builders import PASSWORD, a_project_of, register
+from tests.conftest import SIGNED_IN_MINUTES
 from tests.marks import answers, refuses
 from tests.servers import Client, refusal
 
@@ -45,7 +46,7 @@ def test_registering_makes_an_account_and_signs_it_in(anonymous: Client) -> None
     made = anonymous.auth.Register(pb.RegisterRequest(email=f"{name}@Example.org", password=PASSWORD))
     assert made.user.email == f"{name}@example.org".lower()
     assert (made.user.display_name, made.user.administrator) == (name.lower(), False)
-    assert about(timedelta(minutes=15), lasts(made.session.access_expire_time))
+    assert about(timedelta(minutes=SIGNED_IN_MINUTES), lasts(made.session.access_expire_time))
     assert about(timedelta(days=30), lasts(made.session.session_expire_time))
     with Client(anonymous.address, made.session.access_token) as client:
         assert client.auth.GetCurrentUser(ME) == pb.GetCurrentUserResponse(user=made.user)
