@@ -151,11 +151,13 @@ def best_share(probabilities: dict[str, list[float]]) -> str:
 def grpcurl(client: EasyML, version: ModelVersion) -> str:
     """The first prediction as a grpcurl command."""
     request = {"modelVersionId": version.id, "rows": {"rows": examples(version)[:1]}}
-    key = data_folder(os.environ) / "owner.key"
+    key = "$EASYML_TOKEN" if "EASYML_TOKEN" in os.environ else f"$(cat {data_folder(os.environ) / 'owner.key'})"
+    # Of several servers the first will do.
+    address = client.connection.target.removeprefix("ipv4:").partition(",")[0]
     return (
-        f'grpcurl -plaintext -H "authorization: Bearer $(cat {key})" \\\n'
+        f'grpcurl -plaintext -H "authorization: Bearer {key}" \\\n'
         f"  -d '{json.dumps(request)}' \\\n"
-        f"  {client.connection.target} easyml.v1.PredictionService/Predict"
+        f"  {address} easyml.v1.PredictionService/Predict"
     )
 
 
