@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from easyml_server.data_folder import StartError
+from easyml_server.file_owners import NAME
 from easyml_server.files import EXAMPLE, files_root, object_url
 from easyml_server.ports.trainer import Trainer
 from easyml_server.settings import Settings, is_loopback
@@ -21,7 +22,7 @@ from easyml_server.trainers.local import TrainingLimits, start_local_trainer
 if TYPE_CHECKING:
     from easyml_server.trainers.dask.session import SharedFolder
 
-MARKER = "database.id"
+MARKER = NAME
 """The file that says whose files these are: no other folder has the same."""
 SCHEMES = ("tcp", "tls")
 

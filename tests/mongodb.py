@@ -23,21 +23,11 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from tests.proxy import Proxy
-from tests.servers import eventually, free_port
+from tests.servers import CACHE, SHIM, eventually, free_port
 
 URL_VARIABLE = "EASYML_TEST_MONGODB_URL"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "easyml"
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
-# Runs before the server in the same process, so that it never outlives the tests.
-SHIM = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @dataclass

@@ -18,19 +18,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from tests.servers import eventually, free_port
+from tests.servers import CACHE, SHIM, eventually, free_port
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "easyml"
 START_SECONDS = 60.0
-# Runs before the server in the same process, so that it never outlives the tests.
-SHIM = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "easyml-tests",
     "AWS_SECRET_ACCESS_KEY": "canary-of-the-secret-key",

@@ -32,6 +32,16 @@ from easyml.v1 import (
 )
 
 ROOT = Path(__file__).parents[1]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "easyml"
+# Runs before the server in the same process, so that it never outlives the tests.
+SHIM = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 CALL_SECONDS = 150.0
 END_SECONDS = 30.0
 POLL_SECONDS = 0.05
