@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
@@ -29,6 +29,10 @@ from easyml_client.steps import (
     Unary,
     Work,
 )
+
+_WRITE_FAILED = "Internal error from Core"
+"""How grpc.aio tells that a write failed."""
+_STATUS_SECONDS, _STATUS_TRIES = 0.01, 200
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,6 +69,43 @@ class _Outgoing:
             raise self._error from None
 
 
+class _Ending:
+    """The status with which the server ends a call that is written to.
+
+    grpc.aio sets INTERNAL when a write fails because the call has ended: before or after it sets what it received.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._received: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._note)
+
+    async def error(self, raised: grpc.RpcError) -> grpc.RpcError:
+        """What the server said, in place of the write that failed."""
+        if raised.details() != _WRITE_FAILED:
+            return raised
+        for _ in range(_STATUS_TRIES):
+            if self._received:
+                return self._received
+            await asyncio.sleep(_STATUS_SECONDS)
+        return raised
+
+    def _note(self, call: Any) -> None:
+        details = _at_once(call.details())
+        if details != _WRITE_FAILED:
+            head, trailers = _at_once(call.initial_metadata()), _at_once(call.trailing_metadata())
+            self._received = grpc.aio.AioRpcError(_at_once(call.code()), head, trailers, details)
+
+
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing to wait for, where one may not wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return cast("T", ended.value)
+    coroutine.close()
+    raise AssertionError("a call that is done has its status")
+
+
 async def _in_thread(messages: Iterable[Any]) -> AsyncIterator[Any]:
     """Messages whose making may block, because they come from a file."""
     iterator = iter(messages)
@@ -79,6 +120,7 @@ class Responses:
         self._exchange = exchange
         self._call = call
         self._outgoing = outgoing
+        self._ending = _Ending(call) if outgoing else None
         self._first: Any = None
 
     async def open(self) -> Responses:
@@ -98,7 +140,7 @@ class Responses:
             response = await self._call.read()
         except grpc.RpcError as error:
             self._raise_own()
-            raise self._exchange.error(error) from error
+            raise self._exchange.error(await self._ending.error(error) if self._ending else error) from error
         except asyncio.CancelledError:
             self._raise_own()
             raise
@@ -216,11 +258,12 @@ class Driver:
         call = self._callable("stream_unary", exchange, step.response)(outgoing.send(), metadata=exchange.metadata)
         opened.append(call)
         outgoing.ends(call.cancel)
+        ending = _Ending(call)
         try:
             response = await call
         except grpc.RpcError as error:
             outgoing.raise_own()
-            raise exchange.error(error) from error
+            raise exchange.error(await ending.error(error)) from error
         except asyncio.CancelledError:
             outgoing.raise_own()
             raise
