@@ -7,7 +7,7 @@ mkdir -p generated/python/src
 for template in buf.gen.*.yaml; do
   buf generate --template "$template"
 done
-touch generated/python/src/easyml/v1/py.typed generated/python/src/buf/validate/py.typed
+touch generated/python/src/{easyml/v1,buf/validate,inference}/py.typed
 mkdir -p docs/reference
 python scripts/contract_reference.py > docs/reference/contract.md
 python scripts/settings_reference.py > docs/reference/settings.md

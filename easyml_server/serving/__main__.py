@@ -21,7 +21,7 @@ CANNOT_LOAD = 3
 
 app = App(
     name="easyml-model-server",
-    help="A model behind PredictionService, in a process of its own.",
+    help="Models behind PredictionService and the Open Inference Protocol, in a process of their own.",
     version=f"easyml-model-server {__version__}",
 )
 
@@ -30,6 +30,7 @@ app = App(
 def serve(
     *,
     model: Annotated[list[str], Parameter(name="--model", negative=())],
+    name: Annotated[list[str] | None, Parameter(name="--name", negative=())] = None,
     host: str = "127.0.0.1",
     port: int = 0,
     jwks: Path | None = None,
@@ -54,6 +55,9 @@ def serve(
     ----------
     model
         VERSION_ID=FOLDER of a model version, with its manifest.json; may be given several times.
+    name
+        NAME=VERSION_ID: a further name by which clients of the Open Inference Protocol ask for a model; may be given
+        several times.
     host
         Address to listen on.
     port
@@ -91,16 +95,18 @@ def serve(
         die_with_parent()
     from easyml_server.observability.logs import configure_logging
     from easyml_server.serving import process
+    from easyml_server.serving.calls import ServingLimits
     from easyml_server.serving.predictors import CannotLoad
-    from easyml_server.serving.server import ServingLimits
     from easyml_server.serving.tables import TableLimits
 
     configure_logging(log_level, log_format)
     table = TableLimits(max_predict_rows, max_predict_cells, max_arrow_bytes)
     limits = ServingLimits(table, max_message_bytes, max_predictions, default_deadline_seconds)
     try:
+        models = process.parse_models(model)
+        names = process.parse_names(name or [], models)
         options = process.Options(
-            process.parse_models(model), host, port, jwks, audience, insecure, lifeline, drain_grace_seconds, limits
+            models, names, host, port, jwks, audience, insecure, lifeline, drain_grace_seconds, limits
         )
         asyncio.run(process.serve(options, _ready))
     except process.CannotStart as error:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel
+from easyml_server.serving.notes import Answered
 
 MAX_TOGETHER: Final = 32
 """Requests of one run: more would keep the event loop from everything else."""
@@ -30,17 +30,17 @@ class Batcher:
     def __init__(self, model: LoadedModel, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
         self._clock = clock
-        self._waiting: list[tuple[RawTable, asyncio.Future[pb.PredictResponse]]] = []
+        self._waiting: list[tuple[RawTable, asyncio.Future[Answered]]] = []
         self._gathering: asyncio.TimerHandle | None = None
         self._size = 1
         self._expected = 1
         self._delivering = 0
         self._delivered_at = -1.0
 
-    def answer(self, table: RawTable) -> asyncio.Future[pb.PredictResponse]:
+    def answer(self, table: RawTable) -> asyncio.Future[Answered]:
         """The answer to a table, with others that arrive now."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[pb.PredictResponse] = loop.create_future()
+        future: asyncio.Future[Answered] = loop.create_future()
         if not self._waiting:
             # As many as last time, or more if some of those who ask were not among them.
             queued = self._delivering > 0 or self._clock() - self._delivered_at < QUEUED_SECONDS
@@ -69,14 +69,14 @@ class Batcher:
         self._delivering -= 1
         self._delivered_at = self._clock()
 
-    def _run(self, wanted: list[tuple[RawTable, asyncio.Future[pb.PredictResponse]]]) -> None:
+    def _run(self, wanted: list[tuple[RawTable, asyncio.Future[Answered]]]) -> None:
         if not wanted:
             return
         try:
-            responses = self._model.answer_together([table for table, _ in wanted])
+            answers = self._model.answer_together([table for table, _ in wanted])
         except Exception as error:  # each caller is told by the servicer
             for _, future in wanted:
                 future.set_exception(error)
             return
-        for (_, future), response in zip(wanted, responses, strict=True):
-            future.set_result(response)
+        for (_, future), answered in zip(wanted, answers, strict=True):
+            future.set_result(answered)

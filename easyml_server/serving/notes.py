@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.models import Signature
 from easyml_server.ml.prepare import MISSING_CATEGORY, Encoding
 from easyml_server.serving.layout import PreparedBlock
+from easyml_server.serving.predictors import Answers
 
 MAX_NOTES: Final = 1000
 NULL_FILLED: Final = pb.CELL_NOTE_KIND_NULL_FILLED
@@ -26,6 +27,13 @@ class Notes:
 
     kept: Sequence[pb.CellNote]
     omitted: int
+
+
+class Answered(NamedTuple):
+    """What a model says of a table, and the notes on its cells, if there are any."""
+
+    answers: Answers
+    notes: Notes | None
 
 
 @dataclass(frozen=True, slots=True)

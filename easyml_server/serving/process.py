@@ -20,13 +20,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from easyml_server.serving import inference
+from easyml_server.serving.calls import Calls, CheckToken, ServingLimits
 from easyml_server.serving.lifeline import on_end_of_input
 from easyml_server.serving.models import LoadedModel, load_model
 from easyml_server.serving.predictors import CannotLoad
-from easyml_server.serving.server import SERVICE, CheckToken, PredictionServicer, ServingLimits
+from easyml_server.serving.server import SERVICE, PredictionServicer
 from easyml_server.serving.tokens import TokenCheck
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 LIVENESS = "liveness"
 READINESS = ""
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -45,6 +48,7 @@ class Options:
     """What a model server is told. Without `jwks` anyone may ask, which takes `insecure` and a loopback address."""
 
     models: Mapping[str, Path]
+    names: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 0
     jwks: Path | None = None
@@ -65,6 +69,19 @@ def parse_models(arguments: Iterable[str]) -> dict[str, Path]:
         except ValueError as error:
             raise CannotStart(f"--model {argument} is not VERSION_ID=FOLDER with a UUID.") from error
     return models
+
+
+def parse_names(arguments: Iterable[str], models: Mapping[str, Path]) -> dict[str, str]:
+    """Version ids by name from NAME=VERSION_ID. Raises CannotStart."""
+    names: dict[str, str] = {}
+    for argument in arguments:
+        name, _, version = argument.rpartition("=")
+        if not name or version.lower() not in models:
+            raise CannotStart(f"--name {argument} is not NAME=VERSION_ID with the version of a --model.")
+        if name in names or name.lower() in models:
+            raise CannotStart(f"--name {argument}: {name} is the name of a model already.")
+        names[name] = version.lower()
+    return names
 
 
 async def serve(options: Options, ready: Callable[[str], None]) -> None:
@@ -97,14 +114,16 @@ async def run_model_server(options: Options) -> AsyncIterator[str]:
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads:
         server = grpc.aio.server(options=_channel_options(options.limits))
         health = health_aio.HealthServicer()
-        servicer = PredictionServicer(models, check_token, options.limits, threads)
-        server.add_generic_rpc_handlers((servicer.handler(),))
+        calls = Calls(models, check_token, options.limits, threads)
+        server.add_generic_rpc_handlers(
+            (PredictionServicer(calls).handler(), inference.InferenceServicer(calls, options.names).handler())
+        )
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        names = [SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
+        services = [SERVICE, inference.SERVICE]
+        reflection.enable_server_reflection([*services, HEALTH, reflection.SERVICE_NAME], server)
         address = _listen(server, options)
         await server.start()
-        for name in (LIVENESS, SERVICE, READINESS):
+        for name in (LIVENESS, *services, *models, *options.names, READINESS):
             await health.set(name, SERVING)
         try:
             yield address

@@ -14,6 +14,8 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.serving.batches import GATHER_SECONDS, MAX_TOGETHER, Batcher
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel, load_model
+from easyml_server.serving.notes import Answered
+from easyml_server.serving.predictions import write_response
 from easyml_server.serving.tables import TableLimits
 from tests.unit.serving.requests import VERSION, a_row, rows
 
@@ -33,7 +35,7 @@ class Recorded:
         self._answer = model.answer_together
         monkeypatch.setattr(model, "answer_together", self._together)
 
-    def _together(self, tables: Sequence[RawTable]) -> list[pb.PredictResponse]:
+    def _together(self, tables: Sequence[RawTable]) -> list[Answered]:
         self.runs.append(len(tables))
         return self._answer(tables)
 
@@ -43,10 +45,14 @@ def recorded(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return Recorded(load_model(VERSION, trained, TableLimits()), monkeypatch)
 
 
-def alone(model: LoadedModel, sent: Sequence[dict[str, Any]]) -> pb.PredictResponse:
+def written(model: LoadedModel, answered: Answered) -> pb.PredictResponse:
     response = pb.PredictResponse()
-    model.answer(rows(*sent), response)
+    write_response(model.version_id, model.signature, answered, response)
     return response
+
+
+def alone(model: LoadedModel, sent: Sequence[dict[str, Any]]) -> pb.PredictResponse:
+    return written(model, model.answer(model.reader.read(rows(*sent))))
 
 
 async def delivered() -> None:
@@ -66,7 +72,8 @@ def crowded(model: LoadedModel) -> Batcher:
 
 
 async def together(batcher: Batcher, model: LoadedModel, sent: Sequence[Sequence[dict[str, Any]]]) -> list[Any]:
-    return list(await asyncio.gather(*(batcher.answer(model.read(rows(*each))) for each in sent)))
+    answers = await asyncio.gather(*(batcher.answer(model.reader.read(rows(*each))) for each in sent))
+    return [written(model, answered) for answered in answers]
 
 
 @pytest.mark.parametrize("odd", [{}, {"size": None}, {"city": "Atlantis"}], ids=["plain", "gap", "unseen"])
@@ -92,7 +99,7 @@ async def test_batches_grow_with_the_crowd_and_no_further_than_the_loop_can_bear
 
 
 async def test_who_is_alone_is_answered_at_once(recorded: Recorded) -> None:
-    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.read(rows(a_row()))
+    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.reader.read(rows(a_row()))
     for _ in range(5):
         assert batcher.answer(table).done()
         await delivered()
@@ -100,7 +107,7 @@ async def test_who_is_alone_is_answered_at_once(recorded: Recorded) -> None:
 
 
 async def test_who_comes_while_answers_are_handed_over_had_been_waiting(recorded: Recorded) -> None:
-    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.read(rows(a_row()))
+    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.reader.read(rows(a_row()))
     assert batcher.answer(table).done()
     answers = [batcher.answer(table), batcher.answer(table)]
     assert [answer.done() for answer in answers] == [True, True]
@@ -109,29 +116,29 @@ async def test_who_comes_while_answers_are_handed_over_had_been_waiting(recorded
 
 async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorded: Recorded) -> None:
     now = [-1.0]
-    batcher, table = Batcher(recorded.model, lambda: now[0]), recorded.model.read(rows(a_row()))
+    batcher, table = Batcher(recorded.model, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
     first = batcher.answer(table)
     assert not first.done()
-    assert (await first).model_version_id == VERSION
+    assert len((await first).answers.predictions) == 1
     await delivered()
     now[0] += 1 + GATHER_SECONDS
     assert batcher.answer(table).done()
 
 
 async def test_who_left_meanwhile_costs_the_others_nothing(recorded: Recorded) -> None:
-    batcher, table = crowded(recorded.model), recorded.model.read(rows(a_row()))
+    batcher, table = crowded(recorded.model), recorded.model.reader.read(rows(a_row()))
     left = batcher.answer(table)
     left.cancel()
     stayed = batcher.answer(table)
-    assert (await stayed).model_version_id == VERSION
+    assert len((await stayed).answers.predictions) == 1
     assert recorded.runs == [1]
 
 
 async def test_a_run_that_fails_is_told_to_each(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_tables: Sequence[RawTable]) -> list[pb.PredictResponse]:
+    def fail(_tables: Sequence[RawTable]) -> list[Answered]:
         raise RuntimeError("no")
 
     monkeypatch.setattr(recorded.model, "answer_together", fail)
-    batcher, table = crowded(recorded.model), recorded.model.read(rows(a_row()))
+    batcher, table = crowded(recorded.model), recorded.model.reader.read(rows(a_row()))
     answers = await asyncio.gather(batcher.answer(table), batcher.answer(table), return_exceptions=True)
     assert [type(answer) for answer in answers] == [RuntimeError, RuntimeError]

@@ -19,6 +19,7 @@ from easyml_server.domain.algorithms import Task
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.models import ArtifactFormat
 from easyml_server.serving.models import LoadedModel, load_model
+from easyml_server.serving.predictions import write_response
 from easyml_server.serving.predictors import CannotLoad
 from easyml_server.serving.tables import TableLimits
 from tests.unit.ml.training_jobs import FEATURES, a_job, a_mixed_table, succeed
@@ -32,7 +33,7 @@ def load(folder: Path) -> LoadedModel:
 
 def ask(model: LoadedModel, *sent: dict[str, Any]) -> pb.PredictResponse:
     response = pb.PredictResponse()
-    model.answer(rows(*sent), response)
+    write_response(model.version_id, model.signature, model.answer(model.reader.read(rows(*sent))), response)
     return response
 
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,23 @@ import grpc
 import numpy as np
 import onnx
 import pytest
-from google.rpc import code_pb2, error_details_pb2
+from google.rpc import code_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_status import rpc_status
 from onnx import TensorProto, helper
 
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.datasets import ColumnKind, StorageType
 from easyml_server.domain.models import Signature, SignatureColumn
 from easyml_server.security.tokens import Ed25519Signer
+from easyml_server.serving.calls import INLINE_BYTES, Calls, ServingLimits
 from easyml_server.serving.layout import Layout, PreparedBlock
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Answers, GraphPredictor, Predictor, Run
 from easyml_server.serving.process import CannotStart, Options, parse_models, run_model_server
-from easyml_server.serving.server import INLINE_BYTES, PredictionServicer, ServingLimits
+from easyml_server.serving.server import PredictionServicer
 from easyml_server.serving.tables import TableLimits
+from tests.unit.serving.refusals import Refused, told
 from tests.unit.serving.requests import VERSION, a_row, columns, rows, without
 
 DEFAULTS = ServingLimits()
@@ -41,18 +41,6 @@ OTHER = "00000000-0000-4000-8000-000000000009"
 NUMBER = Signature(
     (SignatureColumn("x", StorageType.DOUBLE, ColumnKind.NUMERIC, nullable=True),), "y", StorageType.DOUBLE
 )
-
-
-@dataclass
-class Refused:
-    """What a caller learns of an error."""
-
-    code: int
-    message: str
-    info: error_details_pb2.ErrorInfo = field(default_factory=error_details_pb2.ErrorInfo)
-    fields: list[str] = field(default_factory=list)
-    call_id: str = ""
-    retry_seconds: float | None = None
 
 
 class Client:
@@ -77,28 +65,6 @@ class Client:
         return [pb.StreamPredictResponse.FromString(raw) async for raw in call]
 
 
-def told(error: grpc.aio.AioRpcError) -> Refused:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has what the function needs
-    assert status is not None, error
-    refused = Refused(status.code, status.message)
-    for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(refused.info)
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest()
-            detail.Unpack(bad)
-            refused.fields = [each.field for each in bad.field_violations]
-        elif detail.Is(error_details_pb2.RequestInfo.DESCRIPTOR):
-            request = error_details_pb2.RequestInfo()
-            detail.Unpack(request)
-            refused.call_id = request.request_id
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            refused.retry_seconds = retry.retry_delay.ToMilliseconds() / 1000
-    return refused
-
-
 @asynccontextmanager
 async def asking(address: str) -> AsyncIterator[Client]:
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -121,7 +87,7 @@ async def serving_models(models: Mapping[str, LoadedModel], limits: ServingLimit
     """The service with models that were never stored."""
     with ThreadPoolExecutor(1) as threads:
         server = grpc.aio.server()
-        servicer = PredictionServicer(models, lambda _authorization: None, limits, threads)
+        servicer = PredictionServicer(Calls(models, lambda _authorization: None, limits, threads))
         server.add_generic_rpc_handlers((servicer.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

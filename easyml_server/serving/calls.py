@@ -1,0 +1,184 @@
+"""What all calls of a model server have in common: who may ask, where the work is done, and how errors are told.
+
+Small requests to a quick model are answered on the event loop, since handing them to a thread costs more than they do,
+and together where they arrive together. The rest goes to threads, so that health checks are answered meanwhile, and
+ends at the call's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+from uuid import uuid4
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2
+
+from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, Reason
+from easyml_server.serving import faults
+from easyml_server.serving.batches import Batcher
+from easyml_server.serving.layout import RawTable
+from easyml_server.serving.models import LoadedModel
+from easyml_server.serving.notes import Answered
+from easyml_server.serving.predictors import Run
+from easyml_server.serving.tables import TableLimits
+from easyml_server.transport import status
+
+INLINE_BYTES: Final = 4096
+RETRY_SECONDS: Final = 0.5
+LONGEST_CALL_ID: Final = 128
+
+Context = grpc.aio.ServicerContext[Any, Any]
+CheckToken = Callable[[str], None]
+MessageType = TypeVar("MessageType", bound=Message)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServingLimits:
+    """Limits of a model server; each value's setting is EASYML_ and its name in capitals."""
+
+    table: TableLimits = field(default_factory=TableLimits)
+    max_message_bytes: int = 4 << 20
+    max_predictions: int = 256
+    default_deadline_seconds: float = 60.0
+
+
+class Form(Protocol):
+    """How a question and its answer are packed: by a service, as a call or as a message of a stream."""
+
+    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+        """Who is asked, and what. Raises InvalidInput and NotFound."""
+        ...
+
+    def write(self, model: LoadedModel, answered: Answered) -> Message:
+        """The answer to what was read last."""
+        ...
+
+
+class Calls:
+    """Answers calls for the models of this process, by version id."""
+
+    def __init__(
+        self,
+        models: Mapping[str, LoadedModel],
+        check_token: CheckToken,
+        limits: ServingLimits,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self.models = models
+        self._quick = all(model.quick for model in models.values())
+        self._check_token = check_token
+        self._limits = limits
+        self._threads = threads
+        self._in_threads = 0
+        self._batchers = {model.version_id: Batcher(model) for model in models.values()}
+
+    def authorize(self, context: Context) -> None:
+        """Raise NotSignedIn unless the caller may ask."""
+        self._check_token(_metadata(context, "authorization"))
+
+    async def answer(self, form: Form, raw: bytes, context: Context) -> bytes:
+        """Answer a call, with others that arrive now."""
+        if not self._is_small(raw):
+            return await self._in_thread(form, raw, context.time_remaining())
+        model, table = form.read(raw)
+        answered = await self._batchers[model.version_id].answer(table)
+        return self.serialized(form.write(model, answered))
+
+    async def answer_alone(self, form: Form, raw: bytes, context: Context) -> bytes:
+        """Answer a message of a stream, which has to come before the next."""
+        if not self._is_small(raw):
+            return await self._in_thread(form, raw, context.time_remaining())
+        return self._answer_at_once(form, raw, None)
+
+    def serialized(self, message: Message) -> bytes:
+        """The bytes of an answer. Raises InvalidInput where it is too large."""
+        answer = message.SerializeToString()
+        # Many classes make an answer much larger than its request, and clients take no larger one by default.
+        if len(answer) > self._limits.max_message_bytes:
+            raise self._too_large(f"an answer of {len(answer)} bytes")
+        return answer
+
+    def _is_small(self, raw: bytes) -> bool:
+        return self._quick and len(raw) <= INLINE_BYTES
+
+    async def _in_thread(self, form: Form, raw: bytes, remaining: float | None) -> bytes:
+        if len(raw) > self._limits.max_message_bytes:
+            raise self._too_large(f"{len(raw)} bytes")
+        if self._in_threads >= self._limits.max_predictions:
+            raise LimitReached(
+                f"{self._in_threads} predictions are being made (EASYML_MAX_PREDICTIONS); try again in a moment.",
+                Reason.OVERLOADED,
+                retry_after=RETRY_SECONDS,
+                metadata={"limit": "EASYML_MAX_PREDICTIONS", "maximum": str(self._limits.max_predictions)},
+            )
+        run = Run()
+        longest = self._limits.default_deadline_seconds
+        self._in_threads += 1
+        try:
+            async with asyncio.timeout(longest if remaining is None else min(remaining, longest)):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._answer_at_once, form, raw, run
+                )
+        finally:
+            self._in_threads -= 1
+            run.stop()
+
+    def _answer_at_once(self, form: Form, raw: bytes, run: Run | None) -> bytes:
+        model, table = form.read(raw)
+        return self.serialized(form.write(model, model.answer(table, run)))
+
+    def _too_large(self, what: str) -> InvalidInput:
+        return faults.too_large(what, "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes)
+
+
+def decode(kind: type[MessageType], raw: bytes) -> MessageType:
+    """A message from its bytes. Raises InvalidInput (MALFORMED_MESSAGE)."""
+    try:
+        return kind.FromString(raw)
+    except (DecodeError, RecursionError, ValueError) as error:
+        raise InvalidInput(
+            "The message cannot be decoded; send it as the contract says.", Reason.MALFORMED_MESSAGE
+        ) from error
+
+
+def told(error: Exception, context: Context) -> EasyMLError:
+    """What the caller of a stream is told of an error."""
+    return _told(error, _call_id(context))[1]
+
+
+async def fail(context: Context, error: Exception) -> NoReturn:
+    """End a call with the status of an error; what is not told here, gRPC tells badly."""
+    call_id = _call_id(context)
+    code, said = _told(error, call_id)
+    await status.abort(context, status.status(code, said, call_id), said)
+    raise error
+
+
+def _metadata(context: Context, key: str) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == key and isinstance(value, str):
+            return value
+    return ""
+
+
+def _call_id(context: Context) -> str:
+    given = _metadata(context, status.CALL_ID)
+    return given if 0 < len(given) <= LONGEST_CALL_ID else str(uuid4())
+
+
+def _told(error: Exception, call_id: str) -> tuple[int, EasyMLError]:
+    """The code of an error, and what the caller is told of it."""
+    if isinstance(error, EasyMLError):
+        return status.code_of(error), error
+    if isinstance(error, TimeoutError):
+        return code_pb2.DEADLINE_EXCEEDED, EasyMLError("The call ran out of time.", Reason.DEADLINE_EXCEEDED)
+    log.error("internal_error", call_id=call_id, exc_info=error)
+    return code_pb2.INTERNAL, status.internal(call_id)
