@@ -19,10 +19,15 @@ export SECANTUSD := $(MONGODB)/bin/secantusd-py
 # So many packages of its own that it lives apart; tests/s3.txt says which, with hashes.
 MOTO := $(CACHE)/moto-5.2.5
 export MOTO_SERVER := $(MOTO)/bin/moto_server
+# They want an older protobuf, and register the same messages as we do; tests/triton.txt and tests/kserve.txt.
+TRITON := $(CACHE)/tritonclient-2.73.0
+export TRITON_PYTHON := $(TRITON)/bin/python
+KSERVE := $(CACHE)/kserve-0.21.0
+export KSERVE_PYTHON := $(KSERVE)/bin/python
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 
-.PHONY: help setup generate quickstart serve full test check fast-tests faults lint format types contract bench grpcurl mongodb s3 clean
+.PHONY: help setup generate quickstart serve full test check fast-tests faults lint format types contract bench grpcurl mongodb s3 inference-clients clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,7 +58,7 @@ full: $(STAMP) mongodb ## Start two servers on a PostgreSQL, MongoDB, MLflow and
 	@PYTHONPATH=. exec $(RUN) python scripts/full.py
 
 test: lint ## Everything check does, with every test; what CI runs
-	@$(MAKE) --no-print-directory grpcurl mongodb s3
+	@$(MAKE) --no-print-directory grpcurl mongodb s3 inference-clients
 	$(PYTEST) -n 2 --dist loadfile --durations 40 --durations-min 10 -m "not faults"
 
 check: lint ## Format, lint, types, layers, contract, generated code, fast tests
@@ -99,18 +104,20 @@ $(GRPCURL):
 
 mongodb: $(MONGODB)/.installed ## Install the MongoDB wire server of the tests, outside this folder
 
-$(MONGODB)/.installed: tests/mongodb.txt | $(UV)
-	@echo "Installing the MongoDB wire server of the tests into $(CACHE) (once) ..."
-	$(UV) venv --quiet --clear --python $(PYTHON) $(MONGODB)
-	$(UV) pip install --quiet --python $(MONGODB)/bin/python --require-hashes -r tests/mongodb.txt
-	touch $@
-
 s3: $(MOTO)/.installed ## Install the S3 server of the tests, outside this folder
 
-$(MOTO)/.installed: tests/s3.txt | $(UV)
-	@echo "Installing the S3 server of the tests into $(CACHE) (once) ..."
-	$(UV) venv --quiet --clear --python $(PYTHON) $(MOTO)
-	$(UV) pip install --quiet --python $(MOTO)/bin/python --require-hashes -r tests/s3.txt
+inference-clients: $(TRITON)/.installed $(KSERVE)/.installed ## Install the clients of Triton and KServe for the tests
+
+$(MONGODB)/.installed: tests/mongodb.txt
+$(MOTO)/.installed: tests/s3.txt
+$(TRITON)/.installed: tests/triton.txt
+$(KSERVE)/.installed: tests/kserve.txt
+
+# Each in an environment of its own, because they do not bear our packages, or we theirs.
+$(MONGODB)/.installed $(MOTO)/.installed $(TRITON)/.installed $(KSERVE)/.installed: | $(UV)
+	@echo "Installing $(filter %.txt,$^) into $(@D) (once) ..."
+	$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python --require-hashes -r $(filter %.txt,$^)
 	touch $@
 
 clean: ## Remove what was installed and cached here

@@ -33,6 +33,7 @@ from easyml_server.transport.calls import Context
 from easyml_server.transport.methods import CallClass, methods_of
 from easyml_server.transport.pipeline import MessageLimits, Pipeline
 from easyml_server.transport.validation import Validator
+from tests.model_servers import model_server
 from tests.unit.ml.training_jobs import FEATURES, a_job, a_mixed_table, succeed
 from tests.unit.serving.requests import a_row, rows
 
@@ -369,16 +370,6 @@ def test_no_model_server_outlives_a_server_that_is_killed(trained: Path, tmp_pat
         server.kill()
         psutil.wait_procs([child], GONE_SECONDS)
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
-
-
-def model_server(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "easyml_server.serving", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_the_command_ends_when_its_input_is_closed(trained: Path) -> None:
