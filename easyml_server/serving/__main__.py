@@ -36,6 +36,7 @@ def serve(
     jwks: Path | None = None,
     audience: str = "",
     insecure: bool = False,
+    metrics_port: int | None = None,
     lifeline: bool = False,
     max_predict_rows: int = 10_000,
     max_predict_cells: int = 200_000,
@@ -68,6 +69,8 @@ def serve(
         Audience that tokens must name.
     insecure
         Let anyone ask, without tokens; on a loopback address only.
+    metrics_port
+        Port on which Prometheus reads /metrics, at the same address, by whoever reaches it; none unless given.
     lifeline
         End when standard input is closed, and with the process that started this one.
     max_predict_rows
@@ -106,7 +109,7 @@ def serve(
         models = process.parse_models(model)
         names = process.parse_names(name or [], models)
         options = process.Options(
-            models, names, host, port, jwks, audience, insecure, lifeline, drain_grace_seconds, limits
+            models, names, host, port, jwks, audience, insecure, metrics_port, lifeline, drain_grace_seconds, limits
         )
         asyncio.run(process.serve(options, _ready))
     except process.CannotStart as error:

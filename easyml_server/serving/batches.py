@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from easyml_server.serving.layout import RawTable
+from easyml_server.serving.metrics import RunMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
 
@@ -27,8 +28,9 @@ QUEUED_SECONDS: Final = 0.0002
 class Batcher:
     """Gathers the requests to one model."""
 
-    def __init__(self, model: LoadedModel, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, model: LoadedModel, runs: RunMetrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
+        self._runs = runs
         self._clock = clock
         self._waiting: list[tuple[RawTable, asyncio.Future[Answered]]] = []
         self._gathering: asyncio.TimerHandle | None = None
@@ -73,7 +75,8 @@ class Batcher:
         if not wanted:
             return
         try:
-            answers = self._model.answer_together([table for table, _ in wanted])
+            with self._runs.run(len(wanted), sum(table.rows for table, _ in wanted)):
+                answers = self._model.answer_together([table for table, _ in wanted])
         except Exception as error:  # each caller is told by the servicer
             for _, future in wanted:
                 future.set_exception(error)

@@ -8,10 +8,10 @@ ends at the call's deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import uuid4
 
 import grpc
@@ -23,6 +23,7 @@ from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached,
 from easyml_server.serving import faults
 from easyml_server.serving.batches import Batcher
 from easyml_server.serving.layout import RawTable
+from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
 from easyml_server.serving.predictors import Run
@@ -35,6 +36,8 @@ LONGEST_CALL_ID: Final = 128
 
 Context = grpc.aio.ServicerContext[Any, Any]
 CheckToken = Callable[[str], None]
+Answer = Callable[[bytes, Context], Awaitable[bytes]]
+StreamAnswer = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
 MessageType = TypeVar("MessageType", bound=Message)
 
 log = structlog.get_logger(__name__)
@@ -71,17 +74,64 @@ class Calls:
         check_token: CheckToken,
         limits: ServingLimits,
         threads: ThreadPoolExecutor,
+        metrics: ServingMetrics,
     ) -> None:
         self.models = models
+        self._metrics = metrics
         self._quick = all(model.quick for model in models.values())
         self._check_token = check_token
         self._limits = limits
         self._threads = threads
         self._in_threads = 0
-        self._batchers = {model.version_id: Batcher(model) for model in models.values()}
+        self._runs = {version: metrics.model(version) for version in models}
+        self._batchers = {version: Batcher(model, self._runs[version]) for version, model in models.items()}
 
-    def authorize(self, context: Context) -> None:
-        """Raise NotSignedIn unless the caller may ask."""
+    def unary(
+        self, service: str, method: str, answer: Answer, *, public: bool = False
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler that takes and gives bytes; gRPC would answer what it cannot decode with UNKNOWN."""
+        counted = self._metrics.method(service, method)
+
+        async def handle(raw: bytes, context: Context) -> bytes:
+            began = counted.began()
+            code = grpc.StatusCode.CANCELLED
+            try:
+                if not public:
+                    self._authorize(context)
+                answered = await answer(raw, context)
+                code = grpc.StatusCode.OK
+            except Exception as error:  # the boundary: what is not told here, gRPC tells badly
+                code = status.BY_NUMBER[_code(error)]
+                await _fail(context, error)
+                raise
+            finally:
+                counted.ended(began, code)
+            return answered
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def stream(self, service: str, method: str, answer: StreamAnswer) -> grpc.RpcMethodHandler[Any, Any]:
+        """The same for streams of requests, each answered in its place."""
+        counted = self._metrics.method(service, method)
+
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            began = counted.began()
+            code = grpc.StatusCode.CANCELLED
+            try:
+                self._authorize(context)
+                async for answered in answer(requests, context):
+                    yield answered
+                code = grpc.StatusCode.OK
+            except Exception as error:  # the boundary: what is not told here, gRPC tells badly
+                code = status.BY_NUMBER[_code(error)]
+                await _fail(context, error)
+                raise
+            finally:
+                counted.ended(began, code)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    def _authorize(self, context: Context) -> None:
         self._check_token(_metadata(context, "authorization"))
 
     async def answer(self, form: Form, raw: bytes, context: Context) -> bytes:
@@ -133,7 +183,9 @@ class Calls:
 
     def _answer_at_once(self, form: Form, raw: bytes, run: Run | None) -> bytes:
         model, table = form.read(raw)
-        return self.serialized(form.write(model, model.answer(table, run)))
+        with self._runs[model.version_id].run(1, table.rows):
+            answered = model.answer(table, run)
+        return self.serialized(form.write(model, answered))
 
     def _too_large(self, what: str) -> InvalidInput:
         return faults.too_large(what, "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes)
@@ -150,16 +202,20 @@ def decode(kind: type[MessageType], raw: bytes) -> MessageType:
 
 
 def told(error: Exception, context: Context) -> EasyMLError:
-    """What the caller of a stream is told of an error."""
-    return _told(error, _call_id(context))[1]
-
-
-async def fail(context: Context, error: Exception) -> NoReturn:
-    """End a call with the status of an error; what is not told here, gRPC tells badly."""
+    """What a caller is told of an error."""
+    if isinstance(error, EasyMLError):
+        return error
+    if isinstance(error, TimeoutError):
+        return EasyMLError("The call ran out of time.", Reason.DEADLINE_EXCEEDED)
     call_id = _call_id(context)
-    code, said = _told(error, call_id)
-    await status.abort(context, status.status(code, said, call_id), said)
-    raise error
+    log.error("internal_error", call_id=call_id, exc_info=error)
+    return status.internal(call_id)
+
+
+async def _fail(context: Context, error: Exception) -> None:
+    """End a call with the status of an error."""
+    said = told(error, context)
+    await status.abort(context, status.status(_code(error), said, _call_id(context)), said)
 
 
 def _metadata(context: Context, key: str) -> str:
@@ -174,11 +230,7 @@ def _call_id(context: Context) -> str:
     return given if 0 < len(given) <= LONGEST_CALL_ID else str(uuid4())
 
 
-def _told(error: Exception, call_id: str) -> tuple[int, EasyMLError]:
-    """The code of an error, and what the caller is told of it."""
-    if isinstance(error, EasyMLError):
-        return status.code_of(error), error
+def _code(error: Exception) -> int:
     if isinstance(error, TimeoutError):
-        return code_pb2.DEADLINE_EXCEEDED, EasyMLError("The call ran out of time.", Reason.DEADLINE_EXCEEDED)
-    log.error("internal_error", call_id=call_id, exc_info=error)
-    return code_pb2.INTERNAL, status.internal(call_id)
+        return code_pb2.DEADLINE_EXCEEDED
+    return status.code_of(error) if isinstance(error, EasyMLError) else code_pb2.INTERNAL

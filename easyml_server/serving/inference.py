@@ -6,16 +6,16 @@ A model is asked by its version id, or by a name that the server was told. Each 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
 
 import grpc
 from google.protobuf.message import Message
 
 from easyml_server import __version__
-from easyml_server.domain.errors import NotFound, NotSignedIn
+from easyml_server.domain.errors import NotFound
 from easyml_server.serving import faults
-from easyml_server.serving.calls import Calls, Context, decode, fail, told
+from easyml_server.serving.calls import Calls, Context, decode, told
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
@@ -37,18 +37,21 @@ class InferenceServicer:
         self._models = _Models(calls.models, names)
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Handlers that take and give bytes; gRPC would answer what it cannot decode with UNKNOWN."""
-        unary = {
+        """For a server."""
+        public = {
             "ServerLive": self.server_live,
             "ServerReady": self.server_ready,
             "ServerMetadata": self.server_metadata,
-            "ModelReady": self._told(self.model_ready),
-            "ModelMetadata": self._told(self.model_metadata),
-            "ModelInfer": self._told(self.model_infer),
-            "RepositoryIndex": self._told(self.repository_index),
         }
-        handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in unary.items()}
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.model_stream_infer)
+        others = {
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model_metadata,
+            "ModelInfer": self.model_infer,
+            "RepositoryIndex": self.repository_index,
+        }
+        handlers = {name: self._calls.unary(SERVICE, name, method, public=True) for name, method in public.items()}
+        handlers |= {name: self._calls.unary(SERVICE, name, method) for name, method in others.items()}
+        handlers["ModelStreamInfer"] = self._calls.stream(SERVICE, "ModelStreamInfer", self.model_stream_infer)
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def server_live(self, _raw: bytes, _context: Context) -> bytes:
@@ -94,30 +97,12 @@ class InferenceServicer:
 
     async def model_stream_infer(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Answer each request of a stream in its place, under its id."""
-        try:
-            self._calls.authorize(context)
-        except NotSignedIn as error:
-            await fail(context, error)
         async for raw in requests:
             form = _StreamInfer(self._models)
             try:
                 yield await self._calls.answer_alone(form, raw, context)
             except Exception as error:  # one request must not end the stream
                 yield form.error(told(error, context).message)
-
-    def _told(
-        self, method: Callable[[bytes, Context], Awaitable[bytes]]
-    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        """For those who may ask, with every error as a status."""
-
-        async def answer(raw: bytes, context: Context) -> bytes:
-            try:
-                self._calls.authorize(context)
-                return await method(raw, context)
-            except Exception as error:  # the boundary
-                await fail(context, error)
-
-        return answer
 
 
 class _Models:

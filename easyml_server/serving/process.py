@@ -6,9 +6,9 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -19,10 +19,12 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
 
 from easyml_server.serving import inference
 from easyml_server.serving.calls import Calls, CheckToken, ServingLimits
 from easyml_server.serving.lifeline import on_end_of_input
+from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel, load_model
 from easyml_server.serving.predictors import CannotLoad
 from easyml_server.serving.server import SERVICE, PredictionServicer
@@ -54,6 +56,7 @@ class Options:
     jwks: Path | None = None
     audience: str = ""
     insecure: bool = False
+    metrics_port: int | None = None
     lifeline: bool = False
     grace_seconds: float = 20.0
     limits: ServingLimits = field(default_factory=ServingLimits)
@@ -111,10 +114,11 @@ async def run_model_server(options: Options) -> AsyncIterator[str]:
     # What is loaded stays: the collector need not walk through it again and again.
     gc.collect()
     gc.freeze()
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads:
+    metrics = ServingMetrics()
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads, _exposed(metrics, options):
         server = grpc.aio.server(options=_channel_options(options.limits))
         health = health_aio.HealthServicer()
-        calls = Calls(models, check_token, options.limits, threads)
+        calls = Calls(models, check_token, options.limits, threads, metrics)
         server.add_generic_rpc_handlers(
             (PredictionServicer(calls).handler(), inference.InferenceServicer(calls, options.names).handler())
         )
@@ -154,6 +158,25 @@ def _token_check(options: Options) -> CheckToken:
     if options.host not in LOOPBACK:
         raise CannotStart("--insecure lets anyone ask, so it takes a loopback address.")
     return lambda _authorization: None
+
+
+@contextmanager
+def _exposed(metrics: ServingMetrics, options: Options) -> Iterator[None]:
+    """`GET /metrics` is answered in this block, if that was asked for."""
+    if options.metrics_port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(options.metrics_port, options.host.strip("[]"), metrics.registry)
+    except OSError as error:
+        raise CannotStart(f"Port {options.metrics_port} on {options.host} is taken or not allowed.") from error
+    log.info("metrics", url=f"http://{options.host}:{server.server_port}/metrics")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _listen(server: grpc.aio.Server, options: Options) -> str:

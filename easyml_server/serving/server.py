@@ -8,9 +8,9 @@ from typing import Final
 import grpc
 
 from easyml.v1 import prediction_service_pb2 as pb
-from easyml_server.domain.errors import EasyMLError, InvalidInput, NotFound, NotSignedIn
+from easyml_server.domain.errors import EasyMLError, InvalidInput, NotFound
 from easyml_server.serving import faults
-from easyml_server.serving.calls import Calls, Context, decode, fail, told
+from easyml_server.serving.calls import Calls, Context, decode, told
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
@@ -28,29 +28,21 @@ class PredictionServicer:
         self._single = _Single(calls)
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Handlers that take and give bytes; gRPC would answer what it cannot decode with UNKNOWN."""
+        """For a server."""
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Predict": grpc.unary_unary_rpc_method_handler(self.predict),
-                "StreamPredict": grpc.stream_stream_rpc_method_handler(self.stream_predict),
+                "Predict": self._calls.unary(SERVICE, "Predict", self.predict),
+                "StreamPredict": self._calls.stream(SERVICE, "StreamPredict", self.stream_predict),
             },
         )
 
     async def predict(self, raw: bytes, context: Context) -> bytes:
         """Answer one request."""
-        try:
-            self._calls.authorize(context)
-            return await self._calls.answer(self._single, raw, context)
-        except Exception as error:  # the boundary
-            await fail(context, error)
+        return await self._calls.answer(self._single, raw, context)
 
     async def stream_predict(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Answer each request of a stream in its place."""
-        try:
-            self._calls.authorize(context)
-        except NotSignedIn as error:
-            await fail(context, error)
         stream = _Stream(self._calls)
         async for raw in requests:
             try:

@@ -122,10 +122,10 @@ def _pushback(retry_after: float | None, remaining: float | None) -> str:
 
 async def pass_on(context: grpc.aio.ServicerContext[Any, Any], error: ModelServerError) -> None:
     """End the call with a status that was made elsewhere."""
-    await context.abort(_BY_NUMBER[error.code], error.message, error.trailers)
+    await context.abort(BY_NUMBER[error.code], error.message, error.trailers)
 
 
-_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def internal(call_id: str) -> EasyMLError:

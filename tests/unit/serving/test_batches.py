@@ -13,12 +13,14 @@ import pytest
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.serving.batches import GATHER_SECONDS, MAX_TOGETHER, Batcher
 from easyml_server.serving.layout import RawTable
+from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel, load_model
 from easyml_server.serving.notes import Answered
 from easyml_server.serving.predictions import write_response
 from easyml_server.serving.tables import TableLimits
 from tests.unit.serving.requests import VERSION, a_row, rows
 
+RUNS = ServingMetrics().model(VERSION)
 SENT: Sequence[Sequence[dict[str, Any]]] = (
     [a_row()],
     [a_row(size=90.0, age=20), a_row(city="Oslo"), a_row(member=False)],
@@ -68,7 +70,12 @@ def without_id(response: pb.PredictResponse) -> pb.PredictResponse:
 
 def crowded(model: LoadedModel) -> Batcher:
     """For requests that were all there before the last answer."""
-    return Batcher(model, clock=lambda: -1.0)
+    return Batcher(model, RUNS, clock=lambda: -1.0)
+
+
+def unhurried(model: LoadedModel) -> Batcher:
+    """For requests of which each comes long after the last answer."""
+    return Batcher(model, RUNS, clock=itertools.count().__next__)
 
 
 async def together(batcher: Batcher, model: LoadedModel, sent: Sequence[Sequence[dict[str, Any]]]) -> list[Any]:
@@ -99,7 +106,7 @@ async def test_batches_grow_with_the_crowd_and_no_further_than_the_loop_can_bear
 
 
 async def test_who_is_alone_is_answered_at_once(recorded: Recorded) -> None:
-    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.reader.read(rows(a_row()))
+    batcher, table = unhurried(recorded.model), recorded.model.reader.read(rows(a_row()))
     for _ in range(5):
         assert batcher.answer(table).done()
         await delivered()
@@ -107,7 +114,7 @@ async def test_who_is_alone_is_answered_at_once(recorded: Recorded) -> None:
 
 
 async def test_who_comes_while_answers_are_handed_over_had_been_waiting(recorded: Recorded) -> None:
-    batcher, table = Batcher(recorded.model, itertools.count().__next__), recorded.model.reader.read(rows(a_row()))
+    batcher, table = unhurried(recorded.model), recorded.model.reader.read(rows(a_row()))
     assert batcher.answer(table).done()
     answers = [batcher.answer(table), batcher.answer(table)]
     assert [answer.done() for answer in answers] == [True, True]
@@ -116,7 +123,7 @@ async def test_who_comes_while_answers_are_handed_over_had_been_waiting(recorded
 
 async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorded: Recorded) -> None:
     now = [-1.0]
-    batcher, table = Batcher(recorded.model, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
+    batcher, table = Batcher(recorded.model, RUNS, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
     first = batcher.answer(table)
     assert not first.done()
     assert len((await first).answers.predictions) == 1

@@ -28,6 +28,7 @@ from easyml_server.domain.models import Signature, SignatureColumn
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.serving.calls import INLINE_BYTES, Calls, ServingLimits
 from easyml_server.serving.layout import Layout, PreparedBlock
+from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Answers, GraphPredictor, Predictor, Run
 from easyml_server.serving.process import CannotStart, Options, parse_models, run_model_server
@@ -87,7 +88,7 @@ async def serving_models(models: Mapping[str, LoadedModel], limits: ServingLimit
     """The service with models that were never stored."""
     with ThreadPoolExecutor(1) as threads:
         server = grpc.aio.server()
-        servicer = PredictionServicer(Calls(models, lambda _authorization: None, limits, threads))
+        servicer = PredictionServicer(Calls(models, lambda _authorization: None, limits, threads, ServingMetrics()))
         server.add_generic_rpc_handlers((servicer.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

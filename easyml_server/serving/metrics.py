@@ -1,0 +1,114 @@
+"""What a model server counts, for Prometheus: calls, named as the gRPC ecosystem names them, and runs of its models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
+REQUESTS: Final = (1, 2, 4, 8, 16, 32)
+
+
+class MethodMetrics:
+    """Calls of one method."""
+
+    def __init__(self, handled: Counter, seconds: Histogram, in_flight: Gauge, labels: tuple[str, str]) -> None:
+        self._handled = handled
+        self._labels = labels
+        self._seconds = seconds.labels(*labels)
+        self._in_flight = in_flight.labels(*labels)
+        self._by_code: dict[grpc.StatusCode, Counter] = {}
+
+    def began(self) -> float:
+        """A call came; what to hand to `ended`."""
+        self._in_flight.inc()
+        return time.perf_counter()
+
+    def ended(self, began: float, code: grpc.StatusCode) -> None:
+        """It was answered so."""
+        self._in_flight.dec()
+        counter = self._by_code.get(code)
+        if counter is None:
+            # As Go's library writes codes, which dashboards are made for.
+            name = (
+                "".join(word.capitalize() for word in code.name.split("_")) if code is not grpc.StatusCode.OK else "OK"
+            )
+            counter = self._by_code[code] = self._handled.labels(*self._labels, name)
+        counter.inc()
+        self._seconds.observe(time.perf_counter() - began)
+
+
+class RunMetrics:
+    """Runs of one model."""
+
+    def __init__(self, seconds: Histogram, requests: Histogram, rows: Counter) -> None:
+        self._seconds = seconds
+        self._requests = requests
+        self._rows = rows
+
+    @contextmanager
+    def run(self, requests: int, rows: int) -> Iterator[None]:
+        """A run that answers so many requests with so many rows."""
+        began = time.perf_counter()
+        yield
+        self._seconds.observe(time.perf_counter() - began)
+        self._requests.observe(requests)
+        self._rows.inc(rows)
+
+
+class ServingMetrics:
+    """All that a model server counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        call = ["grpc_service", "grpc_method"]
+        self._handled = Counter(
+            "grpc_server_handled", "Calls that ended, by their code.", [*call, "grpc_code"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Time from the first message of a call to its end.",
+            call,
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._in_flight = Gauge(
+            "easyml_calls_in_flight", "Calls that are being answered.", call, registry=self.registry
+        )
+        model = ["model_version_id"]
+        self._run_seconds = Histogram(
+            "easyml_model_run_seconds",
+            "Time of one run of a model, without waiting for it.",
+            model,
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._run_requests = Histogram(
+            "easyml_model_run_requests",
+            "Requests that one run answered together.",
+            model,
+            buckets=REQUESTS,
+            registry=self.registry,
+        )
+        self._rows = Counter("easyml_model_rows", "Rows that were predicted.", model, registry=self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def method(self, service: str, method: str) -> MethodMetrics:
+        """Of one method; made once."""
+        return MethodMetrics(self._handled, self._seconds, self._in_flight, (service, method))
+
+    def model(self, version_id: str) -> RunMetrics:
+        """Of one model; made once."""
+        return RunMetrics(
+            self._run_seconds.labels(version_id), self._run_requests.labels(version_id), self._rows.labels(version_id)
+        )
+
+
+def _as_in_go(code: grpc.StatusCode) -> str:
+    """As Go's library writes codes, which dashboards are made for: OK, NotFound."""
+    return "OK" if code is grpc.StatusCode.OK else "".join(word.capitalize() for word in code.name.split("_"))
