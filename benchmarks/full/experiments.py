@@ -12,7 +12,7 @@ from easyml_client import EasyML
 from easyml_server.repositories.sql.experiments import MLExperiment
 from tests.servers import ServerProcess
 
-ALGORITHMS, FAILED, COMMON, RARE = 15, 12, 10, 1000
+ALGORITHMS, FAILED, COMMON, RARE = 15, 12, 10, 500
 """One in so many is of the algorithm, failed, carries the label."""
 CHANGED = {
     "id": "gen_random_uuid()",

@@ -1,7 +1,7 @@
 """Pages of a list in a project of 1,000,000 experiments against one of 1,000. Budget: 1.5 times.
 
-Each project is in a database of its own, with a server of its own, on one PostgreSQL; both are asked in turns, a page of
-50 at a time. A page far in is asked for by a token made from that of the first page, so that nobody has to turn
+Each project is in a database of its own, with a server of its own, on one PostgreSQL; both are asked in turns, a page
+of 50 at a time. A page far in is asked for by a token made from that of the first page, so that nobody has to turn
 thousands of pages.
 """
 
