@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import from_json
 from sqlalchemy import event, make_url, not_, select, update
 from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -198,6 +199,7 @@ def postgresql_engine(url: str, limits: PoolLimits) -> AsyncEngine:
         pool_size=limits.connections,
         max_overflow=0,
         pool_timeout=limits.wait_seconds,
+        json_deserializer=from_json,
         connect_args={
             "timeout": limits.wait_seconds,
             "server_settings": {
