@@ -2,7 +2,8 @@
 
 The statements are those that the use cases make, recorded; their JSON is read on both sides. Each caller has a
 connection of its own to the databases, and all of them share one to the server. Both take turns for a few rounds, once
-with one caller, whose median counts, and once with several, whose calls a second do.
+with one caller, whose median counts, and once with several, whose calls a second do. Beside that a bare echo by gRPC:
+what a call costs before anything is asked.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import grpc
 from benchmarks.full.experiments import multiply, trained
 from benchmarks.full.places import places
 from benchmarks.full.statements import Direct, Step, UseCases, direct, use_cases
+from benchmarks.predict import METHOD as ECHO
+from benchmarks.predict import process
 from benchmarks.report import Figure, Measured, Say
 from easyml.v1 import project_service_pb2, training_service_pb2
 from easyml_client import EasyML
@@ -74,7 +77,15 @@ def measure(say: Say) -> Measured:
                 projects = [client.projects.create(f"bench {number}").id for number in range(CALLERS)]
             say(f"{EXPERIMENTS:,} experiments are there")
             measured = asyncio.run(ask_all(server, (url, documents), [project, experiment, *projects], say))
-    figures, details = [], {}
+        with process("benchmarks.echo") as address:
+            echo = asyncio.run(ask_echo(address))
+    figures = []
+    details = {
+        "echo_ms": statistics.median(echo.alone) * 1000,
+        "echo_per_second": statistics.median(echo.together),
+        "callers": CALLERS,
+        "experiments": EXPERIMENTS,
+    }
     for name, (service, bare) in measured.items():
         medians = statistics.median(service.alone), statistics.median(bare.alone)
         rates = statistics.median(service.together), statistics.median(bare.together)
@@ -83,7 +94,7 @@ def measure(say: Say) -> Measured:
         figures.append(Figure(f"{name}, {CALLERS} callers, to its statements", times, "x", at_most=2.5))
         details |= {f"{name}_ms": medians[0] * 1000, f"{name}_statements_ms": medians[1] * 1000}
         details |= {f"{name}_per_second": rates[0], f"{name}_statements_per_second": rates[1]}
-    return Measured(figures, {**details, "callers": CALLERS, "experiments": EXPERIMENTS})
+    return Measured(figures, details)
 
 
 async def ask_all(
@@ -103,6 +114,15 @@ async def ask_all(
             rates = " and ".join(f"{statistics.median(each.together):,.0f}" for each in pair)
             say(f"{method.name}: {rates} a second (service, {len(method.steps[0])} statements)")
     return measured
+
+
+async def ask_echo(address: str) -> Turns:
+    """What a call through gRPC costs by itself, on both sides."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary(ECHO)
+        turns = Turns(lambda _: call(b"echo"))
+        await take_turns([turns])
+    return turns
 
 
 async def owner(url: str) -> UUID:
