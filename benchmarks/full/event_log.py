@@ -2,7 +2,8 @@
 
 Stored the way the server does it: a log for each training, groups, sessions to MongoDB by the outbox, signals to other
 servers, all in one process. Events come at a steady rate, whatever becomes of them. The rate is raised while what is
-stored keeps pace, or lowered until it does; the highest that held is the figure. Groups grow for some seconds before they have their size.
+stored keeps pace, or lowered until it does; the highest that held is the figure. It is looked at after some seconds,
+when groups have their size.
 """
 
 from __future__ import annotations
