@@ -92,7 +92,7 @@ format: $(STAMP) ## Format Python and protos
 	$(RUN) ruff format --quiet .
 	$(RUN) buf format -w protos
 
-bench: $(STAMP) ## Measure the budgets (ONLY=predict: one); writes benchmarks/results/
+bench: $(STAMP) mongodb ## Measure the budgets (ONLY=predict: one; ONLY=full: of full mode); writes benchmarks/results/
 	@$(RUN) python -m benchmarks $(ONLY)
 
 grpcurl: $(GRPCURL)

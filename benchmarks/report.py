@@ -62,36 +62,54 @@ def machine() -> str:
     )
 
 
-def save(measured: Mapping[str, Measured], order: Sequence[str]) -> str:
+def save(measured: Mapping[str, Measured], groups: Mapping[str, Sequence[str]]) -> str:
     """Write both files; what was not measured now stays from before. Returns the table."""
     found = json.loads(JSON_FILE.read_text()) if JSON_FILE.exists() else {}
-    found = {name: found[name] for name in order if name in found}
     found |= {name: each.as_json() | {"machine": machine()} for name, each in measured.items()}
+    found = {name: found[name] for names in groups.values() for name in names if name in found}
     RESULTS.mkdir(exist_ok=True)
     JSON_FILE.write_text(json.dumps(found, indent=2) + "\n")
-    written = table({name: found[name] for name in order if name in found})
+    written = table(found, groups)
     TABLE_FILE.write_text(written)
     return written
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """A row per budget, and below it what else was seen."""
+def table(found: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> str:
+    """For each mode a row per budget, and below it what else was seen."""
     lines = ["# The budgets, measured", "", "By `make bench`; figures compared with each other were taken in one run."]
-    lines += ["", "| What | Figure | Budget | Met |", "|---|---:|---:|---|"]
-    for each in found.values():
+    for group, names in groups.items():
+        measured = {name: found[name] for name in names if name in found}
+        if measured:
+            lines += [
+                "",
+                f"## {group.capitalize()} mode",
+                "",
+                *rows(measured),
+                "",
+                *map(beside, measured, measured.values()),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def rows(measured: Mapping[str, Any]) -> list[str]:
+    """The budgets."""
+    lines = ["| What | Figure | Budget | Met |", "|---|---:|---:|---|"]
+    for each in measured.values():
         for saved in each["figures"]:
             figure = Figure(**{name: value for name, value in saved.items() if name != "met"})
             shown = _amount(figure.value, figure.unit)
             lines.append(f"| {figure.what} | {shown} | {figure.budget} | {'yes' if figure.met else '**no**'} |")
-    lines += ["", "## Beside that", ""]
-    for name, each in found.items():
-        details = [
-            f"{key.replace('_', ' ')} {_amount(value)}"
-            for key, value in each.items()
-            if key not in ("figures", "measured", "machine")
-        ]
-        lines.append(f"- **{name}** ({each['measured'][:10]}, {each['machine']}): {', '.join(details)}.")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def beside(name: str, each: Mapping[str, Any]) -> str:
+    """What else was seen."""
+    details = [
+        f"{key.replace('_', ' ')} {_amount(value)}"
+        for key, value in each.items()
+        if key not in ("figures", "measured", "machine")
+    ]
+    return f"- **{name}** ({each['measured'][:10]}, {each['machine']}): {', '.join(details)}."
 
 
 def _amount(value: float | str, unit: str = "") -> str:

@@ -28,6 +28,8 @@ from easyml_server.ports.store import Store, UnitOfWork
 
 GROUP_SECONDS = 0.02
 """How long events wait for company; a commit that runs makes the next group longer."""
+GROUPS_AT_ONCE = 4
+"""Of all trainings here; while others wait for their turn their groups grow, and calls find connections left."""
 REMEMBERED_EVENTS = 1_000
 PAGE_EVENTS = 100
 """What a watcher takes at once, and holds until it is sent: a watcher that does not read holds no more than this."""
@@ -67,6 +69,8 @@ class Feed:
     """The newest sequence that a watcher read in the log."""
     announce: Callable[[], None] = lambda: None
     """Tells other servers that there is something new."""
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(GROUPS_AT_ONCE))
+    """Held while a group is stored; the feeds of a server share it."""
 
     @property
     def head(self) -> int:
@@ -106,13 +110,14 @@ class EventHub:
     def __init__(self, signals: Signals | None = None) -> None:
         self._signals = signals or Alone()
         self._feeds: dict[UUID, Feed] = {}
+        self._turns = asyncio.Semaphore(GROUPS_AT_ONCE)
         self.draining = False
 
     @contextmanager
     def use(self, experiment_id: UUID) -> Iterator[Feed]:
         """The feed of a training, kept while somebody uses it."""
         announce = partial(self._signals.send, Topic.EVENTS, experiment_id)
-        feed = self._feeds.setdefault(experiment_id, Feed(announce=announce))
+        feed = self._feeds.setdefault(experiment_id, Feed(announce=announce, turns=self._turns))
         feed.users += 1
         try:
             yield feed
@@ -205,7 +210,7 @@ class TrainingLog:
 
     async def flush(self) -> None:
         """Store what is queued now."""
-        async with self._writing, self._store.begin() as work:
+        async with self._writing, self._feed.turns, self._store.begin() as work:
             stored = await self.store_pending(work)
             if not stored:
                 return

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Row,
     String,
     Table,
     Text,
@@ -122,7 +123,7 @@ class TrainingEventRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-def experiment_of(row: MLExperiment, queue_position: int = 0) -> domain.Experiment:
+def experiment_of(row: MLExperiment | Row[Any], queue_position: int = 0) -> domain.Experiment:
     """The row in the words of the business."""
     return domain.Experiment(
         id=row.id,
@@ -227,7 +228,8 @@ class SqlExperimentRepository:
 
     async def list(self, project_id: UUID, page: PageRequest, only: ExperimentFilter) -> Page[domain.Experiment]:
         """The experiments of a project."""
-        statement = select(MLExperiment).where(MLExperiment.project_id == project_id)
+        # Columns instead of objects, which a page of many would be slowed by.
+        statement = select(MLExperiment.__table__).where(MLExperiment.project_id == project_id)
         if only.states:
             statement = statement.where(MLExperiment.state.in_([state.value for state in only.states]))
         if only.dataset_id is not None:
@@ -236,7 +238,7 @@ class SqlExperimentRepository:
             statement = statement.where(MLExperiment.algorithm == only.algorithm)
         statement = with_labels(statement, MLExperiment.labels, page)
         statement = ordered(statement, page, MLExperiment.create_time, MLExperiment.id)
-        rows = (await self._session.scalars(statement)).all()
+        rows = (await self._session.execute(statement)).all()
         return paged(rows, page, experiment_of, lambda row: (row.create_time.isoformat(), str(row.id)))
 
     async def save(self, experiment: domain.Experiment) -> None:

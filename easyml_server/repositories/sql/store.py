@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import from_json
 from sqlalchemy import event, make_url, not_, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from easyml_server.domain.faults import fault_point
@@ -192,13 +193,13 @@ def open_postgresql(url: str, limits: PoolLimits) -> SqlStore:
 
 
 def postgresql_engine(url: str, limits: PoolLimits) -> AsyncEngine:
-    """Connections that are checked before use, so that a restart of the database costs no call."""
-    return create_async_engine(
+    """Connections of which those that have ended are replaced before use: a restart of the database costs no call."""
+    engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=limits.connections,
         max_overflow=0,
         pool_timeout=limits.wait_seconds,
-        pool_pre_ping=True,
+        json_deserializer=from_json,
         connect_args={
             "timeout": limits.wait_seconds,
             "server_settings": {
@@ -210,6 +211,14 @@ def postgresql_engine(url: str, limits: PoolLimits) -> AsyncEngine:
             },
         },
     )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(connection: Any, _record: Any, _fairy: Any) -> None:
+        # The driver has heard of its end by now. SQLAlchemy's own check asks the database, in three turns.
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError("The database has closed the connection.")
+
+    return engine
 
 
 def _milliseconds(seconds: float) -> str:

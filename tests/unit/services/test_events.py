@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -15,8 +17,16 @@ from easyml_server.domain.events import Finished, IterationCompleted, StateChang
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.leases import Lease
 from easyml_server.domain.sessions import TrainingSession
-from easyml_server.repositories.sql.store import SqlStore
-from easyml_server.services.events import REMEMBERED_EVENTS, EventHub, Feed, Heartbeat, TrainingLog, Watcher
+from easyml_server.repositories.sql.store import SqlStore, SqlUnitOfWork
+from easyml_server.services.events import (
+    GROUPS_AT_ONCE,
+    REMEMBERED_EVENTS,
+    EventHub,
+    Feed,
+    Heartbeat,
+    TrainingLog,
+    Watcher,
+)
 from tests.builders import a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, an_experiment
 
@@ -82,6 +92,43 @@ async def test_a_log_whose_training_was_taken_over_stores_nothing(store: SqlStor
         await log.flush()
     async with store.read() as work:
         assert not await work.experiments.list_events(experiment.id, 0, 10)
+
+
+class CountingStore:
+    """A store that counts how many units of work are open at once."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self._open = 0
+        self.largest = 0
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[SqlUnitOfWork]:
+        self._open += 1
+        self.largest = max(self.largest, self._open)
+        try:
+            async with self._store.begin() as work:
+                yield work
+        finally:
+            self._open -= 1
+
+
+async def test_many_trainings_store_a_few_groups_at_once_and_leave_connections_to_others(
+    store: SqlStore, experiment: Experiment
+) -> None:
+    hub, counting = EventHub(), CountingStore(store)
+    experiments = [replace(experiment, id=uuid4()) for _ in range(3 * GROUPS_AT_ONCE)]
+    async with store.begin() as work:
+        for each in experiments:
+            await work.experiments.add(each)
+        await work.commit()
+    with ExitStack() as stack:
+        logs = [a_log(cast("SqlStore", counting), stack.enter_context(hub.use(each.id)), each) for each in experiments]
+        for log in logs:
+            log.add(StateChanged(TrainingState.RUNNING))
+        await asyncio.gather(*(log.flush() for log in logs))
+    assert counting.largest == GROUPS_AT_ONCE
+    assert not any(log.pending for log in logs)
 
 
 async def test_watchers_from_every_place_see_the_rest_once(store: SqlStore, experiment: Experiment) -> None:
