@@ -158,7 +158,7 @@ class TrainingLog:
         self._wanted = asyncio.Event()
         self._writing = asyncio.Lock()
         self._stopping = False
-        self._ended = False
+        self._before_end: tuple[int, TrainingSession] | None = None
         self.session = session
 
     @property
@@ -171,16 +171,25 @@ class TrainingLog:
         self._latest = max(self._latest, self._clock())
         return self._latest
 
+    def stored_up_to(self, sequence: int) -> bool:
+        """Whether all that is queued lies at or before a sequence."""
+        return self._sequence <= sequence
+
     def end(self, bodies: Sequence[EventBody]) -> None:
-        """Queue the last events; nothing comes after them."""
+        """Queue the last events, in place of those of another end that was not stored; nothing comes after them."""
+        if self._before_end is not None:
+            self._sequence, self.session = self._before_end
+            self._pending = [event for event in self._pending if event.sequence <= self._sequence]
+        self._before_end = self._sequence, self.session
         for body in bodies:
-            self.add(body)
-        self._ended = True
+            self._add(body)
 
     def add(self, body: EventBody) -> None:
         """Queue an event for the next group."""
-        if self._ended:
-            return
+        if self._before_end is None:
+            self._add(body)
+
+    def _add(self, body: EventBody) -> None:
         now = self.now()
         self._sequence += 1
         self._pending.append(TrainingEvent(self._experiment.id, self._sequence, now, body))
