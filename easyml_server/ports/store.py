@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -25,6 +26,9 @@ from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import ApiKey, Caller, Session, User
 from easyml_server.domain.versioning import DvcPointer
 from easyml_server.ports.documents import PendingDocuments
+
+STORED: ContextVar[bool] = ContextVar("stored", default=False)
+"""Set where a unit of work commits, done or not known to be: what the call did until then must not be done again."""
 
 
 class UserRepository(Protocol):
