@@ -332,8 +332,12 @@ class Intent:
     attempts: int = 0
 
 
+LONGEST_WAIT = timedelta(minutes=2)
+"""Nobody puts an intent off for longer: what is due later than this was put off before the clock was set back."""
+
+
 class Outbox(Protocol):
-    """Intents that commit together with the rows they belong to."""
+    """Intents that commit together with the rows they belong to; due is also what waits longer than LONGEST_WAIT."""
 
     async def add(self, kind: str, subject_id: UUID, time: datetime) -> None: ...
 

@@ -147,12 +147,14 @@ class TrainingLog:
         experiment: Experiment,
         session: TrainingSession,
         clock: Callable[[], datetime],
+        latest: datetime,
     ) -> None:
+        """`latest` is the time of the newest event that is stored, by whatever clock."""
         self._store = store
         self._feed = feed
         self._experiment = experiment
         self._clock = clock
-        self._latest = experiment.start_time or clock()
+        self._latest = max(latest, experiment.start_time or latest)
         self._sequence = experiment.last_sequence
         self._pending: list[TrainingEvent] = []
         self._wanted = asyncio.Event()
@@ -234,6 +236,12 @@ class TrainingLog:
         """Show events that were stored and committed to the watchers; only now are they no longer queued."""
         del self._pending[: len(events)]
         self._feed.publish(events)
+
+
+async def latest_event_time(work: UnitOfWork, experiment: Experiment) -> datetime:
+    """When the newest event was stored, perhaps by a server with another clock; no other comes before it."""
+    newest = await work.experiments.list_events(experiment.id, experiment.last_sequence - 1, 1)
+    return newest[0].event_time if newest else experiment.create_time
 
 
 class Watcher:

@@ -83,7 +83,7 @@ async def test_a_cancel_that_is_being_stored_is_not_written_over(store: SqlStore
     running, _ = await claimed(store)
     writer = OutcomeWriter(store, LocalArtifacts(tmp_path, 0, tmp_path / "work"), lambda: TIME, lambda: None)
     with EventHub().use(running.id) as feed:
-        log = TrainingLog(store, feed, running, TrainingSession.of(running), lambda: TIME)
+        log = TrainingLog(store, feed, running, TrainingSession.of(running), lambda: TIME, TIME)
         async with store.begin() as work:
             found = await work.experiments.load(running.id)
             await work.experiments.save(replace(found, state=TrainingState.CANCELLING, etag=uuid4().hex))

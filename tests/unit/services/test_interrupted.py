@@ -16,7 +16,7 @@ from easyml_server.domain.experiments import FailureReason, TrainingState
 from easyml_server.domain.training import Outcome, Report, SplitMade, TrainingInterrupted, TrainingJob
 from easyml_server.services.outcomes import MAX_ATTEMPTS
 from easyml_server.services.recorder import RECORD_RUN
-from tests.unit.services.test_outcomes import OneTraining, SlowToEnd, Told, World, told, world
+from tests.unit.services.test_outcomes import HOUR, OneTraining, SlowToEnd, Told, World, told, world
 
 __all__ = ["told", "world"]  # the fixtures
 
@@ -81,6 +81,26 @@ async def test_one_that_was_cancelled_meanwhile_is_not_tried_again(world: World)
         await world.watch(experiment_id)
     assert (await world.load(experiment_id)).state is TrainingState.CANCELLED
     assert len(trainer.folders) == 1
+
+
+async def test_a_clock_that_is_set_back_between_tries_puts_nothing_out_of_order(world: World) -> None:
+    experiment_id = await world.queue()
+    asked = world.clock.time
+    world.clock.time -= HOUR
+
+    def set_back() -> None:
+        world.clock.time -= HOUR
+
+    async with world.running(lambda: None, OnLostWorkers(1, set_back)):
+        events = await world.watch(experiment_id)
+    times = [event.event_time for event in events]
+    assert times == sorted(times)
+    experiment = await world.load(experiment_id)
+    assert experiment.state is TrainingState.SUCCEEDED
+    assert experiment.start_time is not None
+    assert experiment.end_time is not None
+    assert asked <= experiment.start_time <= experiment.end_time
+    assert asked <= times[0]
 
 
 # Cancelled at another server, of which this one has not heard yet.
