@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 CHUNK = 64 * 1024
+Filter = Callable[[bytes], bool]
+"""Whether bytes are passed on; where they are not, the connection ends."""
 
 
 class Proxy:
     """Listens on a port of its own. `down` refuses and resets, `stall` keeps connections and passes nothing on."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int] | Path) -> None:
         self._target = target
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
@@ -66,18 +69,25 @@ class Proxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(self._target)
+                far = connected(self._target)
             except OSError:
                 near.close()
                 continue
             with self._lock:
                 self._open |= {near, far}
-            self._run(self._pass, near, far)
-            self._run(self._pass, far, near)
+            there, back = self.filters()
+            self._run(self._pass, near, far, there)
+            self._run(self._pass, far, near, back)
 
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+    def filters(self) -> tuple[Filter, Filter]:
+        """What looks at all that goes to the target, and at all that comes back, on one connection."""
+        return passed_on, passed_on
+
+    def _pass(self, source: socket.socket, target: socket.socket, let_through: Filter) -> None:
         with suppress(OSError):
             while content := source.recv(CHUNK):
+                if not let_through(content):
+                    break
                 if not self._passing.is_set():
                     self.holding.set()
                 self._passing.wait()
@@ -90,6 +100,65 @@ class Proxy:
         thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]  # a method of ours
         self._threads.append(thread)
         thread.start()
+
+
+class CommitProxy(Proxy):
+    """In front of PostgreSQL: takes the connection away at the COMMIT of one transaction, known by words in it."""
+
+    def __init__(self, target: tuple[str, int] | Path) -> None:
+        self._words: bytes | None = None
+        self._stored = False
+        self.cut = threading.Event()
+        super().__init__(target)
+
+    def cut_commit_of(self, words: str, *, stored: bool) -> None:
+        """`stored`: it is done and the answer is lost; else it never arrives."""
+        self.cut.clear()
+        self._stored = stored
+        self._words = words.encode()
+
+    def filters(self) -> tuple[Filter, Filter]:
+        """One transaction after the other."""
+        heard = answer_is_lost = False
+
+        def there(content: bytes) -> bool:
+            nonlocal heard, answer_is_lost
+            if self._words is None:
+                return True
+            heard = (heard or self._words in content) and b"ROLLBACK" not in content
+            if not heard or b"COMMIT" not in content:
+                return True
+            self._words = None
+            if self._stored:
+                answer_is_lost = True
+            else:
+                self.cut.set()
+            return self._stored
+
+        def back(_content: bytes) -> bool:
+            if answer_is_lost:
+                self.cut.set()
+            return not answer_is_lost
+
+        return there, back
+
+
+def passed_on(_content: bytes) -> bool:
+    """Whatever it is."""
+    return True
+
+
+def connected(target: tuple[str, int] | Path) -> socket.socket:
+    """A connection to an address, or to a socket of this host."""
+    if not isinstance(target, Path):
+        return socket.create_connection(target)
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        found.connect(str(target))
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 @contextmanager

@@ -64,6 +64,7 @@ class ServerProcess:
     settings: Mapping[str, str] = field(default_factory=dict)
     address: str = "127.0.0.1:0"
     process: subprocess.Popen[str] | None = None
+    program: str = "easyml_server"
 
     @property
     def key(self) -> str:
@@ -78,7 +79,8 @@ class ServerProcess:
 
     def start(self) -> ServerProcess:
         """Returns when it says READY."""
-        self.process = launch(self.data, self.settings, port=self.address.rsplit(":", 1)[1])
+        port = self.address.rsplit(":", 1)[1]
+        self.process = launch(self.data, self.settings, port, self.program)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith("READY "):
@@ -118,9 +120,11 @@ class ServerProcess:
         return code
 
 
-def launch(data: Path, settings: Mapping[str, str], port: str = "0") -> subprocess.Popen[str]:
+def launch(
+    data: Path, settings: Mapping[str, str], port: str = "0", program: str = "easyml_server"
+) -> subprocess.Popen[str]:
     """The command as people start it, with nothing of the environment's own settings."""
-    command = [sys.executable, "-m", "easyml_server", "serve", "--port", port, "--data-dir", str(data)]
+    command = [sys.executable, "-m", program, "serve", "--port", port, "--data-dir", str(data)]
     with log_of(data).open("a") as errors:
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(settings), cwd=data.parent

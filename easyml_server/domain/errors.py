@@ -10,6 +10,7 @@
     ├── Stale             somebody else was faster
     ├── LimitReached      something is used up; `retry_after` if waiting helps
     └── Unavailable       a part is missing just now; `retry_after` says when to come back
+        └── Collided      work at the same time was in the way; nothing was changed
 
 Each carries a `Reason` of the contract and the values of its message as metadata. Transport turns meanings into status
 codes in one table; what is not in this tree becomes INTERNAL.
@@ -178,3 +179,7 @@ class Unavailable(EasyMLError):
     """A part is missing just now."""
 
     default_reason = Reason.PART_UNAVAILABLE
+
+
+class Collided(Unavailable):
+    """Work at the same time was in the way, and this unit of work changed nothing: it may be repeated at once."""

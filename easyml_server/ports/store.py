@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -25,6 +26,9 @@ from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import ApiKey, Caller, Session, User
 from easyml_server.domain.versioning import DvcPointer
 from easyml_server.ports.documents import PendingDocuments
+
+STORED: ContextVar[bool] = ContextVar("stored", default=False)
+"""Set where a unit of work commits, done or not known to be: what the call did until then must not be done again."""
 
 
 class UserRepository(Protocol):
@@ -328,8 +332,12 @@ class Intent:
     attempts: int = 0
 
 
+LONGEST_WAIT = timedelta(minutes=2)
+"""Nobody puts an intent off for longer: what is due later than this was put off before the clock was set back."""
+
+
 class Outbox(Protocol):
-    """Intents that commit together with the rows they belong to."""
+    """Intents that commit together with the rows they belong to; due is also what waits longer than LONGEST_WAIT."""
 
     async def add(self, kind: str, subject_id: UUID, time: datetime) -> None: ...
 

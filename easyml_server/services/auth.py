@@ -61,10 +61,11 @@ class AuthService:
         """The caller behind a bearer token or API key; remembered for a few seconds."""
         now = self._clock()
         digest = self._secrets.hash(token)
-        remembered = self._known.get(digest)
-        if remembered is not None and remembered[0] > now:
-            return remembered[1]
         until = now + timedelta(seconds=CACHE_SECONDS)
+        remembered = self._known.get(digest)
+        # Not longer than that either, should the clock have been set back.
+        if remembered is not None and now < remembered[0] <= until:
+            return remembered[1]
         if token.startswith("eml_"):
             caller, expire_time = await self._identify_key(digest, now)
         else:

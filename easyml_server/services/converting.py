@@ -88,11 +88,24 @@ class UploadConverter:
                 await work.datasets.put_upload(replace(upload, state=UploadState.COMPLETED, dataset_id=dataset.id))
                 await work.commit()
         except EasyMLError:
-            await self._artifacts.remove(key)
-            raise
+            if not await self._stored_after_all(upload, dataset, key):
+                await self._artifacts.remove(key)
+                raise
         self._artifacts.committed(key)
         fault_point("upload.committed")
         await self._artifacts.remove(key_of(upload))
+
+    async def _stored_after_all(self, upload: Upload, dataset: Dataset, key: VersionKey) -> bool:
+        """Whether its row is there: a COMMIT whose answer was lost may have happened, and the row needs its files."""
+        try:
+            async with self._store.begin() as work:
+                # Waits for that transaction, should it not have ended yet.
+                found = await work.datasets.find_upload(upload.id, upload.user_id)
+        except EasyMLError:
+            # Left to housekeeping, which removes what has no row.
+            self._artifacts.committed(key)
+            raise
+        return found is not None and found.dataset_id == dataset.id
 
     def _dataset(self, upload: Upload, table: ConvertedTable, *, keep_original: bool) -> Dataset:
         now = self._clock()

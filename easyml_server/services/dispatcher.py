@@ -43,7 +43,7 @@ from easyml_server.ports.signals import Signals, Topic
 from easyml_server.ports.store import Store
 from easyml_server.ports.trainer import Trainer
 from easyml_server.services.converting import TABLE_FILE
-from easyml_server.services.events import EventHub, TrainingLog
+from easyml_server.services.events import EventHub, TrainingLog, latest_event_time
 from easyml_server.services.outcomes import OutcomeWriter, delays, files_failure
 from easyml_server.services.takeover import Takeover
 
@@ -150,9 +150,10 @@ class TrainingDispatcher:
                 return False
             # All that the run needs is read now: were the database away later, nobody would run what was claimed.
             version = await work.datasets.get_version(experiment.spec.dataset_version_id)
+            latest = await latest_event_time(work, experiment)
             await work.commit()
         fault_point("training.claimed")
-        run = _Run(experiment, version)
+        run = _Run(experiment, version, latest)
         self._running.append(run)
         run.start(self._train(run, TrainingSession.of(experiment)))
         return True
@@ -161,7 +162,7 @@ class TrainingDispatcher:
         experiment = run.experiment
         try:
             with self._hub.use(experiment.id) as feed:
-                run.log = training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
+                run.log = training_log = TrainingLog(self._store, feed, experiment, session, self._clock, run.latest)
                 training_log.add(StateChanged(TrainingState.RUNNING))
                 writer = asyncio.create_task(training_log.run())
                 try:
@@ -290,9 +291,10 @@ class TrainingDispatcher:
 class _Run:
     """One training that runs here."""
 
-    def __init__(self, experiment: Experiment, version: DatasetVersion) -> None:
+    def __init__(self, experiment: Experiment, version: DatasetVersion, latest: datetime) -> None:
         self.experiment = experiment
         self.version = version
+        self.latest = latest
         self.work_path: Path | None = None
         self.warnings: list[TrainingWarning] = []
         self.training: asyncio.Task[Outcome | TrainingInterrupted] | None = None

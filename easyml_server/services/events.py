@@ -152,18 +152,20 @@ class TrainingLog:
         experiment: Experiment,
         session: TrainingSession,
         clock: Callable[[], datetime],
+        latest: datetime,
     ) -> None:
+        """`latest` is the time of the newest event that is stored, by whatever clock."""
         self._store = store
         self._feed = feed
         self._experiment = experiment
         self._clock = clock
-        self._latest = experiment.start_time or clock()
+        self._latest = max(latest, experiment.start_time or latest)
         self._sequence = experiment.last_sequence
         self._pending: list[TrainingEvent] = []
         self._wanted = asyncio.Event()
         self._writing = asyncio.Lock()
         self._stopping = False
-        self._ended = False
+        self._before_end: tuple[int, TrainingSession] | None = None
         self.session = session
 
     @property
@@ -176,16 +178,25 @@ class TrainingLog:
         self._latest = max(self._latest, self._clock())
         return self._latest
 
+    def stored_up_to(self, sequence: int) -> bool:
+        """Whether all that is queued lies at or before a sequence."""
+        return self._sequence <= sequence
+
     def end(self, bodies: Sequence[EventBody]) -> None:
-        """Queue the last events; nothing comes after them."""
+        """Queue the last events, in place of those of another end that was not stored; nothing comes after them."""
+        if self._before_end is not None:
+            self._sequence, self.session = self._before_end
+            self._pending = [event for event in self._pending if event.sequence <= self._sequence]
+        self._before_end = self._sequence, self.session
         for body in bodies:
-            self.add(body)
-        self._ended = True
+            self._add(body)
 
     def add(self, body: EventBody) -> None:
         """Queue an event for the next group."""
-        if self._ended:
-            return
+        if self._before_end is None:
+            self._add(body)
+
+    def _add(self, body: EventBody) -> None:
         now = self.now()
         self._sequence += 1
         self._pending.append(TrainingEvent(self._experiment.id, self._sequence, now, body))
@@ -230,6 +241,12 @@ class TrainingLog:
         """Show events that were stored and committed to the watchers; only now are they no longer queued."""
         del self._pending[: len(events)]
         self._feed.publish(events)
+
+
+async def latest_event_time(work: UnitOfWork, experiment: Experiment) -> datetime:
+    """When the newest event was stored, perhaps by a server with another clock; no other comes before it."""
+    newest = await work.experiments.list_events(experiment.id, experiment.last_sequence - 1, 1)
+    return newest[0].event_time if newest else experiment.create_time
 
 
 class Watcher:

@@ -44,6 +44,8 @@ class Ending:
     last_events: tuple[EventBody, ...]
     version: ModelVersion | None = None
     files: VersionKey | None = None
+    if_cancelled: Ending | None = None
+    """What is written instead, if its user has cancelled the training where it did not run."""
 
 
 class OutcomeWriter:
@@ -76,7 +78,8 @@ class OutcomeWriter:
 
     async def put_back(self, experiment: Experiment, training_log: TrainingLog) -> None:
         """Queue a training again, for the next server."""
-        await self._insist(Ending(as_new(experiment, training_log.now()), cut_off_events()), training_log)
+        queued = Ending(as_new(experiment, training_log.now()), cut_off_events())
+        await self._insist_unless_cancelled(queued, experiment, training_log)
 
     async def put_back_interrupted(
         self, experiment: Experiment, interrupted: TrainingInterrupted, training_log: TrainingLog
@@ -84,10 +87,17 @@ class OutcomeWriter:
         """Queue a training again whose place was lost, unless that happened too often."""
         now = training_log.now()
         if experiment.attempts < MAX_ATTEMPTS:
-            await self._insist(Ending(as_new(experiment, now), interrupted_events(interrupted)), training_log)
-            return
-        failure = Failure(FailureKind.SYSTEM, FailureReason.WORKER_DIED, _lost_too_often(interrupted))
-        await self._insist(ended(experiment, TrainingState.FAILED, now, failure), training_log)
+            ending = Ending(as_new(experiment, now), interrupted_events(interrupted))
+        else:
+            failure = Failure(FailureKind.SYSTEM, FailureReason.WORKER_DIED, _lost_too_often(interrupted))
+            ending = ended(experiment, TrainingState.FAILED, now, failure)
+        await self._insist_unless_cancelled(ending, experiment, training_log)
+
+    async def _insist_unless_cancelled(self, ending: Ending, experiment: Experiment, training_log: TrainingLog) -> None:
+        """A cancel that another server stored since the last renewal of the lease is in the row, and nowhere here."""
+        cancelled = ended(experiment, TrainingState.CANCELLED, training_log.now())
+        events = StateChanged(TrainingState.CANCELLING), *cancelled.last_events
+        await self._insist(replace(ending, if_cancelled=replace(cancelled, last_events=events)), training_log)
         self._recorded()
 
     async def _ending(
@@ -164,9 +174,12 @@ class OutcomeWriter:
     async def _store_once(self, ending: Ending, training_log: TrainingLog) -> Sequence[TrainingEvent]:
         async with self._store.begin() as work:
             stored = await work.experiments.load(ending.experiment.id)
-            if stored.etag == ending.experiment.etag:
-                # Written by a try whose answer did not come.
+            if stored.fencing == ending.experiment.fencing and training_log.stored_up_to(stored.last_sequence):
+                # Written by a try whose answer did not come, whatever was done to it since.
                 return training_log.pending
+            if stored.state is TrainingState.CANCELLING and ending.if_cancelled is not None:
+                ending = ending.if_cancelled
+                training_log.end(ending.last_events)
             if ending.version is not None:
                 await work.models.add_version(ending.version)
                 await work.outbox.add(ADD_MODEL_VERSION, ending.version.id, self._clock())

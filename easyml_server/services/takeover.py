@@ -13,7 +13,7 @@ from easyml_server.domain.experiments import Experiment, Failure, FailureKind, F
 from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.ports.store import Store
-from easyml_server.services.events import EventHub, TrainingLog
+from easyml_server.services.events import EventHub, TrainingLog, latest_event_time
 from easyml_server.services.outcomes import MAX_ATTEMPTS, Ending, as_new, cut_off_events, ended
 
 log = structlog.get_logger(__name__)
@@ -74,9 +74,10 @@ class Takeover:
             if experiment is None:
                 return False
             session = TrainingSession.of(experiment)
-            ending = self._ending(experiment)
+            latest = await latest_event_time(work, experiment)
+            ending = self._ending(experiment, max(latest, self._clock()))
             with self._hub.use(experiment.id) as feed:
-                training_log = TrainingLog(self._store, feed, experiment, session, self._clock)
+                training_log = TrainingLog(self._store, feed, experiment, session, self._clock, latest)
                 training_log.end(ending.last_events)
                 events = await training_log.store_pending(work)
                 await work.experiments.save(ending.experiment)
@@ -85,12 +86,12 @@ class Takeover:
         log.info("training_taken_up", experiment_id=str(experiment.id), state=ending.experiment.state.value)
         return True
 
-    def _ending(self, experiment: Experiment) -> Ending:
+    def _ending(self, experiment: Experiment, now: datetime) -> Ending:
         if experiment.state is TrainingState.CANCELLING:
-            return ended(experiment, TrainingState.CANCELLED, self._clock())
+            return ended(experiment, TrainingState.CANCELLED, now)
         if experiment.attempts >= MAX_ATTEMPTS:
-            return ended(experiment, TrainingState.FAILED, self._clock(), _stopped_too_often())
-        return Ending(as_new(experiment, self._clock()), cut_off_events())
+            return ended(experiment, TrainingState.FAILED, now, _stopped_too_often())
+        return Ending(as_new(experiment, now), cut_off_events())
 
 
 def _stopped_too_often() -> Failure:

@@ -25,6 +25,7 @@ from easyml_server.ports.model_servers import ModelServerError
 from easyml_server.transport import status
 from easyml_server.transport.admission import Admission
 from easyml_server.transport.calls import CURRENT, Call, Context, new_call
+from easyml_server.transport.collisions import repeated
 from easyml_server.transport.methods import CallClass, Method
 from easyml_server.transport.validation import Validator
 
@@ -124,7 +125,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 remaining = context.time_remaining()
                 limit = self._default_deadline_seconds
                 async with asyncio.timeout(limit if remaining is None else min(remaining, limit)):
-                    response = await behaviour(request, context)
+                    response = await repeated(lambda: behaviour(request, context))
                 await answering.announce()
                 return response
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
+from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.domain.errors import Unavailable
+from easyml_server.domain.experiments import TrainingState
 from easyml_server.domain.projects import Project
+from easyml_server.domain.sessions import TrainingSession
 from easyml_server.repositories.sql.store import SqlStore
+from easyml_server.services.events import EventHub, TrainingLog
+from easyml_server.services.outcomes import OutcomeWriter
+from tests.builders import TIME
 from tests.conformance.stores import postgresql_stores
+from tests.conformance.test_queue import claimed
 from tests.conformance.test_store import owner_of, with_project
 from tests.postgresql import PostgresServer
 
@@ -55,3 +64,32 @@ async def test_a_deadlock_ends_one_of_two_which_can_be_repeated(store: SqlStore)
     assert await names() == {f"{won} 0", f"{won} 1"}
     await rename_both(store, lost, [first, second], asyncio.Barrier(1))
     assert await names() == {f"{lost} 0", f"{lost} 1"}
+
+
+WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+
+
+async def somebody_waits(store: SqlStore) -> None:
+    """Return once a unit of work waits for another one's lock."""
+    async with asyncio.timeout(30):
+        while True:
+            async with store.read() as work:
+                if await work.users._session.scalar(WAITING):
+                    return
+            await asyncio.sleep(0.01)
+
+
+async def test_a_cancel_that_is_being_stored_is_not_written_over(store: SqlStore, tmp_path: Path) -> None:
+    running, _ = await claimed(store)
+    writer = OutcomeWriter(store, LocalArtifacts(tmp_path, 0, tmp_path / "work"), lambda: TIME, lambda: None)
+    with EventHub().use(running.id) as feed:
+        log = TrainingLog(store, feed, running, TrainingSession.of(running), lambda: TIME, TIME)
+        async with store.begin() as work:
+            found = await work.experiments.load(running.id)
+            await work.experiments.save(replace(found, state=TrainingState.CANCELLING, etag=uuid4().hex))
+            putting_back = asyncio.create_task(writer.put_back(running, log))
+            await somebody_waits(store)
+            await work.commit()
+        await putting_back
+    async with store.read() as work:
+        assert (await work.experiments.load(running.id)).state is TrainingState.CANCELLED

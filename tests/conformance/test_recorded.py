@@ -8,9 +8,9 @@ import pytest
 
 from easyml_server.domain.errors import NotFound
 from easyml_server.domain.sessions import MlflowRun
-from easyml_server.ports.store import Store
+from easyml_server.ports.store import LONGEST_WAIT, Store
 from tests.builders import TIME
-from tests.conformance.test_store import DAY, owner_of, with_experiments, with_project, with_version
+from tests.conformance.test_store import owner_of, with_experiments, with_project, with_version
 
 KINDS = ("record_run", "mirror_model")
 
@@ -70,10 +70,10 @@ async def test_what_was_tried_in_vain_is_failing_until_it_is_done(store: Store) 
         await work.outbox.add("record_run", uuid4(), TIME)
         await work.commit()
     async with store.begin() as work:
-        intent = await work.outbox.claim(KINDS, TIME, TIME + DAY)
+        intent = await work.outbox.claim(KINDS, TIME, TIME + LONGEST_WAIT)
         assert intent is not None
         assert not await work.outbox.failing(KINDS)
-        await work.outbox.retry(intent, TIME + DAY)
+        await work.outbox.retry(intent, TIME + LONGEST_WAIT)
         await work.commit()
     async with store.begin() as work:
         assert await work.outbox.failing(KINDS)

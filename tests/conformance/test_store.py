@@ -21,7 +21,7 @@ from easyml_server.domain.projects import Project, Role
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.domain.users import Caller, Permission, User
-from easyml_server.ports.store import ExperimentFilter, Store
+from easyml_server.ports.store import LONGEST_WAIT, ExperimentFilter, Store
 from tests.builders import TIME, a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, a_version, an_experiment
 
@@ -474,12 +474,27 @@ async def test_intents_are_due_in_order_until_they_are_done(store: Store) -> Non
     async with store.begin() as work:
         first, second, third = await work.outbox.due(KINDS, TIME, 10)
         await work.outbox.done(first)
-        await work.outbox.retry(second, TIME + DAY)
+        await work.outbox.retry(second, TIME + LONGEST_WAIT)
         await work.commit()
     async with store.read() as work:
         assert [intent.subject_id for intent in await work.outbox.due(KINDS, TIME, 10)] == [third.subject_id]
-        later = await work.outbox.due(KINDS, TIME + DAY, 10)
+        later = await work.outbox.due(KINDS, TIME + LONGEST_WAIT, 10)
     assert [(intent.subject_id, intent.attempts) for intent in later] == [(subjects[1], 1), (subjects[2], 0)]
+
+
+async def test_what_was_put_off_before_the_clock_was_set_back_is_due(store: Store) -> None:
+    subject = uuid4()
+    async with store.begin() as work:
+        await work.outbox.add("record_run", subject, TIME)
+        await work.commit()
+    for back in (timedelta(hours=1), DAY, 365 * DAY):
+        async with store.begin() as work:
+            (found,) = await work.outbox.due(KINDS, TIME - back, 10)
+            claimed = await work.outbox.claim(KINDS, TIME - back, TIME - back + LONGEST_WAIT)
+            assert claimed == found
+            assert await work.outbox.claim(KINDS, TIME - back, TIME - back + LONGEST_WAIT) is None
+            await work.outbox.retry(found, TIME)
+            await work.commit()
 
 
 async def test_intents_of_one_subject_are_claimed_one_after_the_other(store: Store) -> None:
@@ -490,7 +505,7 @@ async def test_intents_of_one_subject_are_claimed_one_after_the_other(store: Sto
             await work.outbox.add(kind, of, TIME)
         await work.commit()
     async with store.begin() as work:
-        claimed = [await work.outbox.claim(kinds, TIME, TIME + DAY) for _ in range(3)]
+        claimed = [await work.outbox.claim(kinds, TIME, TIME + LONGEST_WAIT) for _ in range(3)]
         assert [intent and (intent.kind, intent.subject_id) for intent in claimed] == [
             ("add", subject),
             ("add", other),
@@ -498,6 +513,6 @@ async def test_intents_of_one_subject_are_claimed_one_after_the_other(store: Sto
         ]
         assert claimed[0] is not None
         await work.outbox.done(claimed[0])
-        forgetting = await work.outbox.claim(kinds, TIME, TIME + DAY)
+        forgetting = await work.outbox.claim(kinds, TIME, TIME + LONGEST_WAIT)
         assert forgetting is not None
         assert (forgetting.kind, forgetting.subject_id) == ("forget", subject)

@@ -10,21 +10,23 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from easyml_server.domain.disk import FULL, disk_full
-from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, Reason, Stale, Unavailable
+from easyml_server.domain.errors import Collided, EasyMLError, InvalidInput, LimitReached, Reason, Stale, Unavailable
 
 RETRY_SECONDS = 1.0
 DISK_FULL = "53100"
 WRONG_TEXT = ("22021", "22P05")
 """Of PostgreSQL: a character that the database cannot hold, such as NUL."""
-COLLIDED = ("40001", "40P01", "55P03", "57014")
-"""Of PostgreSQL: serialization failure, deadlock, lock or statement timeout. Nothing was changed."""
+COLLIDED = ("40001", "40P01")
+"""Of PostgreSQL: serialization failure, deadlock. Nothing was changed."""
+WAITED = ("55P03", "57014")
+"""Of PostgreSQL: lock or statement timeout. Nothing was changed, after a long time."""
 GONE = ("08", "57", "53", "25")
 """Classes of PostgreSQL: connection, operator intervention, resources, and a transaction that timed out idle."""
 
 
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
-    """Raise what the services know: LimitReached, Unavailable, Stale or InvalidInput."""
+    """Raise what the services know: LimitReached, Unavailable, Collided, Stale or InvalidInput."""
     try:
         yield
     except PoolTimeout as error:
@@ -51,7 +53,9 @@ def _meaning(error: DBAPIError) -> EasyMLError | None:
         return InvalidInput("A text holds a character that cannot be stored, such as NUL; leave it out.")
     if isinstance(error, IntegrityError):
         return Stale("Something this refers to was changed at the same time; read it again, then repeat your change.")
-    if state in COLLIDED or state[:2] in GONE or error.connection_invalidated or _is_sqlite(error):
+    if state in COLLIDED:
+        return _collided()
+    if state in WAITED or state[:2] in GONE or error.connection_invalidated or _is_sqlite(error):
         return _away()
     return None if state else _away()
 
@@ -76,6 +80,14 @@ def _is_full(error: BaseException | None) -> bool:
 def _away() -> Unavailable:
     return Unavailable(
         "The database cannot be used just now; try again.",
+        retry_after=RETRY_SECONDS,
+        metadata={"part": "database"},
+    )
+
+
+def _collided() -> Collided:
+    return Collided(
+        "Other calls were in the way of this one in the database, and nothing was changed; try again.",
         retry_after=RETRY_SECONDS,
         metadata={"part": "database"},
     )

@@ -221,9 +221,7 @@ class SqlExperimentRepository:
 
     async def load(self, experiment_id: UUID) -> domain.Experiment:
         """Without a caller."""
-        row = await self._session.get(MLExperiment, experiment_id)
-        if row is None:
-            raise NotFound.of("experiment", experiment_id)
+        row = await self._locked(experiment_id)
         return experiment_of(row, await self._queue_position(row))
 
     async def list(self, project_id: UUID, page: PageRequest, only: ExperimentFilter) -> Page[domain.Experiment]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import String, delete, exists, select, update
+from sqlalchemy import ColumnElement, String, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
-from easyml_server.ports.store import Intent
+from easyml_server.ports.store import LONGEST_WAIT, Intent
 from easyml_server.repositories.sql.base import Base, UtcDateTime
 
 
@@ -40,10 +40,7 @@ class SqlOutbox:
     async def due(self, kinds: Sequence[str], time: datetime, limit: int) -> Sequence[Intent]:
         """The oldest that are due."""
         statement = (
-            select(OutboxIntent)
-            .where(OutboxIntent.kind.in_(kinds), OutboxIntent.due_time <= time)
-            .order_by(OutboxIntent.id)
-            .limit(limit)
+            select(OutboxIntent).where(OutboxIntent.kind.in_(kinds), _due(time)).order_by(OutboxIntent.id).limit(limit)
         )
         rows = await self._session.scalars(statement)
         return [Intent(row.id, row.kind, row.subject_id, row.attempts) for row in rows]
@@ -54,7 +51,7 @@ class SqlOutbox:
         waits = exists().where(earlier.subject_id == OutboxIntent.subject_id, earlier.id < OutboxIntent.id)
         statement = (
             select(OutboxIntent)
-            .where(OutboxIntent.kind.in_(kinds), OutboxIntent.due_time <= time, ~waits)
+            .where(OutboxIntent.kind.in_(kinds), _due(time), ~waits)
             .order_by(OutboxIntent.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -97,3 +94,7 @@ class SqlOutbox:
             .where(OutboxIntent.id == intent.id)
             .values(attempts=OutboxIntent.attempts + 1, due_time=time)
         )
+
+
+def _due(time: datetime) -> ColumnElement[bool]:
+    return or_(OutboxIntent.due_time <= time, OutboxIntent.due_time > time + LONGEST_WAIT)

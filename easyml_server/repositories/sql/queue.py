@@ -76,7 +76,8 @@ class SqlTrainingQueue:
         if row is None:
             return None
         row.state = TrainingState.RUNNING.value
-        row.start_time = row.start_time or time
+        # Not before it was asked for, by whatever clock.
+        row.start_time = row.start_time or max(time, row.create_time)
         row.update_time = time
         row.etag = uuid4().hex
         row.fencing += 1

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import PoolLimits
 from easyml_server.ports.documents import DocumentServer
+from easyml_server.ports.store import STORED
 from easyml_server.repositories.documents.outbox import OutboxDocuments
 from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.documents.sql import SqlDocuments
@@ -71,6 +72,7 @@ class SqlUnitOfWork:
             await self._session.commit()
         finally:
             # One whose answer did not come may have happened.
+            STORED.set(True)
             self._committed()
             self.documents.committed()
 

@@ -54,7 +54,7 @@ async def experiment(store: SqlStore) -> Experiment:
 
 
 def a_log(store: SqlStore, feed: Feed, experiment: Experiment) -> TrainingLog:
-    return TrainingLog(store, feed, experiment, TrainingSession(experiment.id, experiment.state), now)
+    return TrainingLog(store, feed, experiment, TrainingSession(experiment.id, experiment.state), now, now())
 
 
 async def sequences(items: AsyncIterator[object]) -> list[int]:

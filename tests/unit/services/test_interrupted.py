@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from itertools import count
+from uuid import UUID
+
+import pytest
 
 from easyml_server.domain.events import Finished, LogLine, StateChanged
 from easyml_server.domain.experiments import FailureReason, TrainingState
 from easyml_server.domain.training import Outcome, Report, SplitMade, TrainingInterrupted, TrainingJob
 from easyml_server.services.outcomes import MAX_ATTEMPTS
-from tests.unit.services.test_outcomes import OneTraining, World, world
+from easyml_server.services.recorder import RECORD_RUN
+from tests.unit.services.test_outcomes import HOUR, OneTraining, SlowToEnd, Told, World, told, world
 
-__all__ = ["world"]  # the fixture
+__all__ = ["told", "world"]  # the fixtures
 
 QUEUED, RUNNING = TrainingState.QUEUED, TrainingState.RUNNING
+CANCELLING, CANCELLED = TrainingState.CANCELLING, TrainingState.CANCELLED
 CAUSE = "The Dask worker tcp://10.0.0.7:1 that ran this was lost"
 
 
@@ -73,3 +81,87 @@ async def test_one_that_was_cancelled_meanwhile_is_not_tried_again(world: World)
         await world.watch(experiment_id)
     assert (await world.load(experiment_id)).state is TrainingState.CANCELLED
     assert len(trainer.folders) == 1
+
+
+async def test_a_clock_that_is_set_back_between_tries_puts_nothing_out_of_order(world: World) -> None:
+    experiment_id = await world.queue()
+    asked = world.clock.time
+    world.clock.time -= HOUR
+
+    def set_back() -> None:
+        world.clock.time -= HOUR
+
+    async with world.running(lambda: None, OnLostWorkers(1, set_back)):
+        events = await world.watch(experiment_id)
+    times = [event.event_time for event in events]
+    assert times == sorted(times)
+    experiment = await world.load(experiment_id)
+    assert experiment.state is TrainingState.SUCCEEDED
+    assert experiment.start_time is not None
+    assert experiment.end_time is not None
+    assert asked <= experiment.start_time <= experiment.end_time
+    assert asked <= times[0]
+
+
+# Cancelled at another server, of which this one has not heard yet.
+
+
+def cancel_elsewhere(world: World) -> None:
+    """What another server stores; nobody tells the dispatcher."""
+    with closing(sqlite3.connect(world.database, isolation_level=None)) as other:
+        other.execute("UPDATE ml_experiments SET state = 'cancelling', etag = 'cancelled'")
+
+
+async def check_cancelled(world: World, experiment_id: UUID) -> None:
+    """It ended as any training that was cancelled does."""
+    events = await world.watch(experiment_id)
+    states = [event.body.state for event in events if isinstance(event.body, StateChanged)]
+    assert states == [RUNNING, CANCELLING, CANCELLED]
+    assert [event.body.state for event in events if isinstance(event.body, Finished)] == [CANCELLED]
+    assert not [event for event in events if isinstance(event.body, LogLine)]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    experiment = await world.load(experiment_id)
+    assert (experiment.state, experiment.last_sequence) == (CANCELLED, len(events))
+    assert experiment.start_time is not None
+    assert experiment.end_time is not None
+    async with world.store.read() as work:
+        session = await work.experiments.find_session(experiment_id)
+        intents = await work.outbox.due((RECORD_RUN,), world.clock(), 10)
+    assert session is not None
+    assert session.state is CANCELLED
+    assert [intent.subject_id for intent in intents] == [experiment_id]
+
+
+@pytest.mark.parametrize("lost", [1, MAX_ATTEMPTS])
+async def test_a_cancel_that_was_not_heard_of_is_not_lost_with_the_place(world: World, lost: int) -> None:
+    experiment_id = await world.queue()
+    with closing(sqlite3.connect(world.database, isolation_level=None)) as other:
+        other.execute("UPDATE ml_experiments SET attempts = ?", (lost - 1,))
+    trainer = OnLostWorkers(1, lambda: cancel_elsewhere(world))
+    async with world.running(lambda: None, trainer):
+        await check_cancelled(world, experiment_id)
+    assert len(trainer.folders) == 1
+
+
+async def test_a_cancel_that_was_not_heard_of_is_not_lost_when_the_server_stops(world: World) -> None:
+    experiment_id = await world.queue()
+    trainer = SlowToEnd()
+    async with world.running(lambda: None, trainer) as dispatcher:
+        await trainer.begun.wait()
+        cancel_elsewhere(world)
+        stopping = asyncio.create_task(dispatcher.stop())
+        await trainer.asked.wait()
+        trainer.end.set()
+        await stopping
+    await check_cancelled(world, experiment_id)
+
+
+async def test_a_cancel_that_comes_while_a_training_cannot_be_put_back_is_not_lost(world: World, told: Told) -> None:
+    experiment_id = await world.queue()
+    others: list[sqlite3.Connection] = []
+    async with world.running(lambda: None, OnLostWorkers(1, lambda: others.append(world.locked()))):
+        await told.of("outcome_waits")
+        others[0].execute("UPDATE ml_experiments SET state = 'cancelling', etag = 'cancelled'")
+        others[0].execute("COMMIT")
+        others[0].close()
+        await check_cancelled(world, experiment_id)
