@@ -79,6 +79,7 @@ class UploadConverter:
         key = VersionKey.of_dataset(upload.project_id, dataset.current.id)
         await self._artifacts.publish(work_path, key)
         fault_point("upload.published")
+        committing = False
         try:
             async with self._store.begin() as work:
                 await _check_unfinished(work, upload)
@@ -86,13 +87,29 @@ class UploadConverter:
                 await work.datasets.add(dataset)
                 await work.outbox.add(ADD_DATASET_VERSION, dataset.current.id, self._clock())
                 await work.datasets.put_upload(replace(upload, state=UploadState.COMPLETED, dataset_id=dataset.id))
+                committing = True
                 await work.commit()
-        except EasyMLError:
-            await self._artifacts.remove(key)
-            raise
+        except EasyMLError as error:
+            stored = await self._was_stored(upload) if committing and isinstance(error, Unavailable) else False
+            if stored is False:
+                await self._artifacts.remove(key)
+            if not stored:
+                raise
         self._artifacts.committed(key)
         fault_point("upload.committed")
         await self._artifacts.remove(key_of(upload))
+
+    async def _was_stored(self, upload: Upload) -> bool | None:
+        """Whether a commit happened whose answer did not come; if nobody can tell, the next start compares.
+
+        Its lock of the upload's row is waited for, if it is still on its way.
+        """
+        try:
+            async with self._store.begin() as work:
+                found = await work.datasets.find_upload(upload.id, upload.user_id)
+        except EasyMLError:
+            return None
+        return found is not None and found.state is UploadState.COMPLETED
 
     def _dataset(self, upload: Upload, table: ConvertedTable, *, keep_original: bool) -> Dataset:
         now = self._clock()
