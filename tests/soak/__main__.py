@@ -32,6 +32,7 @@ from tests.soak.tools import Tools
 
 USERS = 3
 CLIENTS_OF_A_USER = 2
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PROGRESS_SECONDS = 10.0
 END_SECONDS = 180.0
 """For calls that were made before the end; the client tries an upload for a minute after its last progress."""
@@ -44,12 +45,16 @@ def main() -> int:
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: stopping.set())
     folder = Path(tempfile.mkdtemp(prefix="easyml-soak-"))
     say(f"soak of {given.minutes:g} minutes, seed {seed}, in {folder}")
     soak = Soak(folder, seed, given.minutes, stopping)
-    if not soak.run():
+    try:
+        done = soak.run()
+    except KeyboardInterrupt:
+        done = False
+    if not done:
         say("interrupted; nothing was checked")
         shutil.rmtree(folder)
         return 130
@@ -80,6 +85,8 @@ class Soak:
             striker = self._load(stage, clients)
             if self._stopping.is_set():
                 return False
+            for number in SIGNALS:
+                signal.signal(number, signal.default_int_handler)
             failures = [failure for failure in (*(client.failure for client in clients), striker.failure) if failure]
             unsettled = settle(stage, clients, say)
             stored = read_stored(stage)

@@ -37,7 +37,7 @@ SHARES = {
 
 
 class SoakClient(threading.Thread):
-    """A program of one user's."""
+    """A program of one user's. (Threads have a `_delete` and a `_stop` of their own.)"""
 
     def __init__(self, tools: Tools, ending: threading.Event) -> None:
         super().__init__(name=tools.name, daemon=True)
@@ -51,12 +51,12 @@ class SoakClient(threading.Thread):
             "start": self._trainings.start,
             "watch": self._trainings.watch,
             "cancel": self._trainings.cancel,
-            "update": self._update,
-            "alias": self._alias,
-            "predict": self._predict,
-            "delete": self._delete,
-            "list": self._list,
-            "peek": self._peek,
+            "update": self._do_update,
+            "alias": self._do_alias,
+            "predict": self._do_predict,
+            "delete": self._do_delete,
+            "list": self._do_list,
+            "peek": self._do_peek,
         }
 
     @property
@@ -107,7 +107,7 @@ class SoakClient(threading.Thread):
             # Written down, and judged in the end.
             return
 
-    def _update(self) -> None:
+    def _do_update(self) -> None:
         dataset_id = self._tools.shelf.a_dataset(self._tools.draw)
         etag = self._tools.shelf.etags.get(dataset_id or "")
         if dataset_id is None or etag is None:
@@ -123,7 +123,7 @@ class SoakClient(threading.Thread):
                 told.update(etag=changed.etag, description=changed.description)
         self._tools.shelf.put_etag(dataset_id, changed.etag)
 
-    def _alias(self) -> None:
+    def _do_alias(self) -> None:
         version_id = self._tools.shelf.take_for_alias(self._tools.draw)
         if version_id is None:
             return
@@ -131,7 +131,7 @@ class SoakClient(threading.Thread):
         with self._tools.journal.call("alias", version=version_id, alias=self._tools.name) as told:
             told.update(aliases=list(self._tools.easyml.models.set_alias(version_id, self._tools.name).aliases))
 
-    def _predict(self) -> None:
+    def _do_predict(self) -> None:
         version_id = self._tools.shelf.a_version(self._tools.draw)
         if version_id is None:
             return
@@ -139,7 +139,7 @@ class SoakClient(threading.Thread):
         with self._tools.journal.call("predict", version=version_id, row=number) as told:
             told.update(values=self._tools.easyml.predictions.predict(version_id, [ROWS[number]]).values)
 
-    def _delete(self) -> None:
+    def _do_delete(self) -> None:
         if self._tools.draw.random() < 0.5:
             dataset_id = self._tools.shelf.take_dataset(self._tools.draw)
             if dataset_id is not None:
@@ -151,13 +151,13 @@ class SoakClient(threading.Thread):
             with self._tools.journal.call("delete", version=version_id):
                 self._tools.easyml.models.delete(version_id)
 
-    def _list(self) -> None:
+    def _do_list(self) -> None:
         what = self._tools.draw.choice(["datasets", "experiments"])
         noun: Any = getattr(self._tools.easyml, what)
         with self._tools.journal.call("list", what=what, project=self._tools.shelf.project_id) as told:
             told.update(ids=[each.id for each in noun.list(self._tools.shelf.project_id, page_size=PAGE)])
 
-    def _peek(self) -> None:
+    def _do_peek(self) -> None:
         """At what is somebody else's, which must look as if it were not there."""
         dataset_id = self._tools.foreign.a_dataset(self._tools.draw)
         if dataset_id is not None:

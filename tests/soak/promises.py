@@ -143,8 +143,9 @@ def check_watches(calls: Sequence[Call], stored: Stored) -> Iterator[str]:
         sequences = [sequence for sequence, _, _ in events]
         if sequences != list(range(after + 1, after + 1 + len(events))):
             yield f"a watch of {experiment} after {after} was told {sequences}"
-        if call.answered and sequences and sequences[-1] != last.get(experiment):
-            yield f"a watch of {experiment} ended at {sequences[-1]}, its last event is {last.get(experiment)}"
+        ended = sequences[-1] if sequences else after
+        if call.answered and ended != last.get(experiment):
+            yield f"a watch of {experiment} ended at {ended}, its last event is {last.get(experiment)}"
         for sequence, kind, digest in events:
             if stored_kinds.get((experiment, sequence)) != kind:
                 yield f"event {sequence} of {experiment} was told as {kind} and is not stored as that"

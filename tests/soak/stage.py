@@ -8,12 +8,14 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
+import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from tests.integration.replicas import Replicas, works_in
 from tests.mongodb import MongoServer, mongodb
@@ -34,6 +36,8 @@ class MortalPostgres:
         self._sockets = Path(tempfile.mkdtemp(prefix="pg-"))
         self._data = data
         self.port = free_port()
+        # It ends with the thread that started it, so that has to be one that stays.
+        self._starter = ThreadPoolExecutor(1)
         initialize(find_binaries(), data)
         self._server = self._started()
 
@@ -52,6 +56,7 @@ class MortalPostgres:
     def close(self) -> None:
         """End it."""
         stop(self._server)
+        self._starter.shutdown()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _restarted(self) -> PostgresServer | None:
@@ -61,7 +66,7 @@ class MortalPostgres:
 
     def _started(self) -> PostgresServer:
         settings = {**SETTINGS, "listen_addresses": "127.0.0.1", "port": str(self.port)}
-        return start(find_binaries(), self._data, self._sockets, settings)
+        return self._starter.submit(start, find_binaries(), self._data, self._sockets, settings).result()
 
 
 @dataclass
@@ -96,9 +101,13 @@ class Stage:
         return self.replicas.execute(statement)
 
     def workers(self) -> list[Any]:
-        """Processes that train."""
+        """Processes that train; converters work there too, but under limits."""
         family = [process for server in self.servers if server.process is not None for process in server.family()[1:]]
-        return [process for process in family if works_in(process, self.files / "work")]
+        return [
+            process
+            for process in family
+            if works_in(process, self.files / "work") and process.rlimit(psutil.RLIMIT_FSIZE)[0] == psutil.RLIM_INFINITY
+        ]
 
     def stop_servers(self) -> list[int]:
         """One after the other; their exit codes."""

@@ -47,9 +47,9 @@ class Striker(threading.Thread):
         self._say = say
         self._began = time.monotonic()
         self._kinds: Mapping[str, Callable[[], str]] = {
-            "server killed": self._kill,
-            "server stopped": self._stop,
-            "server frozen beyond its lease": self._freeze,
+            "server killed": self._kill_server,
+            "server stopped": self._stop_server,
+            "server frozen beyond its lease": self._freeze_server,
             "worker killed": self._kill_worker,
             "PostgreSQL killed": self._kill_postgres,
             "link to PostgreSQL cut": self._cut,
@@ -86,21 +86,21 @@ class Striker(threading.Thread):
         number = self._draw.randrange(len(self._stage.servers))
         return number, self._stage.servers[number]
 
-    def _kill(self) -> str:
+    def _kill_server(self) -> str:
         number, server = self._any_server()
         server.kill()
         self._stopping.wait(self._draw.uniform(0, 3))
         server.start()
         return f"server {number}"
 
-    def _stop(self) -> str:
+    def _stop_server(self) -> str:
         number, server = self._any_server()
         code = server.stop()
         assert code == 0, f"server {number} ended with {code} when it was told to"
         server.start()
         return f"server {number}"
 
-    def _freeze(self) -> str:
+    def _freeze_server(self) -> str:
         number, server = self._any_server()
         server.running.send_signal(signal.SIGSTOP)
         self._stopping.wait(self._draw.uniform(*FROZEN_SECONDS))

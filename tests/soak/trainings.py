@@ -92,7 +92,7 @@ class Trainings:
         if experiment_id is None:
             return
         longest = self._tools.draw.randrange(1, 40) if self._tools.draw.random() < 0.4 else None
-        self.follow(experiment_id, self._seen.get(experiment_id, 0), longest, self._tools.draw.uniform(3, 15))
+        self.follow(experiment_id, self._seen.get(experiment_id, 0), longest, self._tools.draw.uniform(2, 8))
 
     def follow(self, experiment_id: str, after: int, longest: int | None, seconds: float) -> None:
         """To the end, but for no more than so many events and seconds."""
