@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -54,6 +55,9 @@ def main() -> int:
         done = soak.run()
     except KeyboardInterrupt:
         done = False
+    except Exception:
+        say(f"{traceback.format_exc()}\n{soak.kept}")
+        return 1
     if not done:
         say("interrupted; nothing was checked")
         shutil.rmtree(folder)
@@ -88,6 +92,9 @@ class Soak:
             for number in SIGNALS:
                 signal.signal(number, signal.default_int_handler)
             failures = [failure for failure in (*(client.failure for client in clients), striker.failure) if failure]
+            for failure in failures:
+                # At once: nothing may come to rest after it.
+                say(failure)
             unsettled = settle(stage, clients, say)
             stored = read_stored(stage)
         self._strikes = striker.strikes
@@ -110,8 +117,13 @@ class Soak:
             shutil.rmtree(self._folder)
             return 0
         show(broken)
-        say(f"seed {self._seed}; journals, logs and databases are in {self._folder}")
+        say(self.kept)
         return 1
+
+    @property
+    def kept(self) -> str:
+        """Where to look."""
+        return f"seed {self._seed}; journals, logs and databases are in {self._folder}"
 
     def _clients(self, stage: Stage, journals: Path) -> list[SoakClient]:
         keys, projects = [], []
