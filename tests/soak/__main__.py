@@ -91,7 +91,9 @@ class Soak:
                 return False
             for number in SIGNALS:
                 signal.signal(number, signal.default_int_handler)
-            failures = [failure for failure in (*(client.failure for client in clients), striker.failure) if failure]
+            threads: Sequence[SoakClient | Striker] = (*clients, striker)
+            failures = [thread.failure for thread in threads if thread.failure]
+            failures += [f"{thread.name} does not end" for thread in threads if thread.is_alive()]
             for failure in failures:
                 # At once: nothing may come to rest after it.
                 say(failure)
@@ -99,9 +101,8 @@ class Soak:
             stored = read_stored(stage)
         self._strikes = striker.strikes
         self._calls = read_journals(journals)
-        loaded = [call for call in self._calls if call.begin < self._ended]
         self._verdicts = {
-            "enough happened": too_little(loaded, striker.strikes, striker.kinds, self._minutes),
+            "enough happened": too_little(self._loaded, striker.strikes, striker.kinds, self._minutes),
             "clients and faults went on to the end": failures,
             "everything came to rest": unsettled,
             **check(self._calls, stored),
@@ -110,7 +111,7 @@ class Soak:
 
     def judged(self) -> int:
         """Write the result and say what was found; the exit code."""
-        found = result(self._seed, self._minutes, self._calls, self._strikes, self._verdicts)
+        found = result(self._seed, self._minutes, self._loaded, self._strikes, self._verdicts)
         broken = {name: sentences for name, sentences in self._verdicts.items() if sentences}
         if not broken:
             sys.stdout.write(f"\n{write(found)}")
@@ -119,6 +120,11 @@ class Soak:
         show(broken)
         say(self.kept)
         return 1
+
+    @property
+    def _loaded(self) -> Sequence[Call]:
+        """Without what was asked while all came to rest."""
+        return [call for call in self._calls if call.begin < self._ended]
 
     @property
     def kept(self) -> str:
