@@ -15,7 +15,7 @@ from tests.soak.stage import Stage
 DOUBT_SECONDS = 180.0
 TRAINING_SECONDS = 120.0
 CANCEL_SECONDS = 60.0
-APPLY_SECONDS = 300.0
+APPLY_SECONDS = 900.0
 POLL_SECONDS = 0.5
 UNFINISHED = (
     "SELECT id::text, project_id::text AS project FROM ml_experiments"
