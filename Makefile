@@ -27,7 +27,11 @@ export KSERVE_PYTHON := $(KSERVE)/bin/python
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 
+<<<<<<< HEAD
 .PHONY: help setup generate quickstart serve full test check fast-tests faults lint format types contract bench grpcurl mongodb s3 inference-clients clean
+=======
+.PHONY: help setup generate quickstart serve full test check fast-tests faults soak lint format types contract bench grpcurl mongodb s3 clean
+>>>>>>> room-soak
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,6 +76,9 @@ faults: $(STAMP) mongodb ## The long fault runs; writes tests/faults/results/
 	$(PYTEST) -v -m faults tests/integration/test_mongodb.py
 	$(PYTEST) -v tests/integration/test_faults_points.py tests/integration/test_faults_disk.py \
 	  tests/integration/test_faults_frozen.py -k "not a_server_killed"
+
+soak: $(STAMP) mongodb ## Work and faults over two servers, checked afterwards (MINUTES=20, SEED=...); writes tests/soak/results/
+	@PYTHONPATH=. exec $(RUN) python -m tests.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 lint: $(STAMP) ## Format, ruff, mypy, layers, contract, generated code
 	@$(RUN) ruff format --check --quiet . || { echo "Run: make format"; exit 1; }

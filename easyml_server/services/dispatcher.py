@@ -78,7 +78,7 @@ class TrainingDispatcher:
         self._lease = lease
         self._signals = signals
         self._outcomes = OutcomeWriter(store, artifacts, clock, recorded)
-        self._takeover = Takeover(store, hub, clock, lease)
+        self._takeover = Takeover(store, hub, clock, lease, recorded)
         self._wanted = asyncio.Event()
         self._beat = asyncio.Event()
         self._running: list[_Run] = []

@@ -15,6 +15,7 @@ from easyml_server.domain.sessions import TrainingSession
 from easyml_server.ports.store import Store
 from easyml_server.services.events import EventHub, TrainingLog, latest_event_time
 from easyml_server.services.outcomes import MAX_ATTEMPTS, Ending, as_new, cut_off_events, ended
+from easyml_server.services.recorder import RECORD_RUN
 
 log = structlog.get_logger(__name__)
 
@@ -32,12 +33,14 @@ class Takeover:
         hub: EventHub,
         clock: Callable[[], datetime],
         lease: Lease,
+        recorded: Callable[[], None],
         seconds: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._lease = lease
+        self._recorded = recorded
         self._seconds = seconds
         self._in_touch_since: float | None = None
 
@@ -81,8 +84,12 @@ class Takeover:
                 training_log.end(ending.last_events)
                 events = await training_log.store_pending(work)
                 await work.experiments.save(ending.experiment)
+                if ending.experiment.state.terminal:
+                    await work.outbox.add(RECORD_RUN, experiment.id, self._clock())
                 await work.commit()
                 training_log.publish(events)
+        if ending.experiment.state.terminal:
+            self._recorded()
         log.info("training_taken_up", experiment_id=str(experiment.id), state=ending.experiment.state.value)
         return True
 

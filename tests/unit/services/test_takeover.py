@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -16,6 +16,7 @@ from easyml_server.domain.experiments import FailureReason, TrainingState
 from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.services.events import EventHub
+from easyml_server.services.recorder import RECORD_RUN
 from easyml_server.services.takeover import MAX_ATTEMPTS, Takeover
 from tests.builders import TIME
 from tests.conformance.test_queue import OVER, claim, claimed
@@ -34,7 +35,13 @@ class Watch:
 
 
 def a_takeover(store: SqlStore, watch: Watch) -> Takeover:
-    return Takeover(store, EventHub(), lambda: TIME, Lease(uuid4(), LEASE_SECONDS), watch)
+    return Takeover(store, EventHub(), lambda: TIME, Lease(uuid4(), LEASE_SECONDS), lambda: None, watch)
+
+
+async def recorded(store: SqlStore) -> list[UUID]:
+    """The trainings that are to be recorded in MLflow."""
+    async with store.read() as work:
+        return [intent.subject_id for intent in await work.outbox.due([RECORD_RUN], TIME, 10)]
 
 
 async def test_a_server_must_have_been_in_touch_for_as_long_as_a_lease(store: SqlStore) -> None:
@@ -86,11 +93,13 @@ async def test_it_is_tried_so_often_and_then_has_failed(store: SqlStore) -> None
         assert found.attempts == attempt
         if attempt < MAX_ATTEMPTS:
             assert found.state is TrainingState.QUEUED
+            assert await recorded(store) == []
             assert await claim(store, Lease(uuid4(), OVER)) is not None
     assert found.state is TrainingState.FAILED
     assert isinstance(last.body, Finished)
     assert last.body.failure is not None
     assert last.body.failure.reason is FailureReason.SERVER_STOPPED
+    assert await recorded(store) == [experiment.id]
 
 
 async def test_what_was_being_cancelled_is_cancelled(store: SqlStore) -> None:
@@ -101,3 +110,4 @@ async def test_what_was_being_cancelled_is_cancelled(store: SqlStore) -> None:
     assert await a_takeover(store, Watch()).take(Abandoned.LAPSED, ())
     async with store.read() as work:
         assert (await work.experiments.load(experiment.id)).state is TrainingState.CANCELLED
+    assert await recorded(store) == [experiment.id]
