@@ -27,11 +27,8 @@ export KSERVE_PYTHON := $(KSERVE)/bin/python
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 
-<<<<<<< HEAD
-.PHONY: help setup generate quickstart serve full test check fast-tests faults lint format types contract bench grpcurl mongodb s3 inference-clients clean
-=======
-.PHONY: help setup generate quickstart serve full test check fast-tests faults soak lint format types contract bench grpcurl mongodb s3 clean
->>>>>>> room-soak
+.PHONY: help setup generate quickstart serve full test check fast-tests faults soak lint format types contract bench \
+  grpcurl mongodb s3 inference-clients clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
