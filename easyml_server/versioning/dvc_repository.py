@@ -86,7 +86,7 @@ def forget_project(repository: Repository) -> int:
 @contextmanager
 def _opened(repository: Repository) -> Iterator[Any]:
     root = Path(repository.folder)
-    if not (root / ".dvc" / "config").exists():
+    if not _is_made(root, repository):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         Repo.init(str(root), no_scm=True, force=True).close()
         _configure(root, repository)
@@ -100,6 +100,12 @@ def _opened(repository: Repository) -> Iterator[Any]:
         yield repo
     finally:
         repo.close()
+
+
+def _is_made(root: Path, repository: Repository) -> bool:
+    """Whether it was made to the end: a process that was killed may have left a configuration that is empty."""
+    config = root / ".dvc" / "config"
+    return config.exists() and f'remote "{repository.remote_name}"' in config.read_text(encoding="utf-8")
 
 
 def _configure(root: Path, repository: Repository) -> None:
