@@ -60,7 +60,7 @@ full: $(STAMP) mongodb ## Start two servers on a PostgreSQL, MongoDB, MLflow and
 
 test: lint ## Everything check does, with every test; what CI runs
 	@$(MAKE) --no-print-directory grpcurl mongodb s3 inference-clients
-	$(PYTEST) -n 2 --dist loadfile --durations 40 --durations-min 10 -m "not faults"
+	$(PYTEST) -n 3 --dist loadfile --durations 40 --durations-min 10 -m "not faults"
 
 check: lint ## Format, lint, types, layers, contract, generated code, fast tests
 	@$(MAKE) --no-print-directory fast-tests
