@@ -23,6 +23,7 @@ from easyml_server.ml import graphs
 from easyml_server.ml.export import load_pipeline
 from easyml_server.ml.prepare import prepare
 from easyml_server.serving.models import LoadedModel, load_model
+from easyml_server.serving.predictions import write_response
 from easyml_server.serving.tables import TableLimits
 from tests.unit.ml.training_jobs import FEATURES, Columns, a_job, a_mixed_table, succeed
 
@@ -143,7 +144,7 @@ def expected(trained: Trained, table: Columns) -> graphs.Answers:
 
 def answered(model: LoadedModel, request: pb.PredictRequest, trained: Trained) -> graphs.Answers:
     response = pb.PredictResponse()
-    model.answer(request, response)
+    write_response(model.version_id, model.signature, model.answer(model.reader.read(request)), response)
     classifies = trained.algorithm.task is Task.CLASSIFICATION
     column = response.predictions.strings if classifies else response.predictions.doubles
     shares = np.array([each.values for each in response.probabilities], dtype=np.float64).T
