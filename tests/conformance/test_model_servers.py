@@ -142,9 +142,14 @@ def expected(trained: Trained, table: Columns) -> graphs.Answers:
     return graphs.ask_pipeline(pipeline, prepared, probabilities=trained.signature.predicts_probabilities)
 
 
-def answered(model: LoadedModel, request: pb.PredictRequest, trained: Trained) -> graphs.Answers:
+def asked(model: LoadedModel, request: pb.PredictRequest) -> pb.PredictResponse:
     response = pb.PredictResponse()
     write_response(model.version_id, model.signature, model.answer(model.reader.read(request)), response)
+    return response
+
+
+def answered(model: LoadedModel, request: pb.PredictRequest, trained: Trained) -> graphs.Answers:
+    response = asked(model, request)
     classifies = trained.algorithm.task is Task.CLASSIFICATION
     column = response.predictions.strings if classifies else response.predictions.doubles
     shares = np.array([each.values for each in response.probabilities], dtype=np.float64).T
@@ -197,8 +202,7 @@ def test_one_row_at_a_time_gives_the_same_answers(trained: Trained) -> None:
 
 def test_what_was_made_up_is_noted(trained: Trained) -> None:
     table = held_out()
-    response = pb.PredictResponse()
-    trained.served(ArtifactFormat.ONNX).answer(as_columns(table), response)
+    response = asked(trained.served(ArtifactFormat.ONNX), as_columns(table))
     filled = {(note.row, note.column) for note in response.notes if note.kind == pb.CELL_NOTE_KIND_NULL_FILLED}
     unseen = {(note.row, note.column) for note in response.notes if note.kind == pb.CELL_NOTE_KIND_UNSEEN_CATEGORY}
     assert filled == {
