@@ -41,11 +41,12 @@ class Story(TrainingServiceServicer):
         self.asked.append(request.after_sequence)
         yield pb.WatchTrainingResponse(heartbeat=pb.TrainingHeartbeat(state=2, stage=4, progress=0.5))
         for sequence in range(max(request.after_sequence - self.repeats, 0) + 1, self.last + 1):
+            # Who sees the last event may ask before the rest of this is done.
+            self.ended = sequence == self.last
             yield an_event(sequence, self.last, self.state)
             if self.breaks and sequence == self.breaks[0]:
                 self.breaks.pop(0)
                 refuse(context, grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING", retry_after=0.001)
-        self.ended = True
 
     def GetExperiment(self, request: pb.GetExperimentRequest, context: Any) -> pb.GetExperimentResponse:
         state = self.state if self.ended else 2
