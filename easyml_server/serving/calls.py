@@ -201,21 +201,21 @@ def decode(kind: type[MessageType], raw: bytes) -> MessageType:
         ) from error
 
 
-def told(error: Exception, context: Context) -> EasyMLError:
+def told(error: Exception, call_id: str) -> EasyMLError:
     """What a caller is told of an error."""
     if isinstance(error, EasyMLError):
         return error
     if isinstance(error, TimeoutError):
         return EasyMLError("The call ran out of time.", Reason.DEADLINE_EXCEEDED)
-    call_id = _call_id(context)
     log.error("internal_error", call_id=call_id, exc_info=error)
     return status.internal(call_id)
 
 
 async def _fail(context: Context, error: Exception) -> None:
     """End a call with the status of an error."""
-    said = told(error, context)
-    await status.abort(context, status.status(_code(error), said, _call_id(context)), said)
+    call_id = call_id_of(context)
+    said = told(error, call_id)
+    await status.abort(context, status.status(_code(error), said, call_id), said)
 
 
 def _metadata(context: Context, key: str) -> str:
@@ -225,7 +225,8 @@ def _metadata(context: Context, key: str) -> str:
     return ""
 
 
-def _call_id(context: Context) -> str:
+def call_id_of(context: Context) -> str:
+    """The caller's name for the call, or a new one."""
     given = _metadata(context, status.CALL_ID)
     return given if 0 < len(given) <= LONGEST_CALL_ID else str(uuid4())
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from easyml_server import __version__
 from easyml_server.domain.errors import NotFound
 from easyml_server.serving import faults
-from easyml_server.serving.calls import Calls, Context, decode, told
+from easyml_server.serving.calls import Calls, Context, call_id_of, decode, told
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
@@ -102,7 +102,7 @@ class InferenceServicer:
             try:
                 yield await self._calls.answer_alone(form, raw, context)
             except Exception as error:  # one request must not end the stream
-                yield form.error(told(error, context).message)
+                yield form.error(told(error, call_id_of(context)).message)
 
 
 class _Models:

@@ -10,7 +10,7 @@ import grpc
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import EasyMLError, InvalidInput, NotFound
 from easyml_server.serving import faults
-from easyml_server.serving.calls import Calls, Context, decode, told
+from easyml_server.serving.calls import Calls, Context, call_id_of, decode, told
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
@@ -48,7 +48,7 @@ class PredictionServicer:
             try:
                 yield await self._calls.answer_alone(stream, raw, context)
             except Exception as error:  # one request must not end the stream
-                yield stream.error(told(error, context))
+                yield stream.error(told(error, call_id_of(context)))
 
 
 class _Single:

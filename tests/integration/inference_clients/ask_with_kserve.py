@@ -10,16 +10,8 @@ import json
 import sys
 
 import grpc
-import numpy as np
 from kserve import InferenceGRPCClient, InferInput, InferRequest
-
-COLUMNS = {
-    "size": ("FP64", np.array([[1.5], [2.5]])),
-    "age": ("INT64", np.array([[42], [43]])),
-    "city": ("BYTES", np.array([["Rome"], ["Łódź"]], dtype=object)),
-    "member": ("BOOL", np.array([[True], [False]])),
-    "since": ("BYTES", np.array([["2024-02-29T12:00:00Z"], ["2024-02-29T12:00:00Z"]], dtype=object)),
-}
+from two_rows import COLUMNS
 
 
 def request(model: str, *, leave_out: str = "") -> InferRequest:

@@ -9,17 +9,9 @@ import json
 import queue
 import sys
 
-import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
-
-COLUMNS = {
-    "size": ("FP64", np.array([[1.5], [2.5]])),
-    "age": ("INT64", np.array([[42], [43]])),
-    "city": ("BYTES", np.array([["Rome"], ["Łódź"]], dtype=object)),
-    "member": ("BOOL", np.array([[True], [False]])),
-    "since": ("BYTES", np.array([["2024-02-29T12:00:00Z"], ["2024-02-29T12:00:00Z"]], dtype=object)),
-}
+from two_rows import COLUMNS
 
 
 def inputs(*, leave_out: str = "") -> list[triton.InferInput]:

@@ -267,6 +267,8 @@ async def test_a_defect_is_told_without_its_text() -> None:
     assert refused.code == code_pb2.INTERNAL
     assert refused.info.reason == "INTERNAL"
     assert "secret" not in refused.message
+    assert refused.call_id
+    assert refused.call_id in refused.message
     assert streamed.error.reason == "INTERNAL"
     assert "secret" not in streamed.error.message
 
