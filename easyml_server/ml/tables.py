@@ -7,6 +7,7 @@ kept as text, decimals become doubles; durations, binary and nested values are r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,9 +64,18 @@ def convert(conversion: Conversion) -> ConvertedTable:
 def _written(file: TableFile, conversion: Conversion, target: Path) -> ParquetTable:
     while True:
         try:
-            return _write(file.batches(), conversion, target)
+            return _write(_read_ahead(file.batches()), conversion, target)
         except Widened:
             continue
+
+
+def _read_ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same, each read while the one before it is written: both are work of pyarrow, which needs no lock for it."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(next, batches, None)
+        while (batch := ahead.result()) is not None:
+            ahead = thread.submit(next, batches, None)
+            yield batch
 
 
 def _write(batches: Iterator[Any], conversion: Conversion, target: Path) -> ParquetTable:
