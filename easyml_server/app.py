@@ -17,7 +17,8 @@ import structlog
 from easyml_server.cluster import open_trainer
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
-from easyml_server.deployers.local import ModelServerLimits, start_model_servers
+from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.deployers.local import start_model_servers
 from easyml_server.documents import open_documents
 from easyml_server.domain.errors import AlreadyExists
 from easyml_server.domain.leases import Lease

@@ -18,6 +18,7 @@ import grpc
 ENTRY: Final = "easyml_server.serving"
 START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 3.0
+CANNOT_START: Final = 2
 CANNOT_LOAD: Final = 3
 """The exit code that says that the model is at fault."""
 
@@ -31,7 +32,7 @@ _ENVIRONMENT: Final = {
     # Else ONNX Runtime keeps a database of usage and a thread to send it.
     "ORT_DISABLE_TELEMETRY": "1",
 }
-_CHANNEL: Final = [
+CHANNEL: Final = [
     ("grpc.enable_http_proxy", 0),
     # What is tried again is decided by the caller.
     ("grpc.enable_retries", 0),
@@ -55,7 +56,7 @@ class ModelServerProcess:
 
     def __init__(self, process: Process, address: str) -> None:
         self._process = process
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL)
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
         # Without serializers: bytes in, bytes out.
         self.predict: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
             "/easyml.v1.PredictionService/Predict"
@@ -79,7 +80,7 @@ class ModelServerProcess:
 async def start_process(arguments: Sequence[str]) -> ModelServerProcess:
     """Start a model server and wait until it answers. Raises CannotStart."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", ENTRY, "--lifeline", *arguments, stdin=PIPE, stdout=PIPE, env=_environment()
+        sys.executable, "-m", ENTRY, "--lifeline", *arguments, stdin=PIPE, stdout=PIPE, env=environment()
     )
     try:
         address = await _address(process)
@@ -120,6 +121,6 @@ async def _end(process: Process, seconds: float) -> None:
         await process.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What a model server may know of this process's environment: no secrets."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _ENVIRONMENT

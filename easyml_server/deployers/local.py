@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -22,6 +21,7 @@ import structlog
 
 from easyml_server.deployers.child import CannotStart, ModelServerProcess, start_process
 from easyml_server.deployers.identities import Identities
+from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.users import Caller
 from easyml_server.ports.model_servers import ModelServerError, ServedModel
@@ -41,22 +41,6 @@ CALL_ID: Final = "x-request-id"
 _LOST: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelServerLimits:
-    """What model servers are told of the limits of calls; each value's setting is EASYML_ and its name in capitals."""
-
-    max_predict_rows: int
-    max_predict_cells: int
-    max_arrow_bytes: int
-    max_message_bytes: int
-    max_predictions: int
-    default_deadline_seconds: float
-
-    def arguments(self) -> list[str]:
-        """As options of the command, which have the same names."""
-        return [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self).items()]
 
 
 class _Served:

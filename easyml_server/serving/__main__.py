@@ -38,6 +38,9 @@ def serve(
     insecure: bool = False,
     metrics_port: int | None = None,
     lifeline: bool = False,
+    record: Path | None = None,
+    heartbeat: Path | None = None,
+    orphan_seconds: float = 600,
     max_predict_rows: int = 10_000,
     max_predict_cells: int = 200_000,
     max_arrow_bytes: int = 3 << 20,
@@ -73,6 +76,12 @@ def serve(
         Port on which Prometheus reads /metrics, at the same address, by whoever reaches it; none unless given.
     lifeline
         End when standard input is closed, and with the process that started this one.
+    record
+        With --lifeline: outlive that process from READY on; this file then says where this one is, and is locked.
+    heartbeat
+        With --record: a file that is touched as long as somebody wants this process.
+    orphan_seconds
+        With --record: end when nobody has touched the heartbeat for so long.
     max_predict_rows
         Rows of a prediction request.
     max_predict_cells
@@ -109,7 +118,18 @@ def serve(
         models = process.parse_models(model)
         names = process.parse_names(name or [], models)
         options = process.Options(
-            models, names, host, port, jwks, audience, insecure, metrics_port, lifeline, drain_grace_seconds, limits
+            models=models,
+            names=names,
+            host=host,
+            port=port,
+            jwks=jwks,
+            audience=audience,
+            insecure=insecure,
+            metrics_port=metrics_port,
+            lifeline=lifeline,
+            outliving=process.parse_outliving(record, heartbeat, orphan_seconds, lifeline=lifeline),
+            grace_seconds=drain_grace_seconds,
+            limits=limits,
         )
         asyncio.run(process.serve(options, _ready))
     except process.CannotStart as error:

@@ -1,4 +1,7 @@
-"""How a model server ends with the server that started it, however that one ended."""
+"""How a model server ends with the server that started it, however that one ended; or outlives it for a while.
+
+One that outlives it does so from the moment when it can be found again: until then it ends with it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+LOOKS_PER_PATIENCE = 20
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends; Linux only, elsewhere the closed input does it."""
     parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _kill_at_end_of_parent(signal.SIGKILL)
     # It may have ended before it was watched.
     if parent == 1 or os.getppid() != parent:
         os._exit(1)
@@ -32,3 +37,30 @@ def on_end_of_input(end: Callable[[], None]) -> None:
             end()
 
     loop.add_reader(0, read)
+
+
+def outlive_parent() -> None:
+    """Live on without the parent, and without its input."""
+    _kill_at_end_of_parent(0)
+    asyncio.get_running_loop().remove_reader(0)
+
+
+async def abandoned(heartbeat: Path, patience_seconds: float) -> None:
+    """Return once nobody has touched the file for so long; this process's own clock counts, not the file's times."""
+    loop = asyncio.get_running_loop()
+    touched, seen = _touched(heartbeat), loop.time()
+    while loop.time() - seen < patience_seconds:
+        await asyncio.sleep(patience_seconds / LOOKS_PER_PATIENCE)
+        if (found := _touched(heartbeat)) != touched:
+            touched, seen = found, loop.time()
+
+
+def _touched(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return None
+
+
+def _kill_at_end_of_parent(number: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -21,9 +21,10 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
+from easyml_server.domain.replica_records import hold
 from easyml_server.serving import inference
 from easyml_server.serving.calls import Calls, CheckToken, ServingLimits
-from easyml_server.serving.lifeline import on_end_of_input
+from easyml_server.serving.lifeline import abandoned, on_end_of_input, outlive_parent
 from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel, load_model
 from easyml_server.serving.predictors import CannotLoad
@@ -46,6 +47,15 @@ class CannotStart(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Outliving:
+    """From when on a model server outlives whoever started it, and for how long nobody may touch the heartbeat."""
+
+    record: Path
+    heartbeat: Path
+    patience_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What a model server is told. Without `jwks` anyone may ask, which takes `insecure` and a loopback address."""
 
@@ -58,6 +68,7 @@ class Options:
     insecure: bool = False
     metrics_port: int | None = None
     lifeline: bool = False
+    outliving: Outliving | None = None
     grace_seconds: float = 20.0
     limits: ServingLimits = field(default_factory=ServingLimits)
 
@@ -87,8 +98,20 @@ def parse_names(arguments: Iterable[str], models: Mapping[str, Path]) -> dict[st
     return names
 
 
+def parse_outliving(
+    record: Path | None, heartbeat: Path | None, patience_seconds: float, *, lifeline: bool
+) -> Outliving | None:
+    """From the options of these names. Raises CannotStart."""
+    if record is None and heartbeat is None:
+        return None
+    if record is None or heartbeat is None or not lifeline:
+        raise CannotStart("--record and --heartbeat belong together, and to --lifeline.")
+    return Outliving(record, heartbeat, patience_seconds)
+
+
 async def serve(options: Options, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C, or, with `lifeline`, until standard input is closed.
+    """Serve until SIGTERM or Ctrl-C; with `lifeline` until standard input is closed, or, with `outliving` too, until
+    nobody wants it any more.
 
     Raises CannotStart and CannotLoad.
     """
@@ -101,9 +124,32 @@ async def serve(options: Options, ready: Callable[[str], None]) -> None:
         on_end_of_input(stopping.set)
     else:
         loop.add_signal_handler(signal.SIGINT, stopping.set)
-    async with run_model_server(options) as address:
+    async with run_model_server(options) as address, _outliving(options.outliving, address, stopping):
         ready(address)
         await stopping.wait()
+
+
+@asynccontextmanager
+async def _outliving(options: Outliving | None, address: str, stopping: asyncio.Event) -> AsyncIterator[None]:
+    """In this block the process can be found again, and needs its parent no more."""
+    if options is None:
+        yield
+        return
+    record = hold(options.record, address)
+    outlive_parent()
+
+    async def stop_when_abandoned() -> None:
+        await abandoned(options.heartbeat, options.patience_seconds)
+        log.warning("abandoned", seconds=options.patience_seconds)
+        stopping.set()
+
+    watching = asyncio.create_task(stop_when_abandoned(), name="heartbeat")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        options.record.unlink(missing_ok=True)
+        os.close(record)
 
 
 @asynccontextmanager

@@ -23,7 +23,8 @@ from grpc_status import rpc_status
 from easyml.v1 import prediction_service_pb2
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.deployers.identities import RENEW_AFTER, Identities
-from easyml_server.deployers.local import LocalModelServers, ModelServerLimits, start_model_servers
+from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.deployers.local import LocalModelServers, start_model_servers
 from easyml_server.domain.errors import InvalidInput, Unavailable
 from easyml_server.domain.users import Caller
 from easyml_server.ports.model_servers import ModelServerError, ServedModel

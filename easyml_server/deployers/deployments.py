@@ -1,0 +1,199 @@
+"""Deployments on this machine: replicas are processes on loopback ports, which outlive the server for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.deployers.replica_process import ReplicaProcess, find_process
+from easyml_server.deployers.supervisor import GRACE_SECONDS, Launch, Supervisor
+from easyml_server.domain.deployments import Replica, ReplicaState
+from easyml_server.ports.deployer import ServedRevision
+
+HEARTBEATS_PER_PATIENCE: Final = 20
+
+
+class LocalDeployer:
+    """Fulfils `ports.deployer.Deployer`."""
+
+    def __init__(self, launch: Launch) -> None:
+        """`launch.folder` has a folder for each revision; processes that are found there are adopted by `apply`."""
+        self._launch = launch
+        self._served: dict[UUID, _ServedRevision] = {}
+        self._found = _find(launch.folder)
+        self._changed: set[UUID] = set()
+        self._waking = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+
+    def apply(self, revision: ServedRevision) -> None:
+        """See Deployer."""
+        served = self._served.get(revision.id)
+        if served is None:
+            served = self._served[revision.id] = _ServedRevision(revision, self._launch, self._tell)
+            for identity, process in self._found.pop(revision.id, {}).items():
+                served.add(identity, process)
+        self._scale(served, revision.replicas)
+
+    def remove(self, revision_id: UUID) -> None:
+        """See Deployer."""
+        served = self._served.get(revision_id)
+        if served is not None:
+            self._scale(served, 0)
+
+    def retain(self, revision_ids: Collection[UUID]) -> None:
+        """See Deployer."""
+        for revision_id in self._served.keys() - set(revision_ids):
+            self.remove(revision_id)
+        for revision_id in self._found.keys() - set(revision_ids):
+            for process in self._found.pop(revision_id).values():
+                self._in_background(process.end(GRACE_SECONDS))
+
+    def replicas(self, revision_id: UUID) -> Sequence[Replica]:
+        """See Deployer."""
+        served = self._served.get(revision_id)
+        return () if served is None else served.replicas()
+
+    async def changed(self) -> Collection[UUID]:
+        """See Deployer."""
+        await self._waking.wait()
+        self._waking.clear()
+        changed, self._changed = self._changed, set()
+        return changed
+
+    async def stop(self) -> None:
+        """End all replicas."""
+        self.retain(())
+        await self._settled()
+
+    async def leave(self) -> None:
+        """Let replicas run; those that are ending are waited for."""
+        await asyncio.gather(*(served.leave() for served in self._served.values()))
+        found = [process for processes in self._found.values() for process in processes.values()]
+        await asyncio.gather(*(process.leave() for process in found))
+        await self._settled()
+
+    def _scale(self, served: _ServedRevision, replicas: int) -> None:
+        for supervisor in served.scale(replicas):
+            self._in_background(self._end(served, supervisor))
+
+    async def _end(self, served: _ServedRevision, supervisor: Supervisor) -> None:
+        await supervisor.stop()
+        if served.is_empty_without(supervisor):
+            self._served.pop(served.id, None)
+            shutil.rmtree(served.folder, ignore_errors=True)
+        self._tell(served.deployment_id)
+
+    def _tell(self, deployment_id: UUID) -> None:
+        self._changed.add(deployment_id)
+        self._waking.set()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _settled(self) -> None:
+        while self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+
+class _ServedRevision:
+    """The replicas of one revision: those that are wanted, and those that are ending."""
+
+    def __init__(self, revision: ServedRevision, launch: Launch, tell: Callable[[UUID], None]) -> None:
+        self.id = revision.id
+        self.deployment_id = revision.deployment_id
+        self.folder = launch.folder / str(revision.id)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._revision = revision
+        self._launch = replace(launch, folder=self.folder)
+        self._tell = tell
+        self._running: list[Supervisor] = []
+        self._ending: list[Supervisor] = []
+
+    def add(self, identity: UUID, process: ReplicaProcess | None = None) -> None:
+        """A further replica, be it a process that runs already."""
+        supervisor = Supervisor(
+            identity, self._revision, self._launch, changed=lambda: self._tell(self._revision.deployment_id)
+        )
+        self._running.append(supervisor)
+        supervisor.begin(process)
+
+    def scale(self, replicas: int) -> Sequence[Supervisor]:
+        """Have so many; those that are to end, first the ones that are not ready, then the newest."""
+        while len(self._running) < replicas:
+            self.add(uuid4())
+        self._running.sort(key=lambda supervisor: supervisor.replica.state is ReplicaState.READY, reverse=True)
+        surplus = self._running[replicas:]
+        self._running = self._running[:replicas]
+        self._ending.extend(surplus)
+        return surplus
+
+    def is_empty_without(self, ended: Supervisor) -> bool:
+        """Whether there is no replica any more, now that this one has ended."""
+        self._ending.remove(ended)
+        return not self._running and not self._ending
+
+    def replicas(self) -> Sequence[Replica]:
+        """All of them."""
+        return tuple(supervisor.replica for supervisor in (*self._running, *self._ending))
+
+    async def leave(self) -> None:
+        """Let those run that are not ending."""
+        await asyncio.gather(*(supervisor.leave() for supervisor in self._running))
+
+
+@asynccontextmanager
+async def start_deployer(
+    folder: Path,
+    jwks_path: Path,
+    limits: ModelServerLimits,
+    *,
+    orphan_seconds: float,
+    clock: Callable[[], datetime],
+) -> AsyncIterator[LocalDeployer]:
+    """A deployer whose processes end by themselves once nobody has come back to this folder for `orphan_seconds`.
+
+    At the end they are left running; `stop` ends them before.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    heartbeat = folder / "heartbeat"
+    heartbeat.touch()
+    arguments = [f"--jwks={jwks_path}", f"--orphan-seconds={orphan_seconds}", *limits.arguments()]
+    deployer = LocalDeployer(Launch(arguments, folder, heartbeat, clock))
+    beating = asyncio.create_task(_beat(heartbeat, orphan_seconds / HEARTBEATS_PER_PATIENCE), name="heartbeat")
+    try:
+        yield deployer
+    finally:
+        beating.cancel()
+        await deployer.leave()
+
+
+async def _beat(heartbeat: Path, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        heartbeat.touch()
+
+
+def _find(folder: Path) -> dict[UUID, dict[UUID, ReplicaProcess]]:
+    """The processes that live, by revision and replica; folders of which none lives are removed."""
+    found: dict[UUID, dict[UUID, ReplicaProcess]] = {}
+    for revision in (path for path in folder.iterdir() if path.is_dir()):
+        living = {
+            UUID(record.stem): process
+            for record in revision.glob("*.json")
+            if (process := find_process(record)) is not None
+        }
+        if living:
+            found[UUID(revision.name)] = living
+        else:
+            shutil.rmtree(revision, ignore_errors=True)
+    return found

@@ -1,0 +1,51 @@
+"""Where the processes of deployments run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from easyml_server.domain.deployments import Probes, Replica
+from easyml_server.ports.model_servers import ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRevision:
+    """A revision of a deployment, and how many replicas of it are to run. Only `replicas` may differ later."""
+
+    id: UUID
+    deployment_id: UUID
+    number: int
+    model: ServedModel
+    replicas: int
+    probes: Probes
+
+
+class Deployer(Protocol):
+    """Has replicas of revisions run: model servers that accept tokens whose audience is the deployment.
+
+    Whoever calls says what is to run, again and again; this brings it about and keeps it so. A replica that ends is
+    started again, after a pause that doubles. What runs survives this program, and is found again after its restart.
+    """
+
+    def apply(self, revision: ServedRevision) -> None:
+        """Have so many replicas of this revision; further ones end when they have answered what they were asked."""
+        ...
+
+    def remove(self, revision_id: UUID) -> None:
+        """Have no replicas of it, and forget it once they are gone."""
+        ...
+
+    def retain(self, revision_ids: Collection[UUID]) -> None:
+        """Remove all others: those that were found at the start, and nobody wants any more."""
+        ...
+
+    def replicas(self, revision_id: UUID) -> Sequence[Replica]:
+        """What there is of a revision now. A READY replica has predicted for the model's input example."""
+        ...
+
+    async def changed(self) -> Collection[UUID]:
+        """Wait for changes of replicas since the last call; the deployments whose they are."""
+        ...

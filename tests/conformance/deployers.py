@@ -1,0 +1,126 @@
+"""Deployers to test, and hands on what they run: for this machine, processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import grpc
+
+from easyml.v1 import prediction_service_pb2 as pb
+from easyml_server.deployers.deployments import LocalDeployer, start_deployer
+from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.domain.deployments import Probes, Replica, ReplicaState
+from easyml_server.domain.replica_records import find_living
+from easyml_server.ports.deployer import ServedRevision
+from easyml_server.ports.model_servers import ServedModel
+from easyml_server.security.tokens import Ed25519Signer
+from tests.unit.serving.requests import a_row, rows
+
+LIMITS = ModelServerLimits(
+    max_predict_rows=100,
+    max_predict_cells=100_000,
+    max_arrow_bytes=1 << 20,
+    max_message_bytes=1 << 20,
+    max_predictions=16,
+    default_deadline_seconds=60,
+)
+QUICK = Probes(startup_seconds=60, period_seconds=0.2, timeout_seconds=1, failure_threshold=2)
+VERSION = UUID("00000000-0000-4000-8000-000000000001")
+LONG_SECONDS = 60
+
+
+@dataclass
+class LocalMachine:
+    """Where a local deployer works; what runs there outlives the deployer."""
+
+    folder: Path
+    orphan_seconds: float = 60
+
+    def __post_init__(self) -> None:
+        self._signer = Ed25519Signer(self.folder / "keys")
+
+    @asynccontextmanager
+    async def deployer(self) -> AsyncIterator[LocalDeployer]:
+        """A deployer, as after a start of the server; what it started is left running."""
+        async with start_deployer(
+            self.folder / "deployments",
+            self._signer.jwks_path,
+            LIMITS,
+            orphan_seconds=self.orphan_seconds,
+            clock=lambda: datetime.now(UTC),
+        ) as deployer:
+            yield deployer
+
+    @asynccontextmanager
+    async def emptied(self) -> AsyncIterator[LocalDeployer]:
+        """The same, and nothing is left."""
+        async with self.deployer() as deployer:
+            try:
+                yield deployer
+            finally:
+                await deployer.stop()
+
+    def send(self, replica: Replica, number: int) -> None:
+        """A signal to what runs a replica."""
+        os.kill(self._pid(replica), number)
+
+    def runs(self, replica: Replica) -> bool:
+        """Whether anything is left of a replica that ran."""
+        return any(find_living(path) for path in self._records(replica))
+
+    def token(self, deployment_id: UUID) -> str:
+        return self._signer.sign_identity(uuid4(), str(deployment_id), datetime.now(UTC))
+
+    def _records(self, replica: Replica) -> list[Path]:
+        return list((self.folder / "deployments").glob(f"*/{replica.id}.json"))
+
+    def _pid(self, replica: Replica) -> int:
+        (found,) = (record for path in self._records(replica) if (record := find_living(path)))
+        return found.pid
+
+
+def a_revision(model: Path, replicas: int = 1, number: int = 1, probes: Probes = QUICK) -> ServedRevision:
+    return ServedRevision(
+        uuid4(), uuid4(), number, ServedModel(VERSION, lambda: nullcontext(model)), replicas, probes
+    )
+
+
+async def until(
+    deployer: LocalDeployer, revision: ServedRevision, holds: Callable[[list[Replica]], bool]
+) -> list[Replica]:
+    """The replicas of a revision, once they are as they should be."""
+    async with asyncio.timeout(LONG_SECONDS):
+        while not holds(replicas := list(deployer.replicas(revision.id))):
+            await deployer.changed()
+    return replicas
+
+
+async def ready(deployer: LocalDeployer, revision: ServedRevision) -> list[Replica]:
+    """Its replicas, once as many as are wanted are ready and there are no others."""
+
+    def holds(replicas: list[Replica]) -> bool:
+        return [replica.state for replica in replicas] == [ReplicaState.READY] * revision.replicas
+
+    return await until(deployer, revision, holds)
+
+
+async def ask(machine: LocalMachine, revision: ServedRevision, replica: Replica, token: str = "") -> str:
+    """The version that answers a prediction there."""
+    message = rows(a_row())
+    message.model_version_id = str(VERSION)
+    async with grpc.aio.insecure_channel(replica.endpoint) as channel:
+        call = channel.unary_unary("/easyml.v1.PredictionService/Predict")
+        authorization = f"Bearer {token or machine.token(revision.deployment_id)}"
+        raw = await call(message.SerializeToString(), metadata=(("authorization", authorization),), timeout=30)
+    return pb.PredictResponse.FromString(raw).model_version_id
+
+
+KILL, STOP = signal.SIGKILL, signal.SIGSTOP

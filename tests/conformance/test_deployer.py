@@ -1,0 +1,166 @@
+"""What every deployer promises: replicas as many as wanted, kept so whatever ends them, and found again."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+import pytest
+
+from easyml_server.domain.deployments import FailureReason, Probes, Replica, ReplicaState
+from easyml_server.domain.errors import Unavailable
+from easyml_server.domain.models import ArtifactFormat
+from easyml_server.ports.model_servers import ServedModel
+from tests.conformance.deployers import KILL, QUICK, STOP, VERSION, LocalMachine, a_revision, ask, ready, until
+from tests.unit.ml.training_jobs import FEATURES, a_job, a_mixed_table, succeed
+from tests.unit.serving.stored import with_file
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    job = a_job(tmp_path_factory.mktemp("trained"), a_mixed_table(), target="level", features=FEATURES)
+    succeed(job)
+    return Path(job.output_path)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> LocalMachine:
+    return LocalMachine(tmp_path)
+
+
+async def test_replicas_answer_are_scaled_and_leave_nothing(machine: LocalMachine, model: Path) -> None:
+    revision = a_revision(model, replicas=2)
+    async with machine.emptied() as deployer:
+        deployer.apply(revision)
+        assert {each.state for each in deployer.replicas(revision.id)} == {ReplicaState.STARTING}
+        assert set(await deployer.changed()) == {revision.deployment_id}
+        both = await ready(deployer, revision)
+        assert len({replica.endpoint for replica in both}) == 2
+        assert [await ask(machine, revision, replica) for replica in both] == [str(VERSION)] * 2
+        deployer.apply(revision)
+        assert list(deployer.replicas(revision.id)) == both
+
+        one = replace(revision, replicas=1)
+        deployer.apply(one)
+        (kept,) = await ready(deployer, one)
+        assert kept == both[0]
+        deployer.remove(revision.id)
+        await until(deployer, revision, lambda replicas: not replicas)
+        assert not any(machine.runs(replica) for replica in both)
+    assert [path.name for path in (machine.folder / "deployments").iterdir()] == ["heartbeat"]
+
+
+async def test_a_replica_takes_tokens_of_its_deployment_alone(machine: LocalMachine, model: Path) -> None:
+    revision = a_revision(model)
+    async with machine.emptied() as deployer:
+        deployer.apply(revision)
+        (replica,) = await ready(deployer, revision)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(machine, revision, replica, machine.token(uuid4()))
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_replica_that_is_killed_or_does_not_answer_is_replaced(machine: LocalMachine, model: Path) -> None:
+    revision = a_revision(model)
+    async with machine.emptied() as deployer:
+        deployer.apply(revision)
+        (replica,) = await ready(deployer, revision)
+        machine.send(replica, KILL)
+        (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 1 and _is_ready(all_))
+        assert replica.last_failure is not None
+        assert (replica.last_failure.reason, replica.last_failure.exit_code) == (FailureReason.EXITED, -KILL)
+        assert await ask(machine, revision, replica) == str(VERSION)
+
+        machine.send(replica, STOP)
+        (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 2 and _is_ready(all_))
+        assert replica.last_failure is not None
+        assert replica.last_failure.reason is FailureReason.UNRESPONSIVE
+        assert await ask(machine, revision, replica) == str(VERSION)
+
+
+async def test_what_runs_outlives_the_deployer_and_is_found_again(machine: LocalMachine, model: Path) -> None:
+    kept, unwanted = a_revision(model), a_revision(model)
+    async with machine.deployer() as deployer:
+        deployer.apply(kept)
+        deployer.apply(unwanted)
+        before = await ready(deployer, kept)
+        (gone,) = await ready(deployer, unwanted)
+    assert await ask(machine, kept, before[0]) == str(VERSION)
+
+    async with machine.emptied() as deployer:
+        deployer.apply(kept)
+        assert list(deployer.replicas(kept.id)) == before
+        deployer.retain([kept.id])
+        while machine.runs(gone):
+            await asyncio.sleep(0.05)
+        # One that is no child of this deployer is kept running all the same.
+        machine.send(before[0], KILL)
+        (replica,) = await until(deployer, kept, lambda all_: all_[0].restarts == 1 and _is_ready(all_))
+        assert replica.last_failure is not None
+        assert replica.last_failure.exit_code is None
+        assert await ask(machine, kept, replica) == str(VERSION)
+
+
+async def test_replicas_that_nobody_comes_back_for_end_by_themselves(tmp_path: Path, model: Path) -> None:
+    machine = LocalMachine(tmp_path, orphan_seconds=1)
+    revision = a_revision(model)
+    async with machine.deployer() as deployer:
+        deployer.apply(revision)
+        (replica,) = await ready(deployer, revision)
+        await asyncio.sleep(1.5)
+        assert machine.runs(replica)
+    async with asyncio.timeout(30):
+        while machine.runs(replica):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_model_that_cannot_be_served_is_told_and_tried_again(
+    machine: LocalMachine, model: Path, tmp_path: Path
+) -> None:
+    broken = with_file(model, tmp_path / "broken", ArtifactFormat.ONNX, b"no graph")
+    revision = a_revision(broken)
+    async with machine.emptied() as deployer:
+        deployer.apply(revision)
+        (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 1 and _backs_off(all_))
+    failure = replica.last_failure
+    assert failure is not None
+    assert (failure.reason, failure.exit_code) == (FailureReason.MODEL_REFUSED, 3)
+    assert "cannot be served" in failure.log_lines[-1]
+
+
+async def test_an_artifact_that_is_away_is_told_and_found_when_it_is_back(machine: LocalMachine, model: Path) -> None:
+    away = [Unavailable("The bucket does not answer.", retry_after=1.0)]
+
+    def files() -> nullcontext[Path]:
+        if away:
+            raise away.pop()
+        return nullcontext(model)
+
+    revision = replace(a_revision(model), model=ServedModel(VERSION, files))
+    async with machine.emptied() as deployer:
+        deployer.apply(revision)
+        (replica,) = await until(deployer, revision, _is_ready)
+    assert replica.last_failure is not None
+    assert replica.last_failure.reason is FailureReason.ARTIFACT_UNAVAILABLE
+    assert replica.last_failure.message == "The bucket does not answer."
+
+
+async def test_a_replica_that_is_not_ready_in_time_is_told(machine: LocalMachine, model: Path) -> None:
+    revision = a_revision(model, probes=Probes(startup_seconds=0.05, period_seconds=QUICK.period_seconds))
+    async with machine.emptied() as deployer:
+        deployer.apply(revision)
+        (replica,) = await until(deployer, revision, _backs_off)
+    assert replica.last_failure is not None
+    assert replica.last_failure.reason is FailureReason.START_TIMEOUT
+
+
+def _is_ready(replicas: list[Replica]) -> bool:
+    return replicas[0].state is ReplicaState.READY
+
+
+def _backs_off(replicas: list[Replica]) -> bool:
+    return replicas[0].state is ReplicaState.BACKING_OFF
