@@ -140,12 +140,15 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What a deployment serves at one time; only `state` and the times when it answered change."""
+    """What a deployment serves at one time; only `state` and the times when it answered change.
+
+    The model version of one that another replaced may have been deleted since.
+    """
 
     id: UUID
     deployment_id: UUID
     number: int
-    model_version_id: UUID
+    model_version_id: UUID | None
     model_name: str
     model_version: int
     config: DeploymentConfig

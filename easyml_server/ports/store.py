@@ -15,6 +15,7 @@ from typing import Protocol
 from uuid import UUID
 
 from easyml_server.domain.datasets import Dataset, DatasetVersion, Upload
+from easyml_server.domain.deployments import Deployment, Revision
 from easyml_server.domain.events import TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.leases import Abandoned, Held, Lease
@@ -300,6 +301,56 @@ class ModelRepository(Protocol):
     ) -> Page[AliasHistoryEntry]: ...
 
 
+class DeploymentRepository(Protocol):
+    """Deployments and their revisions."""
+
+    async def add(self, deployment: Deployment) -> None:
+        """Raises AlreadyExists."""
+        ...
+
+    async def get(self, deployment_id: UUID, caller: Caller) -> Deployment: ...
+
+    async def load(self, deployment_id: UUID) -> Deployment:
+        """Without a caller: for the server's own work."""
+        ...
+
+    async def find_by_name(self, project_id: UUID, name: str) -> Deployment | None: ...
+
+    async def list(self, project_id: UUID, page: PageRequest) -> Page[Deployment]: ...
+
+    async def unfinished(self) -> Sequence[UUID]:
+        """Of all projects, those of which something runs or is to run."""
+        ...
+
+    async def names_serving(self, model_version_id: UUID) -> Sequence[str]:
+        """Deployments whose newest or active revision serves this version."""
+        ...
+
+    async def save(self, deployment: Deployment, etag: str) -> None:
+        """Store a changed deployment. `etag` is the one read before, or empty; raises Stale."""
+        ...
+
+    async def delete(self, deployment_id: UUID, etag: str) -> None:
+        """Delete a deployment with its revisions. Raises Stale."""
+        ...
+
+    async def put_revision(self, revision: Revision) -> None:
+        """A new revision, or what became of one: its state and times."""
+        ...
+
+    async def revisions(self, deployment_id: UUID, numbers: Collection[int]) -> Sequence[Revision]:
+        """Those of these numbers, oldest first."""
+        ...
+
+    async def active_before(self, deployment_id: UUID, number: int) -> Revision | None:
+        """Of all but the one of this number, the revision that answered last."""
+        ...
+
+    async def list_revisions(self, deployment_id: UUID, page: PageRequest) -> Page[Revision]:
+        """Newest first."""
+        ...
+
+
 class RequestRepository(Protocol):
     """Requests that may be repeated."""
 
@@ -396,6 +447,8 @@ class UnitOfWork(Protocol):
     def queue(self) -> TrainingQueue: ...
     @property
     def models(self) -> ModelRepository: ...
+    @property
+    def deployments(self) -> DeploymentRepository: ...
     @property
     def requests(self) -> RequestRepository: ...
     @property

@@ -13,6 +13,7 @@ from sqlalchemy import Column, Table, UniqueConstraint, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from easyml_server.domain.datasets import Dataset, FileFormat, ReadOptions, Upload, UploadState
+from easyml_server.domain.deployments import Deployment, Replica, ReplicaState, Revision
 from easyml_server.domain.events import LogLevel, LogLine, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.models import ModelVersion
@@ -23,7 +24,7 @@ from easyml_server.domain.users import ApiKey, Caller, Permission, Scope, Sessio
 from easyml_server.repositories.sql.base import Base
 from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME, a_config, a_project, a_user
-from tests.unit.services.builders import a_dataset, a_spec, a_version, an_experiment
+from tests.unit.services.builders import a_dataset, a_deployment, a_revision, a_spec, a_version, an_experiment
 
 SHARES = {"projects": 100, "users": 1_000, "ml_experiments": 400}
 """Rows belong to the first so many of these, so that a project, a user or an experiment has some of everything."""
@@ -41,6 +42,8 @@ class World:
     upload: Upload
     experiment: Experiment
     version: ModelVersion
+    deployment: Deployment
+    revision: Revision
     session: Session
     key: ApiKey
     request: RequestKey
@@ -77,6 +80,10 @@ def a_world() -> World:
     )
     experiment = replace(experiment, labels={"team": "blue"}, train_rows=80, test_rows=20)
     version = a_version(project, experiment_id=experiment.id, dataset_version_id=dataset.current.id)
+    deployment = a_deployment(
+        project.id, user.id, labels={"team": "blue"}, replicas=(Replica(random_id(), 1, ReplicaState.STARTING),)
+    )
+    revision = a_revision(deployment, version, activate_time=TIME, retire_time=TIME + DAY)
     upload = Upload(
         id=random_id(), user_id=user.id, project_id=project.id, state=UploadState.COMPLETED, name="table",
         description="", labels={}, filename="table.csv", format=FileFormat.CSV, size_bytes=9, sha256="0" * 64,
@@ -85,7 +92,7 @@ def a_world() -> World:
     session = Session(random_id(), user.id, "refresh", TIME, TIME, TIME + DAY)
     key = ApiKey(random_id(), user.id, "key", Scope(), "eml_", "secret", TIME, TIME + DAY)
     request = RequestKey(random_id(), "StartTraining", "0" * 64)
-    return World(user, project, dataset, upload, experiment, version, session, key, request)
+    return World(user, project, dataset, upload, experiment, version, deployment, revision, session, key, request)
 
 
 async def store_world(store: SqlStore, world: World) -> World:
@@ -102,6 +109,8 @@ async def store_world(store: SqlStore, world: World) -> World:
         await work.experiments.add_events([replace(world.event, sequence=1)], world.live, world.experiment.fencing)
         version = await work.models.add_version(world.version)
         await work.models.set_alias(version, "champion", world.user.id, TIME)
+        await work.deployments.add(world.deployment)
+        await work.deployments.put_revision(world.revision)
         await work.requests.add(world.caller, world.request, world.project.id, TIME)
         await work.outbox.add("record", world.experiment.id, TIME)
         await work.pending.put("project_configs", random_id(), world.project.id, {"schema_version": 1})
@@ -126,6 +135,7 @@ OVERRIDES: Mapping[str, Choice] = {
     "uploads.state": every(100, "receiving", "completed"),
     "ml_experiments.state": every(100, "queued", "succeeded"),
     "ml_experiments.algorithm": lambda index: f"algorithm-{index % 15}",
+    "model_deployments.state": every(100, "READY", "STOPPED"),
     "alias_history.end_time": lambda index: None if index % 10 == 0 else TIME + DAY,
     "sign_in_attempts.counted": lambda index: f"{index % 500:064}",
     "outbox.due_time": lambda index: TIME + timedelta(days=index % 100),

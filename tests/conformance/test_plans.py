@@ -37,7 +37,7 @@ from tests.conformance.filled import DAY, World, a_world, fill, multiply_experim
 from tests.conformance.plans import Statement, recorded, scanned, steps, touched
 from tests.conformance.stores import EmptyStore, postgresql_stores, sqlite_stores
 from tests.postgresql import PostgresServer
-from tests.unit.services.builders import a_dataset, a_version, an_experiment
+from tests.unit.services.builders import a_dataset, a_deployment, a_version, an_experiment
 
 LARGE = 1_000
 
@@ -56,6 +56,7 @@ REPOSITORIES = {
     "datasets": ports.DatasetRepository,
     "experiments": ports.ExperimentRepository,
     "models": ports.ModelRepository,
+    "deployments": ports.DeploymentRepository,
     "requests": ports.RequestRepository,
     "outbox": ports.Outbox,
     "queue": ports.TrainingQueue,
@@ -113,6 +114,7 @@ def calls(world: World) -> Iterator[Call]:
     yield from calls_of_datasets(world)
     yield from calls_of_experiments(world)
     yield from calls_of_models(world)
+    yield from calls_of_deployments(world)
     key = replace(world.request, request_id=uuid4())
     yield call("requests.find", world.caller, world.request, TIME - DAY)
     yield call("requests.add", world.caller, key, world.project.id, TIME)
@@ -237,6 +239,26 @@ def calls_of_experiments(world: World) -> Iterator[Call]:
     yield call("experiments.put_mlflow_run", world.run)
     yield call("experiments.find_mlflow_run", experiment.id)
     yield call("experiments.delete", experiment.id, experiment.etag)
+
+
+def calls_of_deployments(world: World) -> Iterator[Call]:
+    project, deployment, revision = world.project.id, world.deployment, world.revision
+    yield call("deployments.add", a_deployment(project, world.user.id, name="new"))
+    yield call("deployments.get", deployment.id, world.caller)
+    yield call("deployments.load", deployment.id)
+    yield call("deployments.find_by_name", project, deployment.name)
+    for page in pages(*NEWEST):
+        yield call("deployments.list", project, page)
+    yield call("deployments.unfinished")
+    yield call("deployments.names_serving", world.version.id)
+    yield call("deployments.save", deployment, deployment.etag)
+    yield call("deployments.put_revision", revision)
+    yield call("deployments.put_revision", replace(revision, id=uuid4(), number=10**6))
+    yield call("deployments.revisions", deployment.id, {1, 2})
+    yield call("deployments.active_before", deployment.id, 2)
+    for page in (PageRequest(), PageRequest(after=("5", str(uuid4())))):
+        yield call("deployments.list_revisions", deployment.id, page)
+    yield call("deployments.delete", deployment.id, deployment.etag)
 
 
 def calls_of_models(world: World) -> Iterator[Call]:

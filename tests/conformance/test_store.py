@@ -11,6 +11,19 @@ from uuid import uuid4
 
 import pytest
 
+from easyml_server.domain.deployments import (
+    Condition,
+    ConditionType,
+    Deployment,
+    DeploymentConfig,
+    DeploymentEnvironment,
+    DeploymentState,
+    FailureReason,
+    Probes,
+    Replica,
+    ReplicaFailure,
+    ReplicaState,
+)
 from easyml_server.domain.errors import AlreadyExists, EasyMLError, NotAllowed, NotFound, Reason, Stale
 from easyml_server.domain.events import LogLevel, LogLine, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
@@ -23,7 +36,7 @@ from easyml_server.domain.sessions import TrainingSession
 from easyml_server.domain.users import Caller, Permission, User
 from easyml_server.ports.store import LONGEST_WAIT, ExperimentFilter, Store
 from tests.builders import TIME, a_config, a_project, a_user
-from tests.unit.services.builders import a_dataset, a_spec, a_version, an_experiment
+from tests.unit.services.builders import a_dataset, a_deployment, a_revision, a_spec, a_version, an_experiment
 
 DAY = timedelta(days=1)
 LEASE = Lease(uuid4())
@@ -516,3 +529,95 @@ async def test_intents_of_one_subject_are_claimed_one_after_the_other(store: Sto
         forgetting = await work.outbox.claim(kinds, TIME, TIME + LONGEST_WAIT)
         assert forgetting is not None
         assert (forgetting.kind, forgetting.subject_id) == ("forget", subject)
+
+
+async def with_deployment(store: Store, project: Project, **changes: Any) -> tuple[Deployment, ModelVersion]:
+    deployment = a_deployment(project.id, project.creator_id, **changes)
+    async with store.begin() as work:
+        version = await work.models.add_version(a_version(project))
+        await work.deployments.add(deployment)
+        await work.deployments.put_revision(a_revision(deployment, version))
+        await work.commit()
+    return deployment, version
+
+
+async def test_a_deployment_comes_back_as_it_was_stored(store: Store) -> None:
+    project = await with_project(store)
+    failure = ReplicaFailure(FailureReason.EXITED, "It ended.", TIME, -9, ("a line", ODD_TEXTS[2]))
+    deployment, version = await with_deployment(
+        store,
+        project,
+        name=ODD_TEXTS[2],
+        labels={"a.b": "$c"},
+        config=DeploymentConfig(DeploymentEnvironment.STAGING, replicas=3, probes=Probes(startup_seconds=1.5)),
+        replicas=(Replica(uuid4(), 1, ReplicaState.READY, "127.0.0.1:1", 2, failure),),
+        conditions=(Condition(ConditionType.AVAILABLE, True, "ReplicasReady", "There.", TIME),),
+    )
+    async with store.read() as work:
+        assert await work.deployments.load(deployment.id) == deployment
+        assert await work.deployments.find_by_name(project.id, deployment.name) == deployment
+        (revision,) = await work.deployments.revisions(deployment.id, [1, 2])
+        assert await work.deployments.names_serving(version.id) == [deployment.name]
+        with pytest.raises(NotFound):
+            await work.deployments.get(deployment.id, Caller(uuid4()))
+    assert revision == a_revision(deployment, version, id=revision.id)
+
+
+async def test_deployments_have_names_and_etags(store: Store) -> None:
+    project = await with_project(store)
+    deployment, _ = await with_deployment(store, project)
+    with pytest.raises(AlreadyExists, match="'species' already exists"):
+        await with_deployment(store, project)
+    async with store.begin() as work:
+        await work.deployments.save(replace(deployment, stopped=True, etag="new"), deployment.etag)
+        await work.commit()
+    for change in (lambda work: work.deployments.save(deployment, "etag"), lambda work: work.deployments.delete(deployment.id, "etag")):  # fmt: skip
+        with pytest.raises(Stale):
+            async with store.begin() as work:
+                await change(work)
+    async with store.begin() as work:
+        assert (await work.deployments.load(deployment.id)).stopped
+        await work.deployments.delete(deployment.id, "new")
+        assert await work.deployments.revisions(deployment.id, [1]) == []
+        with pytest.raises(NotFound):
+            await work.deployments.load(deployment.id)
+
+
+async def test_revisions_are_listed_newest_first_and_found_by_when_they_answered(store: Store) -> None:
+    project = await with_project(store)
+    deployment, version = await with_deployment(store, project)
+    later = [
+        a_revision(deployment, version, number, activate_time=None if number == 3 else TIME + number * DAY)
+        for number in (2, 3, 4)
+    ]
+    async with store.begin() as work:
+        for revision in later:
+            await work.deployments.put_revision(revision)
+        await work.commit()
+    async with store.read() as work:
+        first = await work.deployments.list_revisions(deployment.id, PageRequest(size=3))
+        rest = await work.deployments.list_revisions(deployment.id, PageRequest(size=3, after=first.next))
+        assert [revision.number for revision in (*first.items, *rest.items)] == [4, 3, 2, 1]
+        before = await work.deployments.active_before(deployment.id, 4)
+        assert before is not None
+        assert before.number == 2
+        assert await work.deployments.active_before(uuid4(), 1) is None
+
+
+async def test_a_deployment_is_at_work_until_it_is_stopped_and_goes_with_its_project(store: Store) -> None:
+    project = await with_project(store)
+    deployment, _ = await with_deployment(store, project)
+    await with_deployment(store, project, name="stopped", state=DeploymentState.STOPPED)
+    async with store.begin() as work:
+        assert await work.deployments.unfinished() == [deployment.id]
+        await work.projects.delete(project.id, "")
+        assert await work.deployments.unfinished() == []
+
+
+async def test_a_version_that_was_deleted_is_gone_from_its_revisions(store: Store) -> None:
+    project = await with_project(store)
+    deployment, version = await with_deployment(store, project)
+    async with store.begin() as work:
+        await work.models.delete_version(await work.models.load_version(version.id), "", TIME)
+        (revision,) = await work.deployments.revisions(deployment.id, [1])
+    assert (revision.model_version_id, revision.model_name, revision.model_version) == (None, "answers", 1)

@@ -23,6 +23,7 @@ from easyml_server.repositories.documents.versions import DocumentVersionReposit
 from easyml_server.repositories.sql.attempts import SqlAttemptRepository
 from easyml_server.repositories.sql.base import WRITES, StoreIdentity
 from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
+from easyml_server.repositories.sql.deployments import SqlDeploymentRepository
 from easyml_server.repositories.sql.errors import translated
 from easyml_server.repositories.sql.experiments import SqlExperimentRepository
 from easyml_server.repositories.sql.models import ModelVersion, SqlModelRepository
@@ -50,6 +51,7 @@ class SqlUnitOfWork:
         self.experiments = SqlExperimentRepository(session, documents)
         self.queue = SqlTrainingQueue(session)
         self.models = SqlModelRepository(session)
+        self.deployments = SqlDeploymentRepository(session)
         self.requests = SqlRequestRepository(session)
         self.attempts = SqlAttemptRepository(session)
         self.outbox = SqlOutbox(session)

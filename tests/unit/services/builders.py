@@ -1,12 +1,20 @@
-"""Experiments to test services with."""
+"""Experiments, versions and deployments to test services with."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
 from easyml_server.domain.algorithms import Task
 from easyml_server.domain.datasets import ColumnSchema, Dataset, DatasetVersion, FileFormat, StorageType, TableSchema
+from easyml_server.domain.deployments import (
+    Deployment,
+    DeploymentConfig,
+    DeploymentState,
+    Revision,
+    RevisionState,
+)
 from easyml_server.domain.experiments import (
     Experiment,
     Metric,
@@ -119,3 +127,44 @@ def a_dataset(project_id: UUID, creator_id: UUID, columns: tuple[ColumnSchema, .
         create_time=TIME,
     )
     return Dataset(dataset_id, project_id, "table", "", {}, creator_id, TIME, TIME, uuid4().hex, version)
+
+
+def a_deployment(project_id: UUID, creator_id: UUID, **changes: Any) -> Deployment:
+    """One that was just made, and its first revision is on its way."""
+    made = Deployment(
+        id=uuid4(),
+        project_id=project_id,
+        name="species",
+        description="",
+        labels={},
+        config=DeploymentConfig(),
+        stopped=False,
+        state=DeploymentState.PROGRESSING,
+        latest_revision=1,
+        active_revision=0,
+        replicas=(),
+        conditions=(),
+        creator_id=creator_id,
+        create_time=TIME,
+        update_time=TIME,
+        etag="etag",
+        sequence=1,
+    )
+    return replace(made, **changes)
+
+
+def a_revision(deployment: Deployment, version: ModelVersion, number: int = 1, **changes: Any) -> Revision:
+    """What a deployment is to serve."""
+    made = Revision(
+        id=uuid4(),
+        deployment_id=deployment.id,
+        number=number,
+        model_version_id=version.id,
+        model_name=version.model_name,
+        model_version=version.version,
+        config=deployment.config,
+        state=RevisionState.PROGRESSING,
+        creator_id=deployment.creator_id,
+        create_time=TIME,
+    )
+    return replace(made, **changes)

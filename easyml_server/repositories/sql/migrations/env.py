@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from easyml_server.repositories.sql.models import AliasHistory
+from easyml_server.repositories.sql.deployments import ModelDeployment
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=AliasHistory.metadata,
+    target_metadata=ModelDeployment.metadata,
     render_as_batch=True,
     compare_type=True,
 )
