@@ -17,8 +17,9 @@ import structlog
 from easyml_server.cluster import open_trainer
 from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
-from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.deployers.identities import Identities
 from easyml_server.deployers.local import start_model_servers
+from easyml_server.deploying import model_server_limits, open_deployments
 from easyml_server.documents import open_documents
 from easyml_server.domain.errors import AlreadyExists
 from easyml_server.domain.leases import Lease
@@ -81,7 +82,8 @@ class RunningServer:
     address: str
     certificates: Certificates | None
     folder: DataFolder
-    stopped: asyncio.Event
+    interrupted: asyncio.Event
+    """Set when its deployments are to end with it."""
 
 
 @asynccontextmanager
@@ -91,6 +93,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
     certificates = open_certificates(settings, now)
     limits = settings.limits()
     signals = open_signals(settings)
+    interrupted = asyncio.Event()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(open_data_folder(settings.data_dir))
         store = await stack.enter_async_context(open_store(settings, folder))
@@ -113,11 +116,10 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         )
         model_servers = await stack.enter_async_context(
             start_model_servers(
-                signer,
+                Identities(signer, now),
                 signer.jwks_path,
                 kept_warm=settings.model_servers,
                 limits=model_server_limits(settings),
-                clock=now,
             )
         )
         versioner = await stack.enter_async_context(
@@ -146,6 +148,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             open_registration=settings.open_registration,
             signals=signals,
         )
+        deployments = await stack.enter_async_context(
+            open_deployments(settings, folder, store, files.artifacts, auth, signer, mirroring, now, interrupted)
+        )
         uploads = UploadService(store, files.artifacts, tables, limits, now)
         models = ModelService(store, files.artifacts, tracker, model_servers, mirroring, now)
         services = Services(
@@ -155,7 +160,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             uploads=uploads,
             trainings=TrainingService(store, auth, hub, dispatcher, limits, now, signals),
             models=models,
-            predictions=PredictionService(store, models, files.artifacts, model_servers),
+            deployments=deployments.service,
+            predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
             versions=VersionService(store),
         )
         if settings.loopback:
@@ -168,6 +174,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
+            asyncio.create_task(deployments.reconciler.run(), name="reconciler"),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
             asyncio.create_task(housekeeping(uploads, store, files.artifacts), name="housekeeping"),
             *(
@@ -182,15 +189,13 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         ]
         if documents is not None and document_dispatcher is not None:
             background.append(asyncio.create_task(document_dispatcher.run(), name="documents"))
-        if certificates is not None:
-            certificates.remind()
-            background.append(asyncio.create_task(certificates.keep_looking(), name="certificates"))
+        background += looking_after(certificates)
         folder.announce(address, proof(settings, certificates))
-        running = RunningServer(address, certificates, folder, asyncio.Event())
+        running = RunningServer(address, certificates, folder, interrupted)
         try:
             yield running
         finally:
-            await drain(settings, server, hub, uploads, dispatcher, background)
+            await drain(settings, server, [hub, uploads, deployments.watch], dispatcher, background)
             await work_off([*outbox, *([] if document_dispatcher is None else [document_dispatcher])])
             await ended(to_the_end)
 
@@ -301,11 +306,6 @@ def transport_limits(settings: Settings) -> TransportLimits:
     return TransportLimits(**{field.name: getattr(settings, field.name) for field in fields(TransportLimits)})
 
 
-def model_server_limits(settings: Settings) -> ModelServerLimits:
-    """The settings that model servers keep to as well."""
-    return ModelServerLimits(**{field.name: getattr(settings, field.name) for field in fields(ModelServerLimits)})
-
-
 async def housekeeping(uploads: UploadService, store: SqlStore, artifacts: Artifacts) -> None:
     """Now and then forget what nobody continued."""
     while True:
@@ -350,6 +350,14 @@ def listening(
     ]
 
 
+def looking_after(certificates: Certificates | None) -> list[asyncio.Task[None]]:
+    """Exchanges certificates that were renewed."""
+    if certificates is None:
+        return []
+    certificates.remind()
+    return [asyncio.create_task(certificates.keep_looking(), name="certificates")]
+
+
 async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
     """Cancel tasks, and wait until they are gone."""
     for task in tasks:
@@ -357,11 +365,18 @@ async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Drained(Protocol):
+    """Has streams that would not end by themselves."""
+
+    def drain(self) -> None:
+        """End them with a way back."""
+        ...
+
+
 async def drain(
     settings: Settings,
     server: Server,
-    hub: EventHub,
-    uploads: UploadService,
+    streams: Sequence[Drained],
     dispatcher: TrainingDispatcher,
     background: list[asyncio.Task[None]],
 ) -> None:
@@ -369,8 +384,8 @@ async def drain(
     await server.go_not_ready()
     await ended(background)
     await asyncio.sleep(settings.drain_delay_seconds)
-    hub.drain()
-    uploads.drain()
+    for stream in streams:
+        stream.drain()
     await server.finish_calls(settings.drain_grace_seconds)
     await dispatcher.stop()
     await server.stop()
@@ -390,15 +405,21 @@ async def serve(settings: Settings, ready: Callable[[RunningServer], None]) -> N
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
-    def stop() -> None:
+    interrupted = False
+
+    def stop(number: int) -> None:
+        nonlocal interrupted
         if stopping.is_set():
             # Not by an exception, which would drain first; children end with their server, recovery does the rest.
             os._exit(1)
+        interrupted = number == signal.SIGINT
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number)
     async with run_server(settings) as running:
         ready(running)
         await stopping.wait()
+        if interrupted:
+            running.interrupted.set()
         log.info("draining")

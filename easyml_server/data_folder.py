@@ -39,6 +39,11 @@ class DataFolder:
         return self.root / "owner.key"
 
     @property
+    def deployments(self) -> Path:
+        """Records and logs of the replicas that run on this machine."""
+        return self.root / "deployments"
+
+    @property
     def server_file(self) -> Path:
         """Address and process id, while a server runs."""
         return self.root / "server.json"

@@ -155,6 +155,11 @@ class Settings(BaseSettings):
     trainings_per_project: int = Field(2, ge=1, description="Trainings of a project that run at once.")
     queued_per_project: int = Field(100, ge=1, description="Trainings of a project that have not ended.")
     queue_length: int = Field(1_000, ge=1, description="Trainings that have not ended.")
+    deployments: int = Field(20, ge=0, description="Deployments that are not stopped.")
+    replicas: int = Field(20, ge=1, le=1000, description="Replicas of a deployment.")
+    deployment_orphan_seconds: float = Field(
+        600, gt=0, description="Replicas on this machine end when no server has come back for them for this long."
+    )
     events_per_second: int = Field(50, ge=1, description="Iteration and log events of a training.")
     events_per_run: int = Field(100_000, ge=100, description="Events of a training.")
     log_line_bytes: int = Field(8 * 1024, ge=256, description="A log line of a training.")

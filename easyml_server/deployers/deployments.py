@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ class LocalDeployer:
         self._changed: set[UUID] = set()
         self._waking = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
+        self._grace_seconds = GRACE_SECONDS
 
     def apply(self, revision: ServedRevision) -> None:
         """See Deployer."""
@@ -54,7 +56,7 @@ class LocalDeployer:
             self.remove(revision_id)
         for revision_id in self._found.keys() - set(revision_ids):
             for process in self._found.pop(revision_id).values():
-                self._in_background(process.end(GRACE_SECONDS))
+                self._in_background(process.end(self._grace_seconds))
 
     def replicas(self, revision_id: UUID) -> Sequence[Replica]:
         """See Deployer."""
@@ -68,8 +70,9 @@ class LocalDeployer:
         changed, self._changed = self._changed, set()
         return changed
 
-    async def stop(self) -> None:
-        """End all replicas."""
+    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """End all replicas; calls in flight have so long."""
+        self._grace_seconds = grace_seconds
         self.retain(())
         await self._settled()
 
@@ -85,7 +88,7 @@ class LocalDeployer:
             self._in_background(self._end(served, supervisor))
 
     async def _end(self, served: _ServedRevision, supervisor: Supervisor) -> None:
-        await supervisor.stop()
+        await supervisor.stop(self._grace_seconds)
         if served.is_empty_without(supervisor):
             self._served.pop(served.id, None)
             shutil.rmtree(served.folder, ignore_errors=True)
@@ -164,9 +167,7 @@ async def start_deployer(
 
     At the end they are left running; `stop` ends them before.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    heartbeat = folder / "heartbeat"
-    heartbeat.touch()
+    heartbeat = _prepare(folder)
     arguments = [f"--jwks={jwks_path}", f"--orphan-seconds={orphan_seconds}", *limits.arguments()]
     deployer = LocalDeployer(Launch(arguments, folder, heartbeat, clock))
     beating = asyncio.create_task(_beat(heartbeat, orphan_seconds / HEARTBEATS_PER_PATIENCE), name="heartbeat")
@@ -177,10 +178,18 @@ async def start_deployer(
         await deployer.leave()
 
 
+def _prepare(folder: Path) -> Path:
+    """Make the folder; its heartbeat."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    heartbeat = folder / "heartbeat"
+    heartbeat.touch()
+    return heartbeat
+
+
 async def _beat(heartbeat: Path, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
-        heartbeat.touch()
+        os.utime(heartbeat)
 
 
 def _find(folder: Path) -> dict[UUID, dict[UUID, ReplicaProcess]]:

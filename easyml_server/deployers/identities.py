@@ -7,11 +7,15 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import structlog
+
+from easyml_server.domain.users import Caller
 from easyml_server.ports.security import TokenSigner
 
 # They are valid for a few minutes; one that is passed on must outlive the start of its call.
 RENEW_AFTER: Final = timedelta(minutes=2)
 CACHED_TOKENS: Final = 10_000
+CALL_ID: Final = "x-request-id"
 
 
 class Identities:
@@ -21,6 +25,12 @@ class Identities:
         self._signer = signer
         self._clock = clock
         self._tokens: dict[tuple[UUID, str], tuple[datetime, str]] = {}
+
+    def metadata(self, caller: Caller, audience: UUID) -> tuple[tuple[str, str], ...]:
+        """For a call to the model server of this audience."""
+        authorization = ("authorization", f"Bearer {self.token(caller.user_id, str(audience))}")
+        call_id = structlog.contextvars.get_contextvars().get("call_id")
+        return (authorization, (CALL_ID, call_id)) if call_id else (authorization,)
 
     def token(self, user_id: UUID, audience: str) -> str:
         """A token that the model server of this audience accepts."""

@@ -7,38 +7,29 @@ asked most recently stay warm; one that dies is started again by the next call, 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from uuid import UUID
 
 import grpc
 import structlog
 
 from easyml_server.deployers.child import CannotStart, ModelServerProcess, start_process
+from easyml_server.deployers.forwarding import RETRY_SECONDS, Relayed, raise_meaning, unavailable
 from easyml_server.deployers.identities import Identities
 from easyml_server.deployers.limits import ModelServerLimits
-from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.users import Caller
-from easyml_server.ports.model_servers import ModelServerError, ServedModel
-from easyml_server.ports.security import TokenSigner
+from easyml_server.ports.model_servers import ServedModel
 
 CHILD_GRACE_SECONDS: Final = 2
 # Calls in flight of a server that must make room for another.
 RETIRE_SECONDS: Final = 10.0
-RETRY_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 STEADY_SECONDS: Final = 60.0
 """Who lived this long did not die of being started."""
-
-STATUS_DETAILS: Final = "grpc-status-details-bin"
-PUSHBACK: Final = "grpc-retry-pushback-ms"
-CALL_ID: Final = "x-request-id"
-_LOST: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 
 log = structlog.get_logger(__name__)
 
@@ -145,9 +136,11 @@ class LocalModelServers:
                 server = await self._ready(served)
             remaining = None if deadline is None else max(0.0, deadline - loop.time())
             try:
-                answer: bytes = await server.predict(request, timeout=remaining, metadata=self._metadata(model, caller))
+                answer: bytes = await server.predict(
+                    request, timeout=remaining, metadata=self._identities.metadata(caller, model.version_id)
+                )
             except grpc.aio.AioRpcError as error:
-                _raise_meaning(error)
+                raise_meaning(error)
             return answer
 
     async def stream_predict(
@@ -157,13 +150,13 @@ class LocalModelServers:
         served = self._find(model)
         with served.in_use():
             server = await self._ready(served)
-            relayed = _Relayed(requests)
-            call = server.stream_predict(relayed.read(), metadata=self._metadata(model, caller))
+            relayed = Relayed(requests)
+            call = server.stream_predict(relayed.read(), metadata=self._identities.metadata(caller, model.version_id))
             try:
                 async for answer in call:
                     yield answer
             except grpc.aio.AioRpcError as error:
-                _raise_meaning(error)
+                raise_meaning(error)
             finally:
                 call.cancel()
             if relayed.error is not None:
@@ -194,9 +187,9 @@ class LocalModelServers:
     def _start(self, model: ServedModel) -> _Served:
         pause = self._pauses.remaining(model.version_id)
         if pause > 0:
-            raise _unavailable("The model server of this version keeps ending, so it is left alone for a while", pause)
+            raise unavailable("The model server of this version keeps ending, so it is left alone for a while", pause)
         if self._closed:
-            raise _unavailable("The model servers are being stopped", RETRY_SECONDS)
+            raise unavailable("The model servers are being stopped", RETRY_SECONDS)
         served = _Served(asyncio.create_task(self._start_process(model), name=f"start-{model.version_id}"))
         self._in_background(self._watch(model.version_id, served))
         return served
@@ -235,10 +228,10 @@ class LocalModelServers:
             return await served.ready()
         except CannotStart as error:
             if error.model_at_fault:
-                raise _unavailable(
+                raise unavailable(
                     "The stored model cannot be loaded; the server's log says why", LONGEST_PAUSE_SECONDS
                 ) from error
-            raise _unavailable(f"The model server could not start: {error}", RETRY_SECONDS) from error
+            raise unavailable(f"The model server could not start: {error}", RETRY_SECONDS) from error
 
     def _make_room(self) -> None:
         """Stop what was not used for longest, idle ones first."""
@@ -255,43 +248,18 @@ class LocalModelServers:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _metadata(self, model: ServedModel, caller: Caller) -> tuple[tuple[str, str], ...]:
-        token = self._identities.token(caller.user_id, str(model.version_id))
-        authorization = ("authorization", f"Bearer {token}")
-        call_id = structlog.contextvars.get_contextvars().get("call_id")
-        return (authorization, (CALL_ID, call_id)) if call_id else (authorization,)
-
-
-class _Relayed:
-    """Requests on their way; one that fails ends them, and its error is kept for the caller.
-
-    gRPC would cancel the call instead, and answers that were already made would be lost.
-    """
-
-    def __init__(self, requests: AsyncIterator[bytes]) -> None:
-        self._requests = requests
-        self.error: Exception | None = None
-
-    async def read(self) -> AsyncIterator[bytes]:
-        try:
-            async for request in self._requests:
-                yield request
-        except Exception as error:
-            self.error = error
-
 
 @asynccontextmanager
 async def start_model_servers(
-    signer: TokenSigner,
+    identities: Identities,
     jwks_path: Path,
     *,
     kept_warm: int,
     limits: ModelServerLimits,
-    clock: Callable[[], datetime],
 ) -> AsyncIterator[LocalModelServers]:
     """Model servers on this machine; each starts when its model is first asked, and all are stopped at the end."""
     servers = LocalModelServers(
-        Identities(signer, clock),
+        identities,
         jwks_path,
         kept_warm,
         limits,
@@ -301,28 +269,3 @@ async def start_model_servers(
         yield servers
     finally:
         await servers.close()
-
-
-def _raise_meaning(error: grpc.aio.AioRpcError) -> NoReturn:
-    """Answers of the model server pass on as they are; a server that was lost is Unavailable."""
-    trailers = [
-        (str(key), value) for key, value in error.trailing_metadata() or () if key in (STATUS_DETAILS, PUSHBACK)
-    ]
-    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-        # Our token, not the caller's: told to the caller it would sign people out.
-        raise RuntimeError("the model server refused the server's own token") from error
-    if any(key == STATUS_DETAILS for key, _ in trailers):
-        raise ModelServerError(error.code().value[0], error.details() or "", trailers) from error
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        raise TimeoutError from error
-    if error.code() in _LOST:
-        raise _unavailable("The model server ended while it answered", RETRY_SECONDS) from error
-    raise RuntimeError(f"the model server answered {error.code().name} without details") from error
-
-
-def _unavailable(what: str, retry_after: float) -> Unavailable:
-    return Unavailable(
-        f"{what}; try again in {math.ceil(retry_after)} s.",
-        retry_after=retry_after,
-        metadata={"part": "model_server"},
-    )

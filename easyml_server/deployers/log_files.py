@@ -25,7 +25,7 @@ def last_lines(path: Path) -> tuple[str, ...]:
 
 
 def bound(path: Path) -> None:
-    """Keep a log that is appended to below twice MAX_BYTES: what is older lies beside it, until it grows so far again."""
+    """Keep a log that is appended to below MAX_BYTES; what is older lies beside it, until it grows so far again."""
     try:
         if path.stat().st_size > MAX_BYTES:
             shutil.copyfile(path, path.with_suffix(".log.1"))

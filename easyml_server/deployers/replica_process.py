@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -44,7 +44,7 @@ class ReplicaProcess:
         self._process_id = process_id
         self._record = record
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         gone = _end_of_child(process_id) if is_child else self._gone()
         self.ended: asyncio.Task[int | None] = asyncio.create_task(gone, name=f"replica-{process_id}")
 
@@ -82,7 +82,7 @@ class ReplicaProcess:
                 os.kill(self._process_id, number)
 
     async def _gone(self) -> None:
-        while find_living(self._record) is not None:
+        while find_living(self._record) is not None:  # noqa: ASYNC110 (the kernel tells nobody but the parent)
             await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -103,14 +103,12 @@ async def start_process(
     process_id, lifeline, output = _spawn([sys.executable, "-m", ENTRY, *given], log)
     try:
         async with asyncio.timeout(start_seconds):
-            line = await _line(output)
-            word, _, address = line.decode(errors="replace").strip().partition(" ")
-            if word != "READY":
-                raise Ended(await _end_of_child(process_id))
+            address = await _address(process_id, output)
+    except Ended:
+        raise
     except BaseException as error:
-        if not isinstance(error, Ended):
-            os.kill(process_id, signal.SIGKILL)
-            await _end_of_child(process_id)
+        os.kill(process_id, signal.SIGKILL)
+        await _end_of_child(process_id)
         if isinstance(error, TimeoutError):
             raise StartTimeout from error
         raise
@@ -120,7 +118,7 @@ async def start_process(
     return ReplicaProcess(address, process_id, record, is_child=True)
 
 
-def _spawn(command: Sequence[str], log: Path) -> tuple[int, int, int]:
+def _spawn(command: list[str], log: Path) -> tuple[int, int, int]:
     """Start a process in a session of its own, so that neither Ctrl-C nor the end of the terminal reaches it.
 
     Its id, what must stay open as long as it is to live, and what it says. Not one of asyncio's, nor of `subprocess`:
@@ -151,6 +149,14 @@ def _spawn(command: Sequence[str], log: Path) -> tuple[int, int, int]:
     return process_id, lifeline, output
 
 
+async def _address(process_id: int, output: int) -> str:
+    """What the READY line says."""
+    word, _, address = (await _line(output)).decode(errors="replace").strip().partition(" ")
+    if word != "READY":
+        raise Ended(await _end_of_child(process_id))
+    return address
+
+
 async def _line(output: int) -> bytes:
     """The first line, or less if nobody writes there any more."""
     loop = asyncio.get_running_loop()
@@ -172,7 +178,7 @@ async def _line(output: int) -> bytes:
 async def _end_of_child(process_id: int) -> int:
     """Wait for its end; its exit code, negative for a signal."""
     while True:
-        ended, status = os.waitpid(process_id, os.WNOHANG)
+        ended, status = os.waitpid(process_id, os.WNOHANG)  # noqa: ASYNC222 (it does not block)
         if ended:
             return os.waitstatus_to_exitcode(status)
         await asyncio.sleep(LOOK_SECONDS)

@@ -17,7 +17,7 @@ import structlog
 from easyml_server.deployers.child import CANNOT_LOAD, CANNOT_START
 from easyml_server.deployers.log_files import bound, last_lines
 from easyml_server.deployers.replica_process import Ended, ReplicaProcess, StartTimeout, start_process
-from easyml_server.domain.deployments import FailureReason, Replica, ReplicaFailure, ReplicaState
+from easyml_server.domain.deployments import Replica, ReplicaFailure, ReplicaFailureReason, ReplicaState
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.ports.deployer import ServedRevision
 
@@ -44,9 +44,7 @@ class Launch:
 class Supervisor:
     """One replica, from its first start until it is stopped; `replica` says how it is."""
 
-    def __init__(
-        self, identity: UUID, revision: ServedRevision, launch: Launch, changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, identity: UUID, revision: ServedRevision, launch: Launch, changed: Callable[[], None]) -> None:
         self.replica = Replica(identity, revision.number, ReplicaState.STARTING)
         self._revision = revision
         self._launch = launch
@@ -63,7 +61,7 @@ class Supervisor:
             self._show(ReplicaState.READY, found.address)
         self._running = asyncio.create_task(self._run(), name=f"replica-{self.replica.id}")
 
-    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
+    async def stop(self, grace_seconds: float) -> None:
         """End it when it has answered what it was asked."""
         self._show(ReplicaState.STOPPING)
         await self._halt()
@@ -90,7 +88,9 @@ class Supervisor:
                 failure = await self._live()
             except Exception as error:  # whatever happens to one replica, it is tried again
                 log.exception("replica_lost", replica=str(self.replica.id))
-                failure = self._failure(FailureReason.CANNOT_START, f"It could not be started: {type(error).__name__}.")
+                failure = self._failure(
+                    ReplicaFailureReason.CANNOT_START, f"It could not be started: {type(error).__name__}."
+                )
             self._process = None
             log.warning("replica_ended", replica=str(self.replica.id), reason=failure.reason, message=failure.message)
             self._show(ReplicaState.BACKING_OFF, failure=failure)
@@ -104,11 +104,13 @@ class Supervisor:
                 self._process = await self._start()
             except StartTimeout:
                 seconds = self._revision.probes.startup_seconds
-                return self._failure(FailureReason.START_TIMEOUT, f"It was not ready within {seconds:g} seconds.")
+                return self._failure(
+                    ReplicaFailureReason.START_TIMEOUT, f"It was not ready within {seconds:g} seconds."
+                )
             except Ended as error:
                 return self._failure(*_told_by(error.exit_code), error.exit_code)
             except EasyMLError as error:
-                return self._failure(FailureReason.ARTIFACT_UNAVAILABLE, error.message)
+                return self._failure(ReplicaFailureReason.ARTIFACT_UNAVAILABLE, error.message)
             self._show(ReplicaState.READY, self._process.address)
         return await self._watch(self._process)
 
@@ -134,17 +136,17 @@ class Supervisor:
             if done:
                 code = process.ended.result()
                 await process.leave()
-                return self._failure(FailureReason.EXITED, _ended_with(code), code)
+                return self._failure(ReplicaFailureReason.EXITED, _ended_with(code), code)
             bound(self._log)
             silent = 0 if await process.answers(probes.timeout_seconds) else silent + 1
             if silent >= probes.failure_threshold and not process.ended.done():
                 await process.kill()
                 return self._failure(
-                    FailureReason.UNRESPONSIVE,
+                    ReplicaFailureReason.UNRESPONSIVE,
                     f"It did not answer {silent} times whether it is alive, and was killed.",
                 )
 
-    def _failure(self, reason: FailureReason, message: str, exit_code: int | None = None) -> ReplicaFailure:
+    def _failure(self, reason: ReplicaFailureReason, message: str, exit_code: int | None = None) -> ReplicaFailure:
         return ReplicaFailure(reason, message, self._launch.clock(), exit_code, last_lines(self._log))
 
     def _show(
@@ -176,12 +178,12 @@ class _Pauses:
         return min(LONGEST_PAUSE_SECONDS, 2.0 ** (self._ends - 2)) if self._ends > 1 else 0.0
 
 
-def _told_by(exit_code: int) -> tuple[FailureReason, str]:
+def _told_by(exit_code: int) -> tuple[ReplicaFailureReason, str]:
     if exit_code == CANNOT_LOAD:
-        return FailureReason.MODEL_REFUSED, "The stored model cannot be served; its log says why."
+        return ReplicaFailureReason.MODEL_REFUSED, "The stored model cannot be served; its log says why."
     if exit_code == CANNOT_START:
-        return FailureReason.CANNOT_START, "The model server could not start; its log says why."
-    return FailureReason.EXITED, f"Before it was ready: {_ended_with(exit_code)}"
+        return ReplicaFailureReason.CANNOT_START, "The model server could not start; its log says why."
+    return ReplicaFailureReason.EXITED, f"Before it was ready: {_ended_with(exit_code)}"
 
 
 def _ended_with(exit_code: int | None) -> str:

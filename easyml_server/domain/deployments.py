@@ -64,7 +64,7 @@ class ReplicaState(StrEnum):
     STOPPING = "STOPPING"
 
 
-class FailureReason(StrEnum):
+class ReplicaFailureReason(StrEnum):
     """Why a process ended or could not start."""
 
     EXITED = "EXITED"
@@ -108,7 +108,7 @@ class DeploymentConfig:
 class ReplicaFailure:
     """Why a process ended: its exit code, negative for a signal, where that is known, and the last lines of its log."""
 
-    reason: FailureReason
+    reason: ReplicaFailureReason
     message: str
     time: datetime
     exit_code: int | None = None

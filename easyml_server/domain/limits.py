@@ -25,6 +25,8 @@ class Limits:
     trainings_per_project: int = 2
     queued_per_project: int = 100
     queue_length: int = 1_000
+    deployments: int = 20
+    replicas: int = 20
     training_seconds: float = 86_400
     worker_memory_bytes: int = 4 * GIB
     log_line_bytes: int = 8 * 1024

@@ -22,6 +22,8 @@ from easyml_server.domain.deployments import (
     RolloutStrategy,
 )
 
+_NOT_YET_READY = (ReplicaState.STARTING, ReplicaState.BACKING_OFF)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -36,7 +38,9 @@ class Step:
     activated: Revision | None = None
 
 
-def next_step(deployment: Deployment, revisions: Sequence[Revision], replicas: Sequence[Replica], now: datetime) -> Step:
+def next_step(
+    deployment: Deployment, revisions: Sequence[Revision], replicas: Sequence[Replica], now: datetime
+) -> Step:
     """The step from here. `revisions` are the newest, the active one, and whichever have replicas."""
     known = {revision.number: revision for revision in revisions}
     step = _Rollout(replace(deployment, replicas=tuple(replicas)), known, now)
@@ -99,7 +103,7 @@ class _Rollout:
         return sum(replica.state is ReplicaState.READY for replica in self._of(number))
 
     def _failing(self, number: int) -> bool:
-        return any(replica.last_failure and replica.state is not ReplicaState.READY for replica in self._of(number))
+        return any(replica.last_failure and replica.state in _NOT_YET_READY for replica in self._of(number))
 
     def _state(self) -> DeploymentState:
         if self._before.stopped:
@@ -153,7 +157,7 @@ class _Rollout:
         failures = [
             replica.last_failure
             for replica in deployment.replicas
-            if replica.last_failure is not None and replica.state is not ReplicaState.READY
+            if replica.last_failure is not None and replica.state in _NOT_YET_READY
         ]
         if not failures:
             return Condition(ConditionType.REPLICA_FAILURE, False, "None", "No replica is failing.", self._now)

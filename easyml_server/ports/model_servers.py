@@ -23,6 +23,14 @@ class ServedModel:
     files: Callable[[], AbstractAsyncContextManager[Path]]
 
 
+@dataclass(frozen=True, slots=True)
+class ServedDeployment:
+    """A deployment, and where its replicas that are ready answer (host:port)."""
+
+    id: UUID
+    endpoints: tuple[str, ...]
+
+
 class ModelServerError(Exception):
     """The model server answered with an error, which the caller gets as it is.
 
@@ -55,4 +63,20 @@ class ModelServers(Protocol):
 
     async def forget(self, version_id: UUID) -> None:
         """Stop serving a version that is deleted."""
+        ...
+
+
+class DeploymentCalls(Protocol):
+    """Forwards serialized messages to replicas of deployments. Raises as ModelServers does."""
+
+    async def predict(
+        self, deployment: ServedDeployment, caller: Caller, request: bytes, timeout: float | None
+    ) -> bytes:
+        """Forward a serialized PredictRequest and return the serialized answer."""
+        ...
+
+    def stream_predict(
+        self, deployment: ServedDeployment, caller: Caller, requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """Forward a stream of serialized messages to one replica and yield the serialized answers."""
         ...

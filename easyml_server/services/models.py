@@ -58,6 +58,29 @@ async def _no_version(work: UnitOfWork, name: VersionName) -> NotFound:
     )
 
 
+async def _check_undeployed(work: UnitOfWork, version_id: UUID) -> None:
+    names = await work.deployments.names_serving(version_id)
+    if names:
+        raise WrongState(
+            f"The deployments {', '.join(names)} serve this version; update or delete them first.",
+            Reason.IN_USE,
+            metadata={"deployments": ",".join(names)},
+        )
+
+
+async def find_version(work: UnitOfWork, caller: Caller, target: UUID | VersionName) -> ModelVersion:
+    """One version that the caller can see, by id or name."""
+    if isinstance(target, UUID):
+        return await work.models.get_version(target, caller)
+    await work.projects.get(target.project_id, caller)
+    found = await work.models.find_version(
+        target.project_id, target.model_name, version=target.version, alias=target.alias
+    )
+    if found is None:
+        raise await _no_version(work, target)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """A file that is ready to be sent; `temporary` is removed afterwards."""
@@ -108,15 +131,7 @@ class ModelService:
     async def get_version(self, caller: Caller, target: UUID | VersionName) -> ModelVersion:
         """One version, by id or name."""
         async with self._store.read() as work:
-            if isinstance(target, UUID):
-                return await work.models.get_version(target, caller)
-            await work.projects.get(target.project_id, caller)
-            found = await work.models.find_version(
-                target.project_id, target.model_name, version=target.version, alias=target.alias
-            )
-            if found is None:
-                raise await _no_version(work, target)
-        return found
+            return await find_version(work, caller, target)
 
     async def locate_version(self, caller: Caller, target: UUID | VersionName) -> tuple[UUID, UUID]:
         """(project, version) of what `get_version` finds, without reading all that is known of it."""
@@ -164,6 +179,7 @@ class ModelService:
                     Reason.IN_USE,
                     metadata={"aliases": ",".join(version.aliases)},
                 )
+            await _check_undeployed(work, version_id)
             key = VersionKey.of_model(version.project_id, version.id)
             freed = await self._artifacts.size(key)
             # Also in a dry run, whose unit of work is left without commit: it tells whether the model goes too.

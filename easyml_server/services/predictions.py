@@ -1,18 +1,33 @@
-"""Use cases of predictions: find the version the caller may ask, and let its model server answer."""
+"""Use cases of predictions: find what the caller may ask, and let its model server answer."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
+from easyml_server.domain.errors import Unavailable, WrongState
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
-from easyml_server.ports.model_servers import ModelServers, ServedModel
+from easyml_server.ports.model_servers import DeploymentCalls, ModelServers, ServedDeployment, ServedModel
 from easyml_server.ports.store import Store
+from easyml_server.services.deployments import DeploymentName, find_deployment
 from easyml_server.services.models import ModelService, VersionName
 
 REMEMBERED = 10_000
+
+Served = ServedModel | ServedDeployment
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentId:
+    """The id of a deployment, where that of a model version may stand too."""
+
+    id: UUID
+
+
+Target = DeploymentId | DeploymentName | UUID | VersionName
 
 
 class PredictionService:
@@ -24,21 +39,32 @@ class PredictionService:
         models: ModelService,
         artifacts: ArtifactStore,
         model_servers: ModelServers,
+        deployments: DeploymentCalls,
     ) -> None:
         self._store = store
         self._models = models
         self._artifacts = artifacts
         self._model_servers = model_servers
-        self._located: dict[tuple[Caller, UUID | VersionName], ServedModel] = {}
+        self._deployments = deployments
+        self._located: dict[tuple[Caller, Target], Served] = {}
         self._located_at: int | None = None
 
-    async def predict(self, caller: Caller, target: UUID | VersionName, request: bytes, timeout: float | None) -> bytes:
+    async def predict(self, caller: Caller, target: Target, request: bytes, timeout: float | None) -> bytes:
         """Answer one serialized request."""
-        model = await self.find(caller, target)
-        return await self._model_servers.predict(model, caller, request, timeout)
+        served = await self.find(caller, target)
+        if isinstance(served, ServedModel):
+            return await self._model_servers.predict(served, caller, request, timeout)
+        try:
+            return await self._deployments.predict(served, caller, request, timeout)
+        except Unavailable:
+            # A revision that took over meanwhile answers elsewhere.
+            now = await self._find(caller, target)
+            if now == served or not isinstance(now, ServedDeployment):
+                raise
+        return await self._deployments.predict(now, caller, request, timeout)
 
-    async def find(self, caller: Caller, target: UUID | VersionName) -> ServedModel:
-        """The version that a caller names, if the caller may ask it.
+    async def find(self, caller: Caller, target: Target) -> Served:
+        """What a caller names, if the caller may ask it.
 
         Remembered until anything at all changes in the store: who was removed is refused at once, and an alias points
         where it was moved.
@@ -51,12 +77,29 @@ class PredictionService:
         remembered = self._located.get(key)
         if remembered is not None:
             return remembered
-        project_id, version_id = await self._models.locate_version(caller, target)
-        model = ServedModel(version_id, partial(self._artifacts.held, VersionKey.of_model(project_id, version_id)))
+        served = await self._find(caller, target)
         if changes is not None and changes == self._store.changes == self._located_at:
-            self._located[key] = model
-        return model
+            self._located[key] = served
+        return served
 
-    def stream(self, caller: Caller, model: ServedModel, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Answer a stream of serialized requests to one model."""
-        return self._model_servers.stream_predict(model, caller, requests)
+    def stream(self, caller: Caller, served: Served, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Answer a stream of serialized requests to one model or deployment."""
+        if isinstance(served, ServedDeployment):
+            return self._deployments.stream_predict(served, caller, requests)
+        return self._model_servers.stream_predict(served, caller, requests)
+
+    async def _find(self, caller: Caller, target: Target) -> Served:
+        if isinstance(target, DeploymentId | DeploymentName):
+            return await self._find_deployment(caller, target)
+        project_id, version_id = await self._models.locate_version(caller, target)
+        return ServedModel(version_id, partial(self._artifacts.held, VersionKey.of_model(project_id, version_id)))
+
+    async def _find_deployment(self, caller: Caller, target: DeploymentId | DeploymentName) -> ServedDeployment:
+        async with self._store.read() as work:
+            deployment = await find_deployment(work, caller, target.id if isinstance(target, DeploymentId) else target)
+        if deployment.stopped:
+            raise WrongState(
+                f"Deployment {deployment.name!r} was stopped; update it or roll it back to start it again.",
+                metadata={"state": deployment.state.value},
+            )
+        return ServedDeployment(deployment.id, deployment.endpoints)

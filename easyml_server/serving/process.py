@@ -110,9 +110,9 @@ def parse_outliving(
 
 
 async def serve(options: Options, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; with `lifeline` until standard input is closed, or, with `outliving` too, until
-    nobody wants it any more.
+    """Serve until SIGTERM or Ctrl-C.
 
+    With `lifeline` also until standard input is closed, or, with `outliving` too, until nobody wants it any more.
     Raises CannotStart and CannotLoad.
     """
     stopping = asyncio.Event()

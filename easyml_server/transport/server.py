@@ -18,6 +18,8 @@ from easyml.v1 import (
     auth_service_pb2_grpc,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
+    deployment_service_pb2,
+    deployment_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
     prediction_service_pb2,
@@ -29,6 +31,7 @@ from easyml.v1 import (
 from easyml_server.domain.limits import Limits
 from easyml_server.services.auth import AuthService
 from easyml_server.services.datasets import DatasetService
+from easyml_server.services.deployments import DeploymentService
 from easyml_server.services.models import ModelService
 from easyml_server.services.predictions import PredictionService
 from easyml_server.services.projects import ProjectService
@@ -41,6 +44,7 @@ from easyml_server.transport.pipeline import MessageLimits, Pipeline
 from easyml_server.transport.replay import SecretReplay
 from easyml_server.transport.servicers.auth import AuthServicer
 from easyml_server.transport.servicers.datasets import DatasetServicer
+from easyml_server.transport.servicers.deployments import DeploymentServicer
 from easyml_server.transport.servicers.models import ModelServicer
 from easyml_server.transport.servicers.predictions import PredictionServicer
 from easyml_server.transport.servicers.projects import ProjectServicer
@@ -53,6 +57,7 @@ CONTRACT = (
     dataset_service_pb2,
     training_service_pb2,
     model_service_pb2,
+    deployment_service_pb2,
     prediction_service_pb2,
 )
 LIVENESS = "liveness"
@@ -87,6 +92,7 @@ class Services:
     uploads: UploadService
     trainings: TrainingService
     models: ModelService
+    deployments: DeploymentService
     predictions: PredictionService
     versions: VersionService
 
@@ -210,6 +216,9 @@ def _add_services(
     )
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingServicer(services.trainings), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(services.models, services.versions), server)
+    deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
+        DeploymentServicer(services.deployments), server
+    )
     server.add_generic_rpc_handlers((PredictionServicer(services.predictions, validator).handler(),))
     return [service.full_name for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()]
 

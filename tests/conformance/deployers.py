@@ -76,6 +76,12 @@ class LocalMachine:
         """Whether anything is left of a replica that ran."""
         return any(find_living(path) for path in self._records(replica))
 
+    async def gone(self, replica: Replica) -> None:
+        """Returns once nothing is left of it."""
+        async with asyncio.timeout(LONG_SECONDS):
+            while self.runs(replica):  # noqa: ASYNC110 (nobody tells of a process that is nobody's child)
+                await asyncio.sleep(0.05)
+
     def token(self, deployment_id: UUID) -> str:
         return self._signer.sign_identity(uuid4(), str(deployment_id), datetime.now(UTC))
 
@@ -88,9 +94,7 @@ class LocalMachine:
 
 
 def a_revision(model: Path, replicas: int = 1, number: int = 1, probes: Probes = QUICK) -> ServedRevision:
-    return ServedRevision(
-        uuid4(), uuid4(), number, ServedModel(VERSION, lambda: nullcontext(model)), replicas, probes
-    )
+    return ServedRevision(uuid4(), uuid4(), number, ServedModel(VERSION, lambda: nullcontext(model)), replicas, probes)
 
 
 async def until(

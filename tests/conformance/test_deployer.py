@@ -11,7 +11,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from easyml_server.domain.deployments import FailureReason, Probes, Replica, ReplicaState
+from easyml_server.domain.deployments import Probes, Replica, ReplicaFailureReason, ReplicaState
 from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.models import ArtifactFormat
 from easyml_server.ports.model_servers import ServedModel
@@ -72,13 +72,13 @@ async def test_a_replica_that_is_killed_or_does_not_answer_is_replaced(machine: 
         machine.send(replica, KILL)
         (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 1 and _is_ready(all_))
         assert replica.last_failure is not None
-        assert (replica.last_failure.reason, replica.last_failure.exit_code) == (FailureReason.EXITED, -KILL)
+        assert (replica.last_failure.reason, replica.last_failure.exit_code) == (ReplicaFailureReason.EXITED, -KILL)
         assert await ask(machine, revision, replica) == str(VERSION)
 
         machine.send(replica, STOP)
         (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 2 and _is_ready(all_))
         assert replica.last_failure is not None
-        assert replica.last_failure.reason is FailureReason.UNRESPONSIVE
+        assert replica.last_failure.reason is ReplicaFailureReason.UNRESPONSIVE
         assert await ask(machine, revision, replica) == str(VERSION)
 
 
@@ -95,8 +95,7 @@ async def test_what_runs_outlives_the_deployer_and_is_found_again(machine: Local
         deployer.apply(kept)
         assert list(deployer.replicas(kept.id)) == before
         deployer.retain([kept.id])
-        while machine.runs(gone):
-            await asyncio.sleep(0.05)
+        await machine.gone(gone)
         # One that is no child of this deployer is kept running all the same.
         machine.send(before[0], KILL)
         (replica,) = await until(deployer, kept, lambda all_: all_[0].restarts == 1 and _is_ready(all_))
@@ -113,9 +112,7 @@ async def test_replicas_that_nobody_comes_back_for_end_by_themselves(tmp_path: P
         (replica,) = await ready(deployer, revision)
         await asyncio.sleep(1.5)
         assert machine.runs(replica)
-    async with asyncio.timeout(30):
-        while machine.runs(replica):
-            await asyncio.sleep(0.05)
+    await machine.gone(replica)
 
 
 async def test_a_model_that_cannot_be_served_is_told_and_tried_again(
@@ -128,7 +125,7 @@ async def test_a_model_that_cannot_be_served_is_told_and_tried_again(
         (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 1 and _backs_off(all_))
     failure = replica.last_failure
     assert failure is not None
-    assert (failure.reason, failure.exit_code) == (FailureReason.MODEL_REFUSED, 3)
+    assert (failure.reason, failure.exit_code) == (ReplicaFailureReason.MODEL_REFUSED, 3)
     assert "cannot be served" in failure.log_lines[-1]
 
 
@@ -145,7 +142,7 @@ async def test_an_artifact_that_is_away_is_told_and_found_when_it_is_back(machin
         deployer.apply(revision)
         (replica,) = await until(deployer, revision, _is_ready)
     assert replica.last_failure is not None
-    assert replica.last_failure.reason is FailureReason.ARTIFACT_UNAVAILABLE
+    assert replica.last_failure.reason is ReplicaFailureReason.ARTIFACT_UNAVAILABLE
     assert replica.last_failure.message == "The bucket does not answer."
 
 
@@ -155,7 +152,7 @@ async def test_a_replica_that_is_not_ready_in_time_is_told(machine: LocalMachine
         deployer.apply(revision)
         (replica,) = await until(deployer, revision, _backs_off)
     assert replica.last_failure is not None
-    assert replica.last_failure.reason is FailureReason.START_TIMEOUT
+    assert replica.last_failure.reason is ReplicaFailureReason.START_TIMEOUT
 
 
 def _is_ready(replicas: list[Replica]) -> bool:

@@ -18,10 +18,10 @@ from easyml_server.domain.deployments import (
     DeploymentConfig,
     DeploymentEnvironment,
     DeploymentState,
-    FailureReason,
     Probes,
     Replica,
     ReplicaFailure,
+    ReplicaFailureReason,
     ReplicaState,
 )
 from easyml_server.domain.errors import AlreadyExists, EasyMLError, NotAllowed, NotFound, Reason, Stale
@@ -543,7 +543,7 @@ async def with_deployment(store: Store, project: Project, **changes: Any) -> tup
 
 async def test_a_deployment_comes_back_as_it_was_stored(store: Store) -> None:
     project = await with_project(store)
-    failure = ReplicaFailure(FailureReason.EXITED, "It ended.", TIME, -9, ("a line", ODD_TEXTS[2]))
+    failure = ReplicaFailure(ReplicaFailureReason.EXITED, "It ended.", TIME, -9, ("a line", ODD_TEXTS[2]))
     deployment, version = await with_deployment(
         store,
         project,
@@ -571,10 +571,11 @@ async def test_deployments_have_names_and_etags(store: Store) -> None:
     async with store.begin() as work:
         await work.deployments.save(replace(deployment, stopped=True, etag="new"), deployment.etag)
         await work.commit()
-    for change in (lambda work: work.deployments.save(deployment, "etag"), lambda work: work.deployments.delete(deployment.id, "etag")):  # fmt: skip
+    async with store.begin() as work:
         with pytest.raises(Stale):
-            async with store.begin() as work:
-                await change(work)
+            await work.deployments.save(deployment, "etag")
+        with pytest.raises(Stale):
+            await work.deployments.delete(deployment.id, "etag")
     async with store.begin() as work:
         assert (await work.deployments.load(deployment.id)).stopped
         await work.deployments.delete(deployment.id, "new")

@@ -62,11 +62,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def model_servers(folder: Path, kept_warm: int = 4, **limits: int) -> AsyncIterator[LocalModelServers]:
     signer = Ed25519Signer(folder / "keys")
     async with start_model_servers(
-        signer,
+        Identities(signer, lambda: datetime.now(UTC)),
         signer.jwks_path,
         kept_warm=kept_warm,
         limits=replace(LIMITS, **limits),
-        clock=lambda: datetime.now(UTC),
     ) as servers:
         yield servers
 

@@ -148,7 +148,9 @@ class SqlDeploymentRepository:
 
     async def unfinished(self) -> Sequence[UUID]:
         """Of all projects, those of which something runs or is to run."""
-        return (await self._session.scalars(select(ModelDeployment.id).where(ModelDeployment.state.in_(_AT_WORK)))).all()
+        return (
+            await self._session.scalars(select(ModelDeployment.id).where(ModelDeployment.state.in_(_AT_WORK)))
+        ).all()
 
     async def names_serving(self, model_version_id: UUID) -> Sequence[str]:
         """Deployments whose newest or active revision serves this version."""

@@ -9,6 +9,7 @@ from easyml.v1 import (
     algorithm_pb2,
     dataset_pb2,
     dataset_service_pb2,
+    deployment_pb2,
     dvc_pb2,
     experiment_pb2,
     model_pb2,
@@ -18,7 +19,17 @@ from easyml.v1 import (
     training_event_pb2,
     training_service_pb2,
 )
-from easyml_server.domain import algorithms, datasets, events, experiments, models, projects, users, versioning
+from easyml_server.domain import (
+    algorithms,
+    datasets,
+    deployments,
+    events,
+    experiments,
+    models,
+    projects,
+    users,
+    versioning,
+)
 from easyml_server.domain.pages import Order
 
 Member = TypeVar("Member", bound=Enum)
@@ -70,6 +81,14 @@ FAILURE_REASON = EnumCodec(experiments.FailureReason, experiment_pb2.FailureReas
 TRAINING_WARNING = EnumCodec(experiments.TrainingWarningKind, experiment_pb2.TrainingWarningKind)
 LOG_LEVEL = EnumCodec(events.LogLevel, training_event_pb2.LogLevel)
 ARTIFACT_FORMAT = EnumCodec(models.ArtifactFormat, model_pb2.ArtifactFormat)
+DEPLOYMENT_TARGET = EnumCodec(deployments.DeploymentTarget, deployment_pb2.DeploymentTarget)
+DEPLOYMENT_ENVIRONMENT = EnumCodec(deployments.DeploymentEnvironment, deployment_pb2.DeploymentEnvironment)
+ROLLOUT_STRATEGY = EnumCodec(deployments.RolloutStrategy, deployment_pb2.RolloutStrategy)
+DEPLOYMENT_STATE = EnumCodec(deployments.DeploymentState, deployment_pb2.DeploymentState)
+REVISION_STATE = EnumCodec(deployments.RevisionState, deployment_pb2.RevisionState)
+REPLICA_STATE = EnumCodec(deployments.ReplicaState, deployment_pb2.ReplicaState)
+REPLICA_FAILURE_REASON = EnumCodec(deployments.ReplicaFailureReason, deployment_pb2.ReplicaFailureReason)
+CONDITION_TYPE = EnumCodec(deployments.ConditionType, deployment_pb2.ConditionType)
 DVC_STATE = EnumCodec(versioning.DvcState, dvc_pb2.DvcState)
 
 PROJECT_ORDER = {

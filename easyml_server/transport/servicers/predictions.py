@@ -7,25 +7,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from uuid import UUID
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import InvalidInput, Reason
-from easyml_server.services.models import VersionName
-from easyml_server.services.predictions import PredictionService
+from easyml_server.services.predictions import DeploymentId, PredictionService, Target
 from easyml_server.transport.calls import Context, caller, parse_id
+from easyml_server.transport.converters.deployments import to_deployment_name
 from easyml_server.transport.converters.models import to_version_name
 from easyml_server.transport.validation import Validator
 
 SERVICE = "easyml.v1.PredictionService"
 UUID_BYTES = 36
-ID_PREFIX = bytes([0x0A, UUID_BYTES])
-"""Field 1, length-delimited, 36 bytes: how a request for a version's id begins on the wire."""
-
-Target = UUID | VersionName
+VERSION_PREFIX, DEPLOYMENT_PREFIX = (bytes([number << 3 | 2, UUID_BYTES]) for number in (1, 4))
+"""The field, length-delimited, 36 bytes: how a request begins on the wire that names a version or deployment by id."""
 
 
 class PredictionServicer:
@@ -53,15 +50,17 @@ class PredictionServicer:
         first = await anext(aiter(request), None)
         if first is None:
             return
-        model = await self._predictions.find(caller(), self._target(first, pb.StreamPredictRequest))
-        async with aclosing(self._predictions.stream(caller(), model, _rejoined(first, request))) as answers:  # type: ignore[type-var]  # a generator
+        served = await self._predictions.find(caller(), self._target(first, pb.StreamPredictRequest))
+        async with aclosing(self._predictions.stream(caller(), served, _rejoined(first, request))) as answers:  # type: ignore[type-var]  # a generator
             async for answer in answers:
                 yield answer
 
     def _target(self, request: bytes, kind: type[pb.PredictRequest] | type[pb.StreamPredictRequest]) -> Target:
-        """Read off the first bytes where they name a version by id; decoded where they do not."""
-        if request.startswith(ID_PREFIX):
+        """Read off the first bytes where they name something by id; decoded where they do not."""
+        if request.startswith(VERSION_PREFIX):
             return parse_id(request[2 : 2 + UUID_BYTES].decode("ascii", "replace"), "model_version_id")
+        if request.startswith(DEPLOYMENT_PREFIX):
+            return DeploymentId(parse_id(request[2 : 2 + UUID_BYTES].decode("ascii", "replace"), "deployment_id"))
         try:
             message = kind.FromString(request)
         except (DecodeError, RecursionError) as error:
@@ -74,8 +73,17 @@ class PredictionServicer:
             case "name":
                 self._validator.check(message.name)
                 return to_version_name(message.name)
+            case "deployment_id":
+                return DeploymentId(parse_id(message.deployment_id, "deployment_id"))
+            case "deployment_name":
+                self._validator.check(message.deployment_name)
+                return to_deployment_name(message.deployment_name)
             case _:
-                raise InvalidInput.at("target", "Name the model: model_version_id, or name with project and model.")
+                raise InvalidInput.at(
+                    "target",
+                    "Name whom to ask: model_version_id, name with project and model, deployment_id, or"
+                    " deployment_name.",
+                )
 
 
 async def _rejoined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

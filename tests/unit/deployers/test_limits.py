@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from easyml_server.app import model_server_limits
 from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.deploying import model_server_limits
 from easyml_server.serving.__main__ import app
 from easyml_server.settings import Settings
 

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from easyml.v1 import deployment_pb2 as easyml_dot_v1_dot_deployment__pb2
 from easyml.v1 import model_service_pb2 as easyml_dot_v1_dot_model__service__pb2
 from easyml.v1 import permission_pb2 as easyml_dot_v1_dot_permission__pb2
 from easyml.v1 import table_pb2 as easyml_dot_v1_dot_table__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"easyml/v1/prediction_service.proto\x12\teasyml.v1\x1a\x1d\x65\x61syml/v1/model_service.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x15\x65\x61syml/v1/table.proto\"\xf9\x01\n\x0ePredictRequest\x12*\n\x10model_version_id\x18\x01 \x01(\tH\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12)\n\x04rows\x18\x08 \x01(\x0b\x32\x13.easyml.v1.RowTableH\x01R\x04rows\x12\x32\n\x07\x63olumns\x18\t \x01(\x0b\x32\x16.easyml.v1.ColumnTableH\x01R\x07\x63olumns\x12\x16\n\x05\x61rrow\x18\n \x01(\x0cH\x01R\x05\x61rrowB\x08\n\x06targetB\x07\n\x05table\"\xaa\x02\n\x0fPredictResponse\x12#\n\rprediction_id\x18\x01 \x01(\tR\x0cpredictionId\x12(\n\x10model_version_id\x18\x02 \x01(\tR\x0emodelVersionId\x12\x33\n\x0bpredictions\x18\x03 \x01(\x0b\x32\x11.easyml.v1.ColumnR\x0bpredictions\x12\x43\n\rprobabilities\x18\x04 \x03(\x0b\x32\x1d.easyml.v1.ClassProbabilitiesR\rprobabilities\x12)\n\x05notes\x18\x05 \x03(\x0b\x32\x13.easyml.v1.CellNoteR\x05notes\x12#\n\romitted_notes\x18\x06 \x01(\x05R\x0comittedNotes\"B\n\x12\x43lassProbabilities\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x12\x16\n\x06values\x18\x02 \x03(\x01R\x06values\"a\n\x08\x43\x65llNote\x12\x10\n\x03row\x18\x01 \x01(\rR\x03row\x12\x16\n\x06\x63olumn\x18\x02 \x01(\tR\x06\x63olumn\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x17.easyml.v1.CellNoteKindR\x04kind\"\x8f\x02\n\x14StreamPredictRequest\x12*\n\x10model_version_id\x18\x01 \x01(\tH\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\x12)\n\x04rows\x18\x08 \x01(\x0b\x32\x13.easyml.v1.RowTableH\x01R\x04rows\x12\x32\n\x07\x63olumns\x18\t \x01(\x0b\x32\x16.easyml.v1.ColumnTableH\x01R\x07\x63olumns\x12\x16\n\x05\x61rrow\x18\n \x01(\x0cH\x01R\x05\x61rrowB\x08\n\x06targetB\x07\n\x05table\"\x9c\x01\n\x15StreamPredictResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x38\n\x08response\x18\x02 \x01(\x0b\x32\x1a.easyml.v1.PredictResponseH\x00R\x08response\x12/\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.easyml.v1.PredictErrorH\x00R\x05\x65rrorB\x08\n\x06result\"X\n\x0cPredictError\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x16\n\x06\x63olumn\x18\x03 \x01(\tR\x06\x63olumn*r\n\x0c\x43\x65llNoteKind\x12\x1e\n\x1a\x43\x45LL_NOTE_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43\x45LL_NOTE_KIND_NULL_FILLED\x10\x01\x12\"\n\x1e\x43\x45LL_NOTE_KIND_UNSEEN_CATEGORY\x10\x02\x32\xbc\x01\n\x11PredictionService\x12I\n\x07Predict\x12\x19.easyml.v1.PredictRequest\x1a\x1a.easyml.v1.PredictResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\\\n\rStreamPredict\x12\x1f.easyml.v1.StreamPredictRequest\x1a .easyml.v1.StreamPredictResponse\"\x04\xc8\xf3\x18\x03(\x01\x30\x01\x42k\n\x0cio.easyml.v1B\x16PredictionServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"easyml/v1/prediction_service.proto\x12\teasyml.v1\x1a\x1a\x65\x61syml/v1/deployment.proto\x1a\x1d\x65\x61syml/v1/model_service.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x15\x65\x61syml/v1/table.proto\"\xe6\x02\n\x0ePredictRequest\x12*\n\x10model_version_id\x18\x01 \x01(\tH\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12%\n\rdeployment_id\x18\x04 \x01(\tH\x00R\x0c\x64\x65ploymentId\x12\x44\n\x0f\x64\x65ployment_name\x18\x05 \x01(\x0b\x32\x19.easyml.v1.DeploymentNameH\x00R\x0e\x64\x65ploymentName\x12)\n\x04rows\x18\x08 \x01(\x0b\x32\x13.easyml.v1.RowTableH\x01R\x04rows\x12\x32\n\x07\x63olumns\x18\t \x01(\x0b\x32\x16.easyml.v1.ColumnTableH\x01R\x07\x63olumns\x12\x16\n\x05\x61rrow\x18\n \x01(\x0cH\x01R\x05\x61rrowB\x08\n\x06targetB\x07\n\x05table\"\xaa\x02\n\x0fPredictResponse\x12#\n\rprediction_id\x18\x01 \x01(\tR\x0cpredictionId\x12(\n\x10model_version_id\x18\x02 \x01(\tR\x0emodelVersionId\x12\x33\n\x0bpredictions\x18\x03 \x01(\x0b\x32\x11.easyml.v1.ColumnR\x0bpredictions\x12\x43\n\rprobabilities\x18\x04 \x03(\x0b\x32\x1d.easyml.v1.ClassProbabilitiesR\rprobabilities\x12)\n\x05notes\x18\x05 \x03(\x0b\x32\x13.easyml.v1.CellNoteR\x05notes\x12#\n\romitted_notes\x18\x06 \x01(\x05R\x0comittedNotes\"B\n\x12\x43lassProbabilities\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x12\x16\n\x06values\x18\x02 \x03(\x01R\x06values\"a\n\x08\x43\x65llNote\x12\x10\n\x03row\x18\x01 \x01(\rR\x03row\x12\x16\n\x06\x63olumn\x18\x02 \x01(\tR\x06\x63olumn\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x17.easyml.v1.CellNoteKindR\x04kind\"\xfc\x02\n\x14StreamPredictRequest\x12*\n\x10model_version_id\x18\x01 \x01(\tH\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12%\n\rdeployment_id\x18\x04 \x01(\tH\x00R\x0c\x64\x65ploymentId\x12\x44\n\x0f\x64\x65ployment_name\x18\x05 \x01(\x0b\x32\x19.easyml.v1.DeploymentNameH\x00R\x0e\x64\x65ploymentName\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\x12)\n\x04rows\x18\x08 \x01(\x0b\x32\x13.easyml.v1.RowTableH\x01R\x04rows\x12\x32\n\x07\x63olumns\x18\t \x01(\x0b\x32\x16.easyml.v1.ColumnTableH\x01R\x07\x63olumns\x12\x16\n\x05\x61rrow\x18\n \x01(\x0cH\x01R\x05\x61rrowB\x08\n\x06targetB\x07\n\x05table\"\x9c\x01\n\x15StreamPredictResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x38\n\x08response\x18\x02 \x01(\x0b\x32\x1a.easyml.v1.PredictResponseH\x00R\x08response\x12/\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.easyml.v1.PredictErrorH\x00R\x05\x65rrorB\x08\n\x06result\"X\n\x0cPredictError\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x16\n\x06\x63olumn\x18\x03 \x01(\tR\x06\x63olumn*r\n\x0c\x43\x65llNoteKind\x12\x1e\n\x1a\x43\x45LL_NOTE_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43\x45LL_NOTE_KIND_NULL_FILLED\x10\x01\x12\"\n\x1e\x43\x45LL_NOTE_KIND_UNSEEN_CATEGORY\x10\x02\x32\xbc\x01\n\x11PredictionService\x12I\n\x07Predict\x12\x19.easyml.v1.PredictRequest\x1a\x1a.easyml.v1.PredictResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\\\n\rStreamPredict\x12\x1f.easyml.v1.StreamPredictRequest\x1a .easyml.v1.StreamPredictResponse\"\x04\xc8\xf3\x18\x03(\x01\x30\x01\x42k\n\x0cio.easyml.v1B\x16PredictionServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,22 +40,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTIONSERVICE'].methods_by_name['Predict']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_PREDICTIONSERVICE'].methods_by_name['StreamPredict']._loaded_options = None
   _globals['_PREDICTIONSERVICE'].methods_by_name['StreamPredict']._serialized_options = b'\310\363\030\003'
-  _globals['_CELLNOTEKIND']._serialized_start=1374
-  _globals['_CELLNOTEKIND']._serialized_end=1488
-  _globals['_PREDICTREQUEST']._serialized_start=132
-  _globals['_PREDICTREQUEST']._serialized_end=381
-  _globals['_PREDICTRESPONSE']._serialized_start=384
-  _globals['_PREDICTRESPONSE']._serialized_end=682
-  _globals['_CLASSPROBABILITIES']._serialized_start=684
-  _globals['_CLASSPROBABILITIES']._serialized_end=750
-  _globals['_CELLNOTE']._serialized_start=752
-  _globals['_CELLNOTE']._serialized_end=849
-  _globals['_STREAMPREDICTREQUEST']._serialized_start=852
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=1123
-  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1126
-  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1282
-  _globals['_PREDICTERROR']._serialized_start=1284
-  _globals['_PREDICTERROR']._serialized_end=1372
-  _globals['_PREDICTIONSERVICE']._serialized_start=1491
-  _globals['_PREDICTIONSERVICE']._serialized_end=1679
+  _globals['_CELLNOTEKIND']._serialized_start=1620
+  _globals['_CELLNOTEKIND']._serialized_end=1734
+  _globals['_PREDICTREQUEST']._serialized_start=160
+  _globals['_PREDICTREQUEST']._serialized_end=518
+  _globals['_PREDICTRESPONSE']._serialized_start=521
+  _globals['_PREDICTRESPONSE']._serialized_end=819
+  _globals['_CLASSPROBABILITIES']._serialized_start=821
+  _globals['_CLASSPROBABILITIES']._serialized_end=887
+  _globals['_CELLNOTE']._serialized_start=889
+  _globals['_CELLNOTE']._serialized_end=986
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=989
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=1369
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1372
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1528
+  _globals['_PREDICTERROR']._serialized_start=1530
+  _globals['_PREDICTERROR']._serialized_end=1618
+  _globals['_PREDICTIONSERVICE']._serialized_start=1737
+  _globals['_PREDICTIONSERVICE']._serialized_end=1925
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from easyml.v1 import deployment_pb2 as _deployment_pb2
 from easyml.v1 import model_service_pb2 as _model_service_pb2
 from easyml.v1 import table_pb2 as _table_pb2
 from google.protobuf import descriptor as _descriptor
@@ -47,22 +48,30 @@ Global___CellNoteKind: _TypeAlias = CellNoteKind  # noqa: Y015
 
 @_typing.final
 class PredictRequest(_message.Message):
-    """PredictRequest is a table and the model to ask."""
+    """PredictRequest is a table and whom to ask."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_NAME_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     ARROW_FIELD_NUMBER: _builtins.int
     model_version_id: _builtins.str
     """Id of a model version."""
+    deployment_id: _builtins.str
+    """Id of a deployment."""
     arrow: _builtins.bytes
     """One uncompressed Arrow IPC stream with one record batch, for bulk."""
     @_builtins.property
     def name(self) -> _model_service_pb2.ModelVersionName:
         """Model and version or alias."""
+
+    @_builtins.property
+    def deployment_name(self) -> _deployment_pb2.DeploymentName:
+        """A deployment by its name."""
 
     @_builtins.property
     def rows(self) -> _table_pb2.RowTable:
@@ -77,17 +86,19 @@ class PredictRequest(_message.Message):
         *,
         model_version_id: _builtins.str = ...,
         name: _model_service_pb2.ModelVersionName | None = ...,
+        deployment_id: _builtins.str = ...,
+        deployment_name: _deployment_pb2.DeploymentName | None = ...,
         rows: _table_pb2.RowTable | None = ...,
         columns: _table_pb2.ColumnTable | None = ...,
         arrow: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_table: _TypeAlias = _typing.Literal["rows", "columns", "arrow"]  # noqa: Y015
     _WhichOneofArgType_table: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name", "deployment_id", "deployment_name"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_table) -> _WhichOneofReturnType_table | None: ...
@@ -210,12 +221,16 @@ class StreamPredictRequest(_message.Message):
 
     MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_NAME_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     ARROW_FIELD_NUMBER: _builtins.int
     model_version_id: _builtins.str
     """Id of a model version."""
+    deployment_id: _builtins.str
+    """Id of a deployment."""
     id: _builtins.str
     """Chosen by the caller; comes back with the answer."""
     arrow: _builtins.bytes
@@ -223,6 +238,10 @@ class StreamPredictRequest(_message.Message):
     @_builtins.property
     def name(self) -> _model_service_pb2.ModelVersionName:
         """Model and version or alias."""
+
+    @_builtins.property
+    def deployment_name(self) -> _deployment_pb2.DeploymentName:
+        """A deployment by its name."""
 
     @_builtins.property
     def rows(self) -> _table_pb2.RowTable:
@@ -237,18 +256,20 @@ class StreamPredictRequest(_message.Message):
         *,
         model_version_id: _builtins.str = ...,
         name: _model_service_pb2.ModelVersionName | None = ...,
+        deployment_id: _builtins.str = ...,
+        deployment_name: _deployment_pb2.DeploymentName | None = ...,
         id: _builtins.str = ...,
         rows: _table_pb2.RowTable | None = ...,
         columns: _table_pb2.ColumnTable | None = ...,
         arrow: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "id", b"id", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow", b"arrow", "columns", b"columns", "deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "id", b"id", "model_version_id", b"model_version_id", "name", b"name", "rows", b"rows", "table", b"table", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_table: _TypeAlias = _typing.Literal["rows", "columns", "arrow"]  # noqa: Y015
     _WhichOneofArgType_table: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name", "deployment_id", "deployment_name"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_table) -> _WhichOneofReturnType_table | None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PredictionServiceStub:
-    """PredictionService predicts with a model version.
+    """PredictionService predicts with a deployment, or with a model version that is started when it is first asked.
 
     The hot path: requests are checked by hand against the model's signature, not by the rules of the contract.
     """
@@ -50,7 +50,7 @@ class PredictionServiceStub:
 
 
 class PredictionServiceServicer:
-    """PredictionService predicts with a model version.
+    """PredictionService predicts with a deployment, or with a model version that is started when it is first asked.
 
     The hot path: requests are checked by hand against the model's signature, not by the rules of the contract.
     """
@@ -93,7 +93,7 @@ def add_PredictionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PredictionService:
-    """PredictionService predicts with a model version.
+    """PredictionService predicts with a deployment, or with a model version that is started when it is first asked.
 
     The hot path: requests are checked by hand against the model's signature, not by the rules of the contract.
     """

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PredictionServiceStub:
-    """PredictionService predicts with a model version.
+    """PredictionService predicts with a deployment, or with a model version that is started when it is first asked.
 
     The hot path: requests are checked by hand against the model's signature, not by the rules of the contract.
     """
@@ -28,7 +28,7 @@ class PredictionServiceStub:
     """
 
 class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """PredictionService predicts with a model version.
+    """PredictionService predicts with a deployment, or with a model version that is started when it is first asked.
 
     The hot path: requests are checked by hand against the model's signature, not by the rules of the contract.
     """

@@ -1,0 +1,116 @@
+"""Calls to the replicas of deployments: bytes pass through, in turns, over connections that are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import grpc
+
+from easyml_server.deployers.child import CHANNEL
+from easyml_server.deployers.forwarding import (
+    LOST,
+    RETRY_SECONDS,
+    Relayed,
+    is_answer,
+    raise_meaning,
+    unavailable,
+)
+from easyml_server.deployers.identities import Identities
+from easyml_server.domain.users import Caller
+from easyml_server.ports.model_servers import ServedDeployment
+
+EJECTED_SECONDS: Final = 2.0
+"""For how long an endpoint that was lost is asked last."""
+KEPT: Final = 1_000
+"""Connections, also to endpoints that are gone; more than replicas there may be."""
+
+
+class Endpoints:
+    """Fulfils `ports.model_servers.DeploymentCalls`."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+        self._kept: dict[str, _Endpoint] = {}
+        self._turn = 0
+
+    async def predict(
+        self, deployment: ServedDeployment, caller: Caller, request: bytes, timeout: float | None
+    ) -> bytes:
+        """See DeploymentCalls. A prediction changes nothing, so that one that was lost is asked for elsewhere."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        metadata = self._identities.metadata(caller, deployment.id)
+        lost: grpc.aio.AioRpcError | None = None
+        for endpoint in self._in_turn(deployment.endpoints):
+            remaining = None if deadline is None else max(0.0, deadline - loop.time())
+            try:
+                answer: bytes = await endpoint.predict(request, timeout=remaining, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in LOST or is_answer(error):
+                    raise_meaning(error)
+                endpoint.ejected_until = loop.time() + EJECTED_SECONDS
+                lost = error
+            else:
+                return answer
+        raise unavailable("No replica of this deployment answers", RETRY_SECONDS) from lost
+
+    async def stream_predict(
+        self, deployment: ServedDeployment, caller: Caller, requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """See DeploymentCalls."""
+        endpoint = next(iter(self._in_turn(deployment.endpoints)), None)
+        if endpoint is None:
+            raise unavailable("No replica of this deployment answers", RETRY_SECONDS)
+        relayed = Relayed(requests)
+        call = endpoint.stream_predict(relayed.read(), metadata=self._identities.metadata(caller, deployment.id))
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise_meaning(error)
+        finally:
+            call.cancel()
+        if relayed.error is not None:
+            raise relayed.error
+
+    async def close(self) -> None:
+        """End all connections."""
+        await asyncio.gather(*(endpoint.close() for endpoint in self._kept.values()))
+
+    def _in_turn(self, addresses: Sequence[str]) -> Sequence[_Endpoint]:
+        """Each once: another first each time, those that were lost just now last."""
+        if not addresses:
+            return ()
+        self._turn += 1
+        first = self._turn % len(addresses)
+        found = [self._endpoint(address) for address in (*addresses[first:], *addresses[:first])]
+        now = asyncio.get_running_loop().time()
+        return sorted(found, key=lambda endpoint: endpoint.ejected_until > now)
+
+    def _endpoint(self, address: str) -> _Endpoint:
+        endpoint = self._kept.pop(address, None) or _Endpoint(address)
+        # Most recently used last.
+        self._kept[address] = endpoint
+        if len(self._kept) > KEPT:
+            self._closing = asyncio.ensure_future(self._kept.pop(next(iter(self._kept))).close())
+        return endpoint
+
+
+class _Endpoint:
+    """A connection to a replica."""
+
+    def __init__(self, address: str) -> None:
+        self.ejected_until = 0.0
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
+        # Without serializers: bytes in, bytes out.
+        self.predict: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
+            "/easyml.v1.PredictionService/Predict"
+        )
+        self.stream_predict: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
+            "/easyml.v1.PredictionService/StreamPredict"
+        )
+
+    async def close(self) -> None:
+        await self._channel.close()

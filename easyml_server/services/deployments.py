@@ -1,0 +1,414 @@
+"""Use cases of deployments: what is wanted of them, and how they are. The reconciler brings it about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID, uuid4
+
+from easyml_server.domain.deployments import (
+    Deployment,
+    DeploymentConfig,
+    DeploymentState,
+    DeploymentTarget,
+    Revision,
+    RevisionState,
+)
+from easyml_server.domain.errors import (
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    NotSignedIn,
+    Reason,
+    Unavailable,
+    WrongState,
+)
+from easyml_server.domain.limits import Limits
+from easyml_server.domain.models import ModelVersion
+from easyml_server.domain.pages import Page, PageRequest
+from easyml_server.domain.requests import RequestKey
+from easyml_server.domain.spelling import way_out
+from easyml_server.domain.users import Caller
+from easyml_server.ports.store import Store, UnitOfWork
+from easyml_server.services.auth import AuthService
+from easyml_server.services.deployment_watch import DeploymentWatch
+from easyml_server.services.models import VersionName, find_version
+from easyml_server.services.projects import checked_name
+from easyml_server.services.requests import find_first_result, remember
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class Reconciler(Protocol):
+    """Who brings deployments about; see `services.reconciler`."""
+
+    def wake(self, deployment_id: UUID) -> None:
+        """Something else is wanted of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentName:
+    """A deployment by what people call it."""
+
+    project_id: UUID
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeployment:
+    """What is to be served, and how."""
+
+    project_id: UUID
+    name: str
+    description: str
+    labels: Mapping[str, str]
+    model_version: UUID | VersionName
+    config: DeploymentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Nothing changed."""
+
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """There is no such deployment any more."""
+
+
+class DeploymentService:
+    """Use cases of DeploymentService."""
+
+    def __init__(
+        self,
+        store: Store,
+        auth: AuthService,
+        reconciler: Reconciler,
+        watch: DeploymentWatch,
+        limits: Limits,
+        clock: Callable[[], datetime],
+        targets: frozenset[DeploymentTarget],
+    ) -> None:
+        """`targets` are the ones this server can serve."""
+        self._store = store
+        self._auth = auth
+        self._reconciler = reconciler
+        self._watch = watch
+        self._limits = limits
+        self._clock = clock
+        self._targets = targets
+
+    async def create(
+        self, caller: Caller, key: RequestKey | None, new: NewDeployment, *, validate_only: bool
+    ) -> Deployment:
+        """Serve a model version under a name."""
+        self._check(new.config)
+        now = self._clock()
+        async with self._store.begin() as work:
+            await work.projects.get(new.project_id, caller)
+            first = await find_first_result(work, caller, key, now)
+            if first is not None:
+                return await work.deployments.get(first, caller)
+            version = await self._version(work, caller, new.project_id, new.model_version)
+            await self._check_room(work)
+            deployment = self._made(caller, new, now)
+            await work.deployments.add(deployment)
+            await work.deployments.put_revision(_revision(deployment, version, caller, now))
+            if validate_only:
+                return deployment
+            await remember(work, caller, key, deployment.id, now)
+            await work.commit()
+        self._changed(deployment.id)
+        return deployment
+
+    async def update(
+        self,
+        caller: Caller,
+        key: RequestKey | None,
+        deployment_id: UUID,
+        target: UUID | VersionName | None,
+        config: DeploymentConfig | None,
+        etag: str,
+        *,
+        validate_only: bool,
+    ) -> Deployment:
+        """Make a new revision: another model version, another configuration, or both."""
+        if target is None and config is None:
+            raise InvalidInput.at("model_version", "Say what changes: model_version, config, or both.")
+        if config is not None:
+            self._check(config)
+        async with self._store.begin() as work:
+            deployment = await work.deployments.get(deployment_id, caller)
+            if await find_first_result(work, caller, key, self._clock()) is not None:
+                return deployment
+            (latest,) = await work.deployments.revisions(deployment_id, [deployment.latest_revision])
+            version = await self._version(work, caller, deployment.project_id, target or _still_there(latest))
+            changed = await self._revise(work, caller, deployment, version, config or deployment.config, etag)
+            if validate_only:
+                return changed
+            await remember(work, caller, key, deployment_id, self._clock())
+            await work.commit()
+        self._changed(deployment_id)
+        return changed
+
+    async def rollback(
+        self, caller: Caller, key: RequestKey | None, deployment_id: UUID, number: int, etag: str
+    ) -> Deployment:
+        """Make a new revision like an earlier one; the number of replicas stays."""
+        async with self._store.begin() as work:
+            deployment = await work.deployments.get(deployment_id, caller)
+            if await find_first_result(work, caller, key, self._clock()) is not None:
+                return deployment
+            revision = await self._earlier(work, deployment, number)
+            version = await self._version(work, caller, deployment.project_id, _still_there(revision))
+            config = replace(revision.config, replicas=deployment.config.replicas)
+            changed = await self._revise(work, caller, deployment, version, config, etag)
+            await remember(work, caller, key, deployment_id, self._clock())
+            await work.commit()
+        self._changed(deployment_id)
+        return changed
+
+    async def scale(self, caller: Caller, deployment_id: UUID, replicas: int, etag: str) -> Deployment:
+        """Change the number of replicas."""
+        async with self._store.begin() as work:
+            deployment = await work.deployments.get(deployment_id, caller)
+            config = replace(deployment.config, replicas=replicas)
+            self._check(config, "replicas")
+            scaled = replicas != deployment.config.replicas and not deployment.stopped
+            state = DeploymentState.PROGRESSING if scaled else deployment.state
+            changed = self._touched(deployment, config=config, state=state)
+            await work.deployments.save(changed, etag)
+            await work.commit()
+        self._changed(deployment_id)
+        return changed
+
+    async def stop(self, caller: Caller, deployment_id: UUID, etag: str) -> Deployment:
+        """Have nothing run; a stopped one is returned as it is."""
+        async with self._store.begin() as work:
+            deployment = await work.deployments.get(deployment_id, caller)
+            if deployment.stopped:
+                return deployment
+            changed = self._touched(deployment, stopped=True, state=DeploymentState.STOPPING)
+            await work.deployments.save(changed, etag)
+            await work.commit()
+        self._changed(deployment_id)
+        return changed
+
+    async def delete(self, caller: Caller, deployment_id: UUID, etag: str) -> None:
+        """Have nothing run, and forget it."""
+        async with self._store.begin() as work:
+            await work.deployments.get(deployment_id, caller)
+            await work.deployments.delete(deployment_id, etag)
+            await work.commit()
+        self._changed(deployment_id)
+
+    async def get(self, caller: Caller, target: UUID | DeploymentName) -> Deployment:
+        """One deployment, by id or name."""
+        async with self._store.read() as work:
+            return await find_deployment(work, caller, target)
+
+    async def list(self, caller: Caller, project_id: UUID, page: PageRequest) -> Page[Deployment]:
+        """The deployments of a project."""
+        async with self._store.read() as work:
+            await work.projects.get(project_id, caller)
+            return await work.deployments.list(project_id, page)
+
+    async def list_revisions(self, caller: Caller, deployment_id: UUID, page: PageRequest) -> Page[Revision]:
+        """Its revisions, newest first."""
+        async with self._store.read() as work:
+            await work.deployments.get(deployment_id, caller)
+            return await work.deployments.list_revisions(deployment_id, page)
+
+    async def watch(
+        self, caller: Caller, deployment_id: UUID, after: int
+    ) -> AsyncGenerator[Deployment | Heartbeat | Deleted, None]:
+        """The deployment as it is whenever anything of it changes; ends when it is deleted."""
+        with self._watch.watching(deployment_id) as changed:
+            seen = after
+            deployment = await self.get(caller, deployment_id)
+            if after > deployment.sequence:
+                raise InvalidInput.at(
+                    "after_sequence", f"The newest sequence is {deployment.sequence}; continue at that or before."
+                )
+            while True:
+                if deployment.sequence > seen:
+                    seen = deployment.sequence
+                    yield deployment
+                if not await self._waited(changed):
+                    if not await self._auth.still_valid(caller):
+                        raise NotSignedIn("The session has ended; sign in again.", Reason.TOKEN_EXPIRED)
+                    yield Heartbeat(self._clock())
+                changed.clear()
+                try:
+                    deployment = await self.get(caller, deployment_id)
+                except NotFound:
+                    yield Deleted()
+                    return
+
+    async def _waited(self, changed: asyncio.Event) -> bool:
+        """Whether something changed before it was time for a sign of life."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        if self._watch.draining:
+            raise Unavailable(
+                "The server is shutting down; come back in a moment and continue where you were.",
+                Reason.SERVER_DRAINING,
+                retry_after=1.0,
+            )
+        return True
+
+    def _check(self, config: DeploymentConfig, field: str = "config.scaling.replicas") -> None:
+        if config.target not in self._targets:
+            raise InvalidInput.at(
+                "config.target",
+                "The local target needs a server of its own, and this one shares its database (EASYML_DATABASE_URL)"
+                " with others.",
+            )
+        if config.replicas > self._limits.replicas:
+            raise InvalidInput.at(
+                field,
+                f"A deployment has at most {self._limits.replicas} replicas (EASYML_REPLICAS).",
+                Reason.TOO_LARGE,
+                {"limit": "EASYML_REPLICAS", "maximum": str(self._limits.replicas)},
+            )
+
+    async def _check_room(self, work: UnitOfWork) -> None:
+        if len(await work.deployments.unfinished()) >= self._limits.deployments:
+            raise LimitReached(
+                f"{self._limits.deployments} deployments run already (EASYML_DEPLOYMENTS); stop or delete one first.",
+                metadata={"limit": "EASYML_DEPLOYMENTS", "maximum": str(self._limits.deployments)},
+            )
+
+    async def _version(
+        self, work: UnitOfWork, caller: Caller, project_id: UUID, target: UUID | VersionName
+    ) -> ModelVersion:
+        version = await find_version(work, caller, target)
+        if version.project_id != project_id:
+            raise InvalidInput.at(
+                "model_version", "This model version belongs to another project; deploy it in a project of its own."
+            )
+        return version
+
+    async def _earlier(self, work: UnitOfWork, deployment: Deployment, number: int) -> Revision:
+        if number:
+            found = await work.deployments.revisions(deployment.id, [number])
+            if not found:
+                raise NotFound(
+                    f"Deployment {deployment.name!r} has no revision {number}; list_revisions says which there are.",
+                    resource=("revision", str(number)),
+                )
+            return found[0]
+        before = await work.deployments.active_before(
+            deployment.id, deployment.active_revision or deployment.latest_revision
+        )
+        if before is None:
+            raise WrongState(
+                "No other revision has answered before; name the one to go back to.",
+                metadata={"state": deployment.state.value},
+            )
+        return before
+
+    async def _revise(
+        self,
+        work: UnitOfWork,
+        caller: Caller,
+        deployment: Deployment,
+        version: ModelVersion,
+        config: DeploymentConfig,
+        etag: str,
+    ) -> Deployment:
+        if deployment.stopped:
+            await self._check_room(work)
+        changed = self._touched(
+            deployment,
+            config=config,
+            stopped=False,
+            state=DeploymentState.PROGRESSING,
+            latest_revision=deployment.latest_revision + 1,
+        )
+        await work.deployments.save(changed, etag)
+        await work.deployments.put_revision(_revision(changed, version, caller, changed.update_time))
+        return changed
+
+    def _made(self, caller: Caller, new: NewDeployment, now: datetime) -> Deployment:
+        return Deployment(
+            id=uuid4(),
+            project_id=new.project_id,
+            name=checked_name(new.name),
+            description=new.description,
+            labels=new.labels,
+            config=new.config,
+            stopped=False,
+            state=DeploymentState.PROGRESSING,
+            latest_revision=1,
+            active_revision=0,
+            replicas=(),
+            conditions=(),
+            creator_id=caller.user_id,
+            create_time=now,
+            update_time=now,
+            etag=uuid4().hex,
+            sequence=1,
+        )
+
+    def _touched(self, deployment: Deployment, **changes: object) -> Deployment:
+        return replace(
+            deployment,
+            update_time=self._clock(),
+            etag=uuid4().hex,
+            sequence=deployment.sequence + 1,
+            **changes,  # type: ignore[arg-type]  # fields of Deployment
+        )
+
+    def _changed(self, deployment_id: UUID) -> None:
+        self._watch.tell(deployment_id)
+        self._reconciler.wake(deployment_id)
+
+
+async def find_deployment(work: UnitOfWork, caller: Caller, target: UUID | DeploymentName) -> Deployment:
+    """One deployment that the caller can see, by id or name."""
+    if isinstance(target, UUID):
+        return await work.deployments.get(target, caller)
+    await work.projects.get(target.project_id, caller)
+    found = await work.deployments.find_by_name(target.project_id, target.name)
+    if found is None:
+        known = [each.name for each in (await work.deployments.list(target.project_id, PageRequest())).items]
+        raise NotFound(
+            f"There is no deployment {target.name!r} that you can see; {way_out(target.name, known)}",
+            resource=("deployment", target.name),
+        )
+    return found
+
+
+def _revision(deployment: Deployment, version: ModelVersion, caller: Caller, now: datetime) -> Revision:
+    return Revision(
+        id=uuid4(),
+        deployment_id=deployment.id,
+        number=deployment.latest_revision,
+        model_version_id=version.id,
+        model_name=version.model_name,
+        model_version=version.version,
+        config=deployment.config,
+        state=RevisionState.PROGRESSING,
+        creator_id=caller.user_id,
+        create_time=now,
+    )
+
+
+def _still_there(revision: Revision) -> UUID:
+    if revision.model_version_id is None:
+        raise WrongState(
+            f"Revision {revision.number} served {revision.model_name}:{revision.model_version}, which was deleted;"
+            " name a model version that is there.",
+            metadata={"state": "DELETED"},
+        )
+    return revision.model_version_id

@@ -1,0 +1,190 @@
+"""Brings deployments about: looks what is wanted and what runs, takes the next step, and looks again.
+
+It is level-triggered: a step depends on what is there now, so that none is lost by a restart, and each may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from easyml_server.domain.deployments import Deployment, Revision
+from easyml_server.domain.errors import EasyMLError, NotFound
+from easyml_server.domain.rollout import Step, next_step
+from easyml_server.ports.artifacts import ArtifactStore, VersionKey
+from easyml_server.ports.deployer import Deployer, ServedRevision
+from easyml_server.ports.model_servers import ServedModel
+from easyml_server.ports.store import Store, UnitOfWork
+from easyml_server.services.deployment_watch import DeploymentWatch
+from easyml_server.services.mirroring import Mirroring
+
+LOOK_SECONDS = 5.0
+"""How often all deployments are looked at, whatever was said."""
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class DeploymentReconciler:
+    """Carries out what DeploymentService stores."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        deployer: Deployer,
+        watch: DeploymentWatch,
+        mirroring: Mirroring,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._deployer = deployer
+        self._watch = watch
+        self._mirroring = mirroring
+        self._clock = clock
+        # Ids of the revisions that may have replicas, by deployment and number.
+        self._applied: dict[UUID, dict[int, UUID]] = {}
+        self._told: set[UUID] = set()
+        self._wanted = asyncio.Event()
+
+    def wake(self, deployment_id: UUID) -> None:
+        """Something else is wanted of it."""
+        self._told.add(deployment_id)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        listening = asyncio.create_task(self._listen(), name="replicas")
+        try:
+            await self._begin()
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._wanted.wait()
+                await self._look(everywhere=not self._wanted.is_set())
+        finally:
+            listening.cancel()
+
+    async def _listen(self) -> None:
+        while True:
+            for deployment_id in await self._deployer.changed():
+                self.wake(deployment_id)
+
+    async def _begin(self) -> None:
+        """Find again what ran before, and end what nobody wants."""
+        while not (await self._tried(self._find_again()) and await self._look(everywhere=True)):
+            pass
+        self._deployer.retain({revision for known in self._applied.values() for revision in known.values()})
+
+    async def _look(self, *, everywhere: bool) -> bool:
+        """Take a step of each deployment that something was said of; False if some are to be tried again."""
+        self._wanted.clear()
+        if await self._tried(self._look_at_all() if everywhere else self._look_at_told()):
+            return True
+        self._wanted.set()
+        return False
+
+    async def _tried(self, work: Coroutine[None, None, None]) -> bool:
+        try:
+            await work
+        except EasyMLError as error:
+            log.warning("deployments_wait", error=error.message)
+            await asyncio.sleep(RETRY_SECONDS)
+            return False
+        return True
+
+    async def _look_at_all(self) -> None:
+        async with self._store.read() as work:
+            self._told |= {*self._applied, *await work.deployments.unfinished()}
+        await self._look_at_told()
+
+    async def _look_at_told(self) -> None:
+        while self._told:
+            deployment_id = self._told.pop()
+            try:
+                await self._reconcile(deployment_id)
+            except EasyMLError:
+                self._told.add(deployment_id)
+                raise
+
+    async def _find_again(self) -> None:
+        """Before any look: what runs and is not known yet would be taken for gone."""
+        async with self._store.read() as work:
+            for deployment_id in await work.deployments.unfinished():
+                deployment = await work.deployments.load(deployment_id)
+                ran = {replica.revision for replica in deployment.replicas}
+                for revision in await work.deployments.revisions(deployment_id, ran):
+                    replicas = sum(replica.revision == revision.number for replica in deployment.replicas)
+                    self._apply(deployment.project_id, revision, replicas)
+
+    async def _reconcile(self, deployment_id: UUID) -> None:
+        try:
+            step, project_id = await self._step(deployment_id)
+        except NotFound:
+            for revision_id in self._applied.pop(deployment_id, {}).values():
+                self._deployer.remove(revision_id)
+            self._watch.tell(deployment_id)
+            return
+        for revision in step.revisions:
+            self._apply(project_id, revision, step.wanted.get(revision.number, 0))
+
+    async def _step(self, deployment_id: UUID) -> tuple[Step, UUID]:
+        async with self._store.read() as work:
+            deployment, step, revisions = await self._next(work, deployment_id)
+        if step.deployment == deployment and set(step.revisions) == set(revisions):
+            return step, deployment.project_id
+        # Somebody may have changed it meanwhile: what is stored follows from what is there under the lock.
+        async with self._store.begin() as work:
+            deployment, step, _ = await self._next(work, deployment_id)
+            await work.deployments.save(replace(step.deployment, sequence=deployment.sequence + 1), "")
+            for revision in step.revisions:
+                await work.deployments.put_revision(revision)
+            if step.activated is not None:
+                await self._move_alias(work, step.activated)
+            await work.commit()
+        log.info("deployment", deployment_id=str(deployment_id), state=step.deployment.state)
+        self._watch.tell(deployment_id)
+        return step, deployment.project_id
+
+    async def _next(self, work: UnitOfWork, deployment_id: UUID) -> tuple[Deployment, Step, tuple[Revision, ...]]:
+        deployment = await work.deployments.load(deployment_id)
+        numbers = {deployment.latest_revision, *self._applied.get(deployment_id, ())}
+        if deployment.active_revision:
+            numbers.add(deployment.active_revision)
+        revisions = tuple(await work.deployments.revisions(deployment_id, numbers))
+        replicas = [replica for revision in revisions for replica in self._deployer.replicas(revision.id)]
+        return deployment, next_step(deployment, revisions, replicas, self._clock()), revisions
+
+    def _apply(self, project_id: UUID, revision: Revision, replicas: int) -> None:
+        applied = self._applied.setdefault(revision.deployment_id, {})
+        if replicas and revision.model_version_id is not None:
+            key = VersionKey.of_model(project_id, revision.model_version_id)
+            model = ServedModel(revision.model_version_id, partial(self._artifacts.held, key))
+            self._deployer.apply(
+                ServedRevision(
+                    revision.id, revision.deployment_id, revision.number, model, replicas, revision.config.probes
+                )
+            )
+            applied[revision.number] = revision.id
+            return
+        self._deployer.remove(revision.id)
+        if not self._deployer.replicas(revision.id):
+            applied.pop(revision.number, None)
+            if not applied:
+                del self._applied[revision.deployment_id]
+
+    async def _move_alias(self, work: UnitOfWork, revision: Revision) -> None:
+        """The alias of an environment points to what answers there."""
+        if revision.model_version_id is not None:
+            version = await work.models.load_version(revision.model_version_id)
+            alias = revision.config.environment.alias
+            await work.models.set_alias(version, alias, revision.creator_id, self._clock())
+            await self._mirroring.changed(work, [version.model_id])

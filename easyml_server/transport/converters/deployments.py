@@ -1,0 +1,163 @@
+"""Deployments, their revisions and replicas."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from easyml.v1 import deployment_pb2 as pb
+from easyml.v1 import deployment_service_pb2 as service_pb
+from easyml_server.domain.deployments import (
+    Condition,
+    Deployment,
+    DeploymentConfig,
+    DeploymentEnvironment,
+    DeploymentTarget,
+    Probes,
+    Replica,
+    ReplicaFailure,
+    Revision,
+    RolloutStrategy,
+)
+from easyml_server.services.deployments import DeploymentName, NewDeployment
+from easyml_server.services.models import VersionName
+from easyml_server.transport.converters.enums import (
+    CONDITION_TYPE,
+    DEPLOYMENT_ENVIRONMENT,
+    DEPLOYMENT_STATE,
+    DEPLOYMENT_TARGET,
+    REPLICA_FAILURE_REASON,
+    REPLICA_STATE,
+    REVISION_STATE,
+    ROLLOUT_STRATEGY,
+)
+from easyml_server.transport.converters.models import to_version_name
+from easyml_server.transport.converters.values import text, timestamp
+
+DEFAULTS = Probes()
+
+
+def deployment_to_proto(deployment: Deployment) -> pb.Deployment:
+    """A deployment as it is now."""
+    return pb.Deployment(
+        id=str(deployment.id),
+        project_id=str(deployment.project_id),
+        name=deployment.name,
+        description=deployment.description,
+        labels=deployment.labels,
+        config=_config_to_proto(deployment.config),
+        state=DEPLOYMENT_STATE.to_proto(deployment.state),
+        latest_revision=deployment.latest_revision,
+        active_revision=deployment.active_revision,
+        wanted_replicas=0 if deployment.stopped else deployment.config.replicas,
+        ready_replicas=len(deployment.endpoints),
+        replicas=[_replica_to_proto(replica) for replica in deployment.replicas],
+        conditions=[_condition_to_proto(condition) for condition in deployment.conditions],
+        creator_id=str(deployment.creator_id),
+        create_time=timestamp(deployment.create_time),
+        update_time=timestamp(deployment.update_time),
+        etag=deployment.etag,
+        sequence=deployment.sequence,
+    )
+
+
+def revision_to_proto(revision: Revision) -> pb.Revision:
+    """A revision and what became of it."""
+    return pb.Revision(
+        number=revision.number,
+        model_version_id=text(revision.model_version_id),
+        model_name=revision.model_name,
+        model_version=revision.model_version,
+        config=_config_to_proto(revision.config),
+        state=REVISION_STATE.to_proto(revision.state),
+        creator_id=str(revision.creator_id),
+        create_time=timestamp(revision.create_time),
+        activate_time=timestamp(revision.activate_time),
+        retire_time=timestamp(revision.retire_time),
+    )
+
+
+def to_new_deployment(request: service_pb.CreateDeploymentRequest) -> NewDeployment:
+    """What a request asks for."""
+    return NewDeployment(
+        project_id=UUID(request.project_id),
+        name=request.name,
+        description=request.description,
+        labels=dict(request.labels),
+        model_version=to_version_target(request.model_version),
+        config=to_config(request.config),
+    )
+
+
+def to_version_target(message: service_pb.ModelVersionTarget) -> UUID | VersionName:
+    """A model version by id or name."""
+    if message.WhichOneof("target") == "name":
+        return to_version_name(message.name)
+    return UUID(message.model_version_id)
+
+
+def to_deployment_name(message: pb.DeploymentName) -> DeploymentName:
+    """A deployment by what people call it."""
+    return DeploymentName(UUID(message.project_id), message.name)
+
+
+def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
+    """How to serve; what was not set has its default."""
+    probes = message.probes
+    return DeploymentConfig(
+        environment=DEPLOYMENT_ENVIRONMENT.find(message.environment) or DeploymentEnvironment.DEVELOPMENT,
+        target=DEPLOYMENT_TARGET.find(message.target) or DeploymentTarget.LOCAL,
+        strategy=ROLLOUT_STRATEGY.find(message.strategy) or RolloutStrategy.ROLLING,
+        replicas=message.scaling.replicas or 1,
+        probes=Probes(
+            startup_seconds=probes.startup_seconds or DEFAULTS.startup_seconds,
+            period_seconds=probes.period_seconds or DEFAULTS.period_seconds,
+            timeout_seconds=probes.timeout_seconds or DEFAULTS.timeout_seconds,
+            failure_threshold=probes.failure_threshold or DEFAULTS.failure_threshold,
+        ),
+    )
+
+
+def _config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
+    return pb.DeploymentConfig(
+        environment=DEPLOYMENT_ENVIRONMENT.to_proto(config.environment),
+        target=DEPLOYMENT_TARGET.to_proto(config.target),
+        strategy=ROLLOUT_STRATEGY.to_proto(config.strategy),
+        scaling=pb.Scaling(replicas=config.replicas),
+        probes=pb.Probes(
+            startup_seconds=int(config.probes.startup_seconds),
+            period_seconds=int(config.probes.period_seconds),
+            timeout_seconds=int(config.probes.timeout_seconds),
+            failure_threshold=config.probes.failure_threshold,
+        ),
+    )
+
+
+def _replica_to_proto(replica: Replica) -> pb.Replica:
+    return pb.Replica(
+        id=str(replica.id),
+        revision=replica.revision,
+        state=REPLICA_STATE.to_proto(replica.state),
+        endpoint=replica.endpoint,
+        restarts=replica.restarts,
+        last_failure=None if replica.last_failure is None else _failure_to_proto(replica.last_failure),
+    )
+
+
+def _failure_to_proto(failure: ReplicaFailure) -> pb.ReplicaFailure:
+    return pb.ReplicaFailure(
+        reason=REPLICA_FAILURE_REASON.to_proto(failure.reason),
+        message=failure.message,
+        exit_code=failure.exit_code,
+        log_lines=failure.log_lines,
+        failure_time=timestamp(failure.time),
+    )
+
+
+def _condition_to_proto(condition: Condition) -> pb.Condition:
+    return pb.Condition(
+        type=CONDITION_TYPE.to_proto(condition.type),
+        status=condition.status,
+        reason=condition.reason,
+        message=condition.message,
+        transition_time=timestamp(condition.transition_time),
+    )
