@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from easyml.v1 import auth_service_pb2, permission_pb2, user_pb2
+from easyml.v1 import auth_service_pb2, deployment_pb2, deployment_service_pb2, permission_pb2, user_pb2
 from easyml_server.repositories.sql.migrate import migrate_sqlite
 from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from tests.builders import a_project_of, a_training, register, upload
@@ -94,6 +94,8 @@ class World:
     experiment_id: str
     model_name: str
     model_version_id: str
+    deployment_id: str
+    deployment_name: str
     viewer: Client
     editor: Client
 
@@ -111,11 +113,28 @@ def world(owner: Client) -> Iterator[World]:
     experiment_id = started.experiment.id
     list(owner.trainings.WatchTraining(trainings.WatchTrainingRequest(experiment_id=experiment_id)))
     ended = owner.trainings.GetExperiment(trainings.GetExperimentRequest(experiment_id=experiment_id)).experiment
+    deployment_id = a_stopped_deployment(owner, project_id, ended.model_version_id, "birds")
     with (
         a_key(owner, permission_pb2.PERMISSION_VIEWER) as viewer,
         a_key(owner, permission_pb2.PERMISSION_EDITOR) as editor,
     ):
-        yield World(project_id, dataset.id, upload_id, experiment_id, "answers", ended.model_version_id, viewer, editor)
+        yield World(
+            project_id, dataset.id, upload_id, experiment_id, "answers", ended.model_version_id, deployment_id, "birds",
+            viewer, editor,
+        )  # fmt: skip
+
+
+def a_stopped_deployment(client: Client, project_id: str, version_id: str, name: str) -> str:
+    """Of which nothing runs; its id."""
+    version = deployment_service_pb2.ModelVersionTarget(model_version_id=version_id)
+    request = deployment_service_pb2.CreateDeploymentRequest(project_id=project_id, name=name, model_version=version)
+    deployment_id = str(client.deployments.CreateDeployment(request).deployment.id)
+    client.deployments.StopDeployment(deployment_service_pb2.StopDeploymentRequest(deployment_id=deployment_id))
+    watch = deployment_service_pb2.WatchDeploymentRequest(deployment_id=deployment_id)
+    for said in client.deployments.WatchDeployment(watch):
+        if said.deployment.state == deployment_pb2.DEPLOYMENT_STATE_STOPPED:
+            break
+    return deployment_id
 
 
 def a_key(client: Client, permission: int, project_id: str = "") -> Client:

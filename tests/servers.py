@@ -25,6 +25,7 @@ from grpc_status import rpc_status
 from easyml.v1 import (
     auth_service_pb2_grpc,
     dataset_service_pb2_grpc,
+    deployment_service_pb2_grpc,
     model_service_pb2_grpc,
     prediction_service_pb2_grpc,
     project_service_pb2_grpc,
@@ -97,6 +98,10 @@ class ServerProcess:
         """SIGTERM; returns the exit code when it and all its children are gone."""
         return self._end(signal.SIGTERM)
 
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit code when it, all its children and its deployments are gone."""
+        return self._end(signal.SIGINT)
+
     def ended(self) -> int:
         """The exit code of a server that was told to stop already, when it and all its children are gone."""
         return self._end(None)
@@ -158,6 +163,17 @@ def serving(data: Path, **settings: str) -> Iterator[ServerProcess]:
             server.stop()
 
 
+@contextmanager
+def deploying(data: Path, **settings: str) -> Iterator[ServerProcess]:
+    """A server for a while, whose deployments end with it."""
+    server = ServerProcess(data, settings).start()
+    try:
+        yield server
+    finally:
+        if server.process is not None:
+            server.interrupt()
+
+
 def eventually(look: Callable[[], T | None], seconds: float = END_SECONDS) -> T:
     """What `look` finds once it finds something; for what nobody tells of when it happens."""
     end = time.monotonic() + seconds
@@ -217,6 +233,7 @@ class Client:
         self.datasets: Any = dataset_service_pb2_grpc.DatasetServiceStub(signed)
         self.trainings: Any = training_service_pb2_grpc.TrainingServiceStub(signed)
         self.models: Any = model_service_pb2_grpc.ModelServiceStub(signed)
+        self.deployments: Any = deployment_service_pb2_grpc.DeploymentServiceStub(signed)
         self.predictions: Any = prediction_service_pb2_grpc.PredictionServiceStub(signed)
 
     def raw(self, path: str, *, kind: str = "unary_unary") -> Any:

@@ -12,75 +12,75 @@ from uuid import UUID
 class DeploymentTarget(StrEnum):
     """Where a deployment runs."""
 
-    LOCAL = "LOCAL"
+    LOCAL = "local"
 
 
 class DeploymentEnvironment(StrEnum):
     """What a deployment is for."""
 
-    DEVELOPMENT = "DEVELOPMENT"
-    STAGING = "STAGING"
-    PRODUCTION = "PRODUCTION"
+    DEVELOPMENT = "development"
+    STAGING = "staging"
+    PRODUCTION = "production"
 
     @property
     def alias(self) -> str:
         """The alias of the model that moves with deployments of this environment."""
-        return self.value.lower()
+        return self.value
 
 
 class RolloutStrategy(StrEnum):
     """How a new revision takes the place of the one before."""
 
-    ROLLING = "ROLLING"
-    RECREATE = "RECREATE"
+    ROLLING = "rolling"
+    RECREATE = "recreate"
 
 
 class DeploymentState(StrEnum):
     """What a deployment does as a whole."""
 
-    PROGRESSING = "PROGRESSING"
-    READY = "READY"
-    DEGRADED = "DEGRADED"
-    FAILED = "FAILED"
-    STOPPING = "STOPPING"
-    STOPPED = "STOPPED"
+    PROGRESSING = "progressing"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
 
 
 class RevisionState(StrEnum):
     """What became of one revision."""
 
-    PROGRESSING = "PROGRESSING"
-    ACTIVE = "ACTIVE"
-    FAILED = "FAILED"
-    RETIRED = "RETIRED"
+    PROGRESSING = "progressing"
+    ACTIVE = "active"
+    FAILED = "failed"
+    RETIRED = "retired"
 
 
 class ReplicaState(StrEnum):
     """What one process does."""
 
-    STARTING = "STARTING"
-    READY = "READY"
-    BACKING_OFF = "BACKING_OFF"
-    STOPPING = "STOPPING"
+    STARTING = "starting"
+    READY = "ready"
+    BACKING_OFF = "backing_off"
+    STOPPING = "stopping"
 
 
 class ReplicaFailureReason(StrEnum):
     """Why a process ended or could not start."""
 
-    EXITED = "EXITED"
-    MODEL_REFUSED = "MODEL_REFUSED"
-    START_TIMEOUT = "START_TIMEOUT"
-    UNRESPONSIVE = "UNRESPONSIVE"
-    ARTIFACT_UNAVAILABLE = "ARTIFACT_UNAVAILABLE"
-    CANNOT_START = "CANNOT_START"
+    EXITED = "exited"
+    MODEL_REFUSED = "model_refused"
+    START_TIMEOUT = "start_timeout"
+    UNRESPONSIVE = "unresponsive"
+    ARTIFACT_UNAVAILABLE = "artifact_unavailable"
+    CANNOT_START = "cannot_start"
 
 
 class ConditionType(StrEnum):
     """A question about a deployment, as Kubernetes asks it."""
 
-    AVAILABLE = "AVAILABLE"
-    PROGRESSING = "PROGRESSING"
-    REPLICA_FAILURE = "REPLICA_FAILURE"
+    AVAILABLE = "available"
+    PROGRESSING = "progressing"
+    REPLICA_FAILURE = "replica_failure"
 
 
 @dataclass(frozen=True, slots=True)

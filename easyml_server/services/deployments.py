@@ -409,6 +409,6 @@ def _still_there(revision: Revision) -> UUID:
         raise WrongState(
             f"Revision {revision.number} served {revision.model_name}:{revision.model_version}, which was deleted;"
             " name a model version that is there.",
-            metadata={"state": "DELETED"},
+            metadata={"state": "deleted"},
         )
     return revision.model_version_id

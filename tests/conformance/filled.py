@@ -135,7 +135,7 @@ OVERRIDES: Mapping[str, Choice] = {
     "uploads.state": every(100, "receiving", "completed"),
     "ml_experiments.state": every(100, "queued", "succeeded"),
     "ml_experiments.algorithm": lambda index: f"algorithm-{index % 15}",
-    "model_deployments.state": every(100, "READY", "STOPPED"),
+    "model_deployments.state": every(100, "ready", "stopped"),
     "alias_history.end_time": lambda index: None if index % 10 == 0 else TIME + DAY,
     "sign_in_attempts.counted": lambda index: f"{index % 500:064}",
     "outbox.due_time": lambda index: TIME + timedelta(days=index % 100),

@@ -68,6 +68,7 @@ NO_LIMIT = {
     "SIGNING_KEY_FILE", "DVC_REMOTE", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTER_MODELS",
     "TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE",
     "CONVERTERS", "MODEL_SERVERS", "WORKERS", "DRAIN_DELAY_SECONDS", "DRAIN_GRACE_SECONDS",
+    "DEPLOYMENT_ORPHAN_SECONDS",
 }  # fmt: skip
 """Settings that refuse nobody anything: what is beyond them waits."""
 

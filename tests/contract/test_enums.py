@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from easyml.v1 import algorithm_pb2, dataset_pb2, experiment_pb2, permission_pb2, project_pb2
-from easyml_server.domain import datasets, experiments, projects, users
+from easyml.v1 import algorithm_pb2, dataset_pb2, deployment_pb2, experiment_pb2, permission_pb2, project_pb2
+from easyml_server.domain import datasets, deployments, experiments, projects, users
 from easyml_server.repositories.sql.base import Base
 from easyml_server.transport.converters import enums
 
@@ -25,6 +25,8 @@ IN_DATABASE: dict[str, tuple[type[Enum], Any]] = {
     "project_members.role": (projects.Role, project_pb2.Role),
     "uploads.format": (datasets.FileFormat, dataset_pb2.FileFormat),
     "model_versions.primary_metric": (experiments.Metric, algorithm_pb2.Metric),
+    "model_deployments.state": (deployments.DeploymentState, deployment_pb2.DeploymentState),
+    "deployment_revisions.state": (deployments.RevisionState, deployment_pb2.RevisionState),
     "api_keys.scope_permission": (users.Permission, permission_pb2.Permission),
 }
 

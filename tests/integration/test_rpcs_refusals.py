@@ -18,6 +18,8 @@ from google.protobuf.message import Message
 from easyml.v1 import (
     auth_service_pb2,
     dataset_service_pb2,
+    deployment_pb2,
+    deployment_service_pb2,
     model_pb2,
     model_service_pb2,
     permission_pb2,
@@ -45,6 +47,8 @@ class Ids:
     experiment: str
     model: str
     version: str
+    deployment: str
+    deployment_name: str
     api_key: str
     user: str
     email: str
@@ -57,10 +61,16 @@ class Ids:
         return said
 
 
-auth, projects, datasets, trainings, models, predictions = (
+auth, projects, datasets, trainings, models, deployments, predictions = (
     auth_service_pb2, project_service_pb2, dataset_service_pb2, training_service_pb2, model_service_pb2,
-    prediction_service_pb2,
+    deployment_service_pb2, prediction_service_pb2,
 )  # fmt: skip
+
+
+def version_of(ids: Ids) -> deployment_service_pb2.ModelVersionTarget:
+    return deployments.ModelVersionTarget(model_version_id=ids.version)
+
+
 ONE_FIELD = FieldMask(paths=["description"])
 OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "CreateApiKey": lambda ids: auth.CreateApiKeyRequest(
@@ -115,6 +125,20 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "ExportModel": lambda ids: models.ExportModelRequest(
         model_version_id=ids.version, format=model_pb2.ARTIFACT_FORMAT_SKOPS
     ),
+    "CreateDeployment": lambda ids: deployments.CreateDeploymentRequest(
+        project_id=ids.project, name="never made", model_version=version_of(ids), validate_only=True
+    ),
+    "UpdateDeployment": lambda ids: deployments.UpdateDeploymentRequest(
+        deployment_id=ids.deployment, model_version=version_of(ids), validate_only=True
+    ),
+    "GetDeployment": lambda ids: deployments.GetDeploymentRequest(deployment_id=ids.deployment),
+    "ListDeployments": lambda ids: deployments.ListDeploymentsRequest(project_id=ids.project),
+    "WatchDeployment": lambda ids: deployments.WatchDeploymentRequest(deployment_id=ids.deployment),
+    "ScaleDeployment": lambda ids: deployments.ScaleDeploymentRequest(deployment_id=ids.deployment, replicas=1),
+    "RollbackDeployment": lambda ids: deployments.RollbackDeploymentRequest(deployment_id=ids.deployment, revision=1),
+    "StopDeployment": lambda ids: deployments.StopDeploymentRequest(deployment_id=ids.deployment),
+    "DeleteDeployment": lambda ids: deployments.DeleteDeploymentRequest(deployment_id=ids.deployment, etag="none"),
+    "ListRevisions": lambda ids: deployments.ListRevisionsRequest(deployment_id=ids.deployment),
     "Predict": lambda ids: predictions.PredictRequest(model_version_id=ids.version),
     "StreamPredict": lambda ids: predictions.StreamPredictRequest(model_version_id=ids.version),
 }
@@ -132,6 +156,7 @@ NO_OBJECT: dict[str, Message] = {
     "ListAlgorithms": trainings.ListAlgorithmsRequest(),
 }
 BY_NAME: dict[str, Callable[[Ids], Message]] = {
+    "GetDeployment": lambda ids: deployments.GetDeploymentRequest(name=deployment_of(ids)),
     "GetModelVersion": lambda ids: models.GetModelVersionRequest(
         name=models.ModelVersionName(project_id=ids.project, model_name=ids.model)
     ),
@@ -143,6 +168,18 @@ BY_NAME: dict[str, Callable[[Ids], Message]] = {
     ),
     "ListModelVersions": lambda ids: models.ListModelVersionsRequest(project_id=ids.project, model_name=ids.model),
 }
+
+
+BY_DEPLOYMENT: dict[str, Callable[[Ids], Message]] = {
+    "Predict by id": lambda ids: predictions.PredictRequest(deployment_id=ids.deployment),
+    "StreamPredict by id": lambda ids: predictions.StreamPredictRequest(deployment_id=ids.deployment),
+    "Predict by name": lambda ids: predictions.PredictRequest(deployment_name=deployment_of(ids)),
+    "StreamPredict by name": lambda ids: predictions.StreamPredictRequest(deployment_name=deployment_of(ids)),
+}
+
+
+def deployment_of(ids: Ids) -> deployment_pb2.DeploymentName:
+    return deployment_pb2.DeploymentName(project_id=ids.project, name=ids.deployment_name)
 
 
 def permission_of(method: MethodDescriptor) -> int:
@@ -176,7 +213,7 @@ def real(owner: Client, world: World) -> Ids:
     me = owner.auth.GetCurrentUser(auth.GetCurrentUserRequest())
     return Ids(
         world.project_id, world.dataset_id, world.upload_id, world.experiment_id, world.model_name,
-        world.model_version_id, me.api_key.id, me.user.id, me.user.email,
+        world.model_version_id, world.deployment_id, world.deployment_name, me.api_key.id, me.user.id, me.user.email,
     )  # fmt: skip
 
 
@@ -246,6 +283,14 @@ def test_what_belongs_to_others_looks_as_if_it_were_not_there(other: Client, rea
 def test_what_belongs_to_others_is_not_found_by_its_name_either(other: Client, real: Ids, name: str) -> None:
     nothing = ids_of_nothing()
     belonging, missing = (refused(other, name, BY_NAME[name](ids)) for ids in (real, nothing))
+    assert missing.short == ("NOT_FOUND", "NOT_FOUND")
+    assert real.hidden_in(belonging) == nothing.hidden_in(missing)
+
+
+@pytest.mark.parametrize("name", sorted(BY_DEPLOYMENT))
+def test_a_deployment_of_others_does_not_answer(other: Client, real: Ids, name: str) -> None:
+    nothing, method = ids_of_nothing(), name.split(maxsplit=1)[0]
+    belonging, missing = (refused(other, method, BY_DEPLOYMENT[name](ids)) for ids in (real, nothing))
     assert missing.short == ("NOT_FOUND", "NOT_FOUND")
     assert real.hidden_in(belonging) == nothing.hidden_in(missing)
 

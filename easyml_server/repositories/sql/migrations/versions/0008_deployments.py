@@ -11,8 +11,8 @@ depends_on = None
 
 JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 TIME = sa.DateTime(timezone=True)
-STATES = "state IN ('PROGRESSING', 'READY', 'DEGRADED', 'FAILED', 'STOPPING', 'STOPPED')"
-REVISION_STATES = "state IN ('PROGRESSING', 'ACTIVE', 'FAILED', 'RETIRED')"
+STATES = "state IN ('progressing', 'ready', 'degraded', 'failed', 'stopping', 'stopped')"
+REVISION_STATES = "state IN ('progressing', 'active', 'failed', 'retired')"
 
 
 def upgrade() -> None:
