@@ -61,7 +61,7 @@ async def open_deployments(
         clock=clock,
     ) as deployer:
         reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, clock)
-        service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, targets(settings))
+        service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, targets(settings), signer)
         try:
             yield Deployments(endpoints, watch, reconciler, service)
         finally:

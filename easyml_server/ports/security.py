@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Final, Protocol
 from uuid import UUID
+
+IDENTITY_LIFETIME: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +47,5 @@ class TokenSigner(Protocol):
         ...
 
     def sign_identity(self, user_id: UUID, audience: str, now: datetime) -> str:
-        """A token that one model server accepts, in the name of a user."""
+        """A token that one model server accepts for IDENTITY_LIFETIME, in the name of a user."""
         ...

@@ -17,14 +17,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from easyml_server.domain.errors import NotSignedIn, Reason
-from easyml_server.ports.security import AccessClaims
+from easyml_server.ports.security import IDENTITY_LIFETIME, AccessClaims
 
 ALGORITHM = "EdDSA"
 AUDIENCE = "easyml"
 ACCESS_TYPE = "at+jwt"
 IDENTITY_TYPE = "identity+jwt"
 LEEWAY = timedelta(seconds=30)
-IDENTITY_LIFETIME = timedelta(minutes=5)
 SECRET_PREFIX = "eml_"  # noqa: S105 (a prefix to recognise secrets by)
 SECRET_BYTES = 32
 

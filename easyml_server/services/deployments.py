@@ -32,6 +32,7 @@ from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.users import Caller
+from easyml_server.ports.security import IDENTITY_LIFETIME, TokenSigner
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.auth import AuthService
 from easyml_server.services.deployment_watch import DeploymentWatch
@@ -71,6 +72,15 @@ class NewDeployment:
 
 
 @dataclass(frozen=True, slots=True)
+class DeploymentToken:
+    """What the replicas of one deployment accept until then."""
+
+    deployment_id: UUID
+    token: str
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Nothing changed."""
 
@@ -94,6 +104,7 @@ class DeploymentService:
         limits: Limits,
         clock: Callable[[], datetime],
         targets: frozenset[DeploymentTarget],
+        signer: TokenSigner,
     ) -> None:
         """`targets` are the ones this server can serve."""
         self._store = store
@@ -103,6 +114,7 @@ class DeploymentService:
         self._limits = limits
         self._clock = clock
         self._targets = targets
+        self._signer = signer
 
     async def create(
         self, caller: Caller, key: RequestKey | None, new: NewDeployment, *, validate_only: bool
@@ -212,6 +224,13 @@ class DeploymentService:
         """One deployment, by id or name."""
         async with self._store.read() as work:
             return await find_deployment(work, caller, target)
+
+    async def exchange_token(self, caller: Caller, target: UUID | DeploymentName) -> DeploymentToken:
+        """A short token that the replicas of one deployment accept."""
+        deployment = await self.get(caller, target)
+        now = self._clock()
+        token = self._signer.sign_identity(caller.user_id, str(deployment.id), now)
+        return DeploymentToken(deployment.id, token, now + IDENTITY_LIFETIME)
 
     async def list(self, caller: Caller, project_id: UUID, page: PageRequest) -> Page[Deployment]:
         """The deployments of a project."""

@@ -209,7 +209,9 @@ def _add_services(
     limits: Limits,
     clock: Callable[[], datetime],
 ) -> Sequence[str]:
-    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(services.auth, SecretReplay()), server)
+    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(
+        AuthServicer(services.auth, services.deployments, SecretReplay()), server
+    )
     project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(services.projects), server)
     dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(
         DatasetServicer(services.datasets, services.uploads, services.versions, limits, clock), server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from tests.builders import a_project_of, upload
 from tests.integration.test_rpcs_models import a_version
 from tests.integration.test_rpcs_predictions import as_rows
 from tests.marks import answers, limits, refuses
-from tests.servers import Client, ServerProcess, deploying, eventually, refusal
+from tests.servers import Client, ServerProcess, deploying, eventually, refusal, refusal_of
 
 STATE = deployment_pb2.DeploymentState
 READY, STOPPED = deployment_pb2.DEPLOYMENT_STATE_READY, deployment_pb2.DEPLOYMENT_STATE_STOPPED
@@ -425,3 +426,37 @@ def test_a_watch_ends_with_the_session_of_its_user(deployer: Deployer) -> None:
         said = refusal(lambda stream: stream, watch)
     assert said.short == ("UNAUTHENTICATED", "TOKEN_EXPIRED")
     deployer.delete(deployment.id)
+
+
+def at(endpoint: str, deployment_id: str, token: str) -> str:
+    """The version that answers at an endpoint, by a call that no server sees."""
+    with Client(endpoint, token) as client:
+        request = predictions.PredictRequest(deployment_id=deployment_id, **as_rows())
+        return str(client.predictions.Predict(request).model_version_id)
+
+
+@answers("AuthService/ExchangeToken")
+@refuses("AuthService/ExchangeToken")
+def test_an_endpoint_takes_tokens_for_its_deployment_alone(
+    deployer: Deployer, deployed: deployment_pb2.Deployment
+) -> None:
+    exchange = deployer.client.auth.ExchangeToken
+    given = exchange(auth_service_pb2.ExchangeTokenRequest(deployment_id=deployed.id))
+    name = deployment_pb2.DeploymentName(project_id=deployer.project_id, name=deployed.name)
+    assert exchange(auth_service_pb2.ExchangeTokenRequest(name=name)).deployment_id == given.deployment_id
+    assert 0 < given.expire_time.ToSeconds() - time.time() <= 300
+    (replica,) = deployed.replicas
+    assert at(replica.endpoint, deployed.id, given.token) == deployer.first
+
+    another = deployer.create(name=f"deployment-{uuid4()}")
+    others = exchange(auth_service_pb2.ExchangeTokenRequest(deployment_id=another.id)).token
+    for token in (others, deployer.client.token):
+        with pytest.raises(grpc.RpcError) as caught:
+            at(replica.endpoint, deployed.id, str(token))
+        assert refusal_of(caught.value).short == ("UNAUTHENTICATED", "INVALID_TOKEN")
+    with Client(deployer.client.address, given.token) as misused:
+        said = refusal(misused.auth.GetCurrentUser, auth_service_pb2.GetCurrentUserRequest())
+    assert said.short == ("UNAUTHENTICATED", "INVALID_TOKEN")
+    deployer.delete(another.id)
+    unknown = auth_service_pb2.ExchangeTokenRequest(deployment_id=str(uuid4()))
+    assert refusal(exchange, unknown).short == ("NOT_FOUND", "NOT_FOUND")

@@ -76,6 +76,7 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "CreateApiKey": lambda ids: auth.CreateApiKeyRequest(
         name="k", scope=user_pb2.ApiKeyScope(project_id=ids.project, permission=permission_pb2.PERMISSION_VIEWER)
     ),
+    "ExchangeToken": lambda ids: auth.ExchangeTokenRequest(deployment_id=ids.deployment),
     "RevokeApiKey": lambda ids: auth.RevokeApiKeyRequest(api_key_id=ids.api_key),
     "GetProject": lambda ids: projects.GetProjectRequest(project_id=ids.project),
     "UpdateProject": lambda ids: projects.UpdateProjectRequest(project_id=ids.project, update_mask=ONE_FIELD),
@@ -156,6 +157,7 @@ NO_OBJECT: dict[str, Message] = {
     "ListAlgorithms": trainings.ListAlgorithmsRequest(),
 }
 BY_NAME: dict[str, Callable[[Ids], Message]] = {
+    "ExchangeToken": lambda ids: auth.ExchangeTokenRequest(name=deployment_of(ids)),
     "GetDeployment": lambda ids: deployments.GetDeploymentRequest(name=deployment_of(ids)),
     "GetModelVersion": lambda ids: models.GetModelVersionRequest(
         name=models.ModelVersionName(project_id=ids.project, model_name=ids.model)

@@ -7,18 +7,21 @@ from uuid import UUID
 from easyml.v1 import auth_service_pb2 as pb
 from easyml.v1 import auth_service_pb2_grpc as pb_grpc
 from easyml_server.services.auth import AuthService
+from easyml_server.services.deployments import DeploymentService
 from easyml_server.transport.calls import CURRENT, Context, caller
+from easyml_server.transport.converters.deployments import to_deployment_name
 from easyml_server.transport.converters.pages import next_page_token, page_request
 from easyml_server.transport.converters.users import api_key_to_proto, session_to_proto, to_scope, user_to_proto
-from easyml_server.transport.converters.values import to_time
+from easyml_server.transport.converters.values import timestamp, to_time
 from easyml_server.transport.replay import SecretReplay
 
 
 class AuthServicer(pb_grpc.AuthServiceServicer):
     """AuthService on the wire."""
 
-    def __init__(self, auth: AuthService, replay: SecretReplay) -> None:
+    def __init__(self, auth: AuthService, deployments: DeploymentService, replay: SecretReplay) -> None:
         self._auth = auth
+        self._deployments = deployments
         self._replay = replay
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
@@ -56,6 +59,14 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
     async def GetCurrentUser(self, request: pb.GetCurrentUserRequest, context: Context) -> pb.GetCurrentUserResponse:
         user, key = await self._auth.current_user(caller())
         return pb.GetCurrentUserResponse(user=user_to_proto(user), api_key=api_key_to_proto(key) if key else None)
+
+    async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
+        by_name = request.WhichOneof("target") == "name"
+        target = to_deployment_name(request.name) if by_name else UUID(request.deployment_id)
+        made = await self._deployments.exchange_token(caller(), target)
+        return pb.ExchangeTokenResponse(
+            token=made.token, expire_time=timestamp(made.expire_time), deployment_id=str(made.deployment_id)
+        )
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Context) -> pb.CreateApiKeyResponse:
         async def create() -> pb.CreateApiKeyResponse:

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from easyml.v1 import deployment_pb2 as easyml_dot_v1_dot_deployment__pb2
 from easyml.v1 import permission_pb2 as easyml_dot_v1_dot_permission__pb2
 from easyml.v1 import user_pb2 as easyml_dot_v1_dot_user__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x61syml/v1/auth_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x14\x65\x61syml/v1/user.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n\x0fRegisterRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12&\n\x08password\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x0c\x18\x80\x01R\x08password\x12+\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x0b\x64isplayNameB\r\n\x0b_request_id\"e\n\x10RegisterResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x0f.easyml.v1.UserR\x04user\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x12.easyml.v1.SessionR\x07session\"\x95\x01\n\x0cLoginRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xfe\x01R\x05\x65mail\x12&\n\x08password\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x08passwordB\r\n\x0b_request_id\"b\n\rLoginResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x0f.easyml.v1.UserR\x04user\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x12.easyml.v1.SessionR\x07session\"\x83\x01\n\x13RefreshTokenRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12/\n\rrefresh_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x0crefreshTokenB\r\n\x0b_request_id\"D\n\x14RefreshTokenResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x12.easyml.v1.SessionR\x07session\"\x0f\n\rLogoutRequest\"\x10\n\x0eLogoutResponse\"\x19\n\x17LogoutEverywhereRequest\"A\n\x18LogoutEverywhereResponse\x12%\n\x0e\x65nded_sessions\x18\x01 \x01(\x05R\rendedSessions\"\x17\n\x15GetCurrentUserRequest\"i\n\x16GetCurrentUserResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x0f.easyml.v1.UserR\x04user\x12*\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x11.easyml.v1.ApiKeyR\x06\x61piKey\"\xe7\x01\n\x13\x43reateApiKeyRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12\x1e\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x04name\x12,\n\x05scope\x18\x03 \x01(\x0b\x32\x16.easyml.v1.ApiKeyScopeR\x05scope\x12\x45\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\xbaH\x05\xb2\x01\x02@\x01R\nexpireTimeB\r\n\x0b_request_id\"Z\n\x14\x43reateApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.easyml.v1.ApiKeyR\x06\x61piKey\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"f\n\x12ListApiKeysRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"k\n\x13ListApiKeysResponse\x12,\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.easyml.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"=\n\x13RevokeApiKeyRequest\x12&\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61piKeyId\"B\n\x14RevokeApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.easyml.v1.ApiKeyR\x06\x61piKey2\x87\x06\n\x0b\x41uthService\x12I\n\x08Register\x12\x1a.easyml.v1.RegisterRequest\x1a\x1b.easyml.v1.RegisterResponse\"\x04\xc8\xf3\x18\x01\x12@\n\x05Login\x12\x17.easyml.v1.LoginRequest\x1a\x18.easyml.v1.LoginResponse\"\x04\xc8\xf3\x18\x01\x12U\n\x0cRefreshToken\x12\x1e.easyml.v1.RefreshTokenRequest\x1a\x1f.easyml.v1.RefreshTokenResponse\"\x04\xc8\xf3\x18\x01\x12\x46\n\x06Logout\x12\x18.easyml.v1.LogoutRequest\x1a\x19.easyml.v1.LogoutResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x02\x12\x64\n\x10LogoutEverywhere\x12\".easyml.v1.LogoutEverywhereRequest\x1a#.easyml.v1.LogoutEverywhereResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x02\x12^\n\x0eGetCurrentUser\x12 .easyml.v1.GetCurrentUserRequest\x1a!.easyml.v1.GetCurrentUserResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x02\x12U\n\x0c\x43reateApiKey\x12\x1e.easyml.v1.CreateApiKeyRequest\x1a\x1f.easyml.v1.CreateApiKeyResponse\"\x04\xc8\xf3\x18\x02\x12U\n\x0bListApiKeys\x12\x1d.easyml.v1.ListApiKeysRequest\x1a\x1e.easyml.v1.ListApiKeysResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x02\x12X\n\x0cRevokeApiKey\x12\x1e.easyml.v1.RevokeApiKeyRequest\x1a\x1f.easyml.v1.RevokeApiKeyResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x02\x42\x65\n\x0cio.easyml.v1B\x10\x41uthServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x61syml/v1/auth_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1a\x65\x61syml/v1/deployment.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x14\x65\x61syml/v1/user.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n\x0fRegisterRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01R\x05\x65mail\x12&\n\x08password\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x0c\x18\x80\x01R\x08password\x12+\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\x0b\x64isplayNameB\r\n\x0b_request_id\"e\n\x10RegisterResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x0f.easyml.v1.UserR\x04user\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x12.easyml.v1.SessionR\x07session\"\x95\x01\n\x0cLoginRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12 \n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xfe\x01R\x05\x65mail\x12&\n\x08password\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x08passwordB\r\n\x0b_request_id\"b\n\rLoginResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x0f.easyml.v1.UserR\x04user\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x12.easyml.v1.SessionR\x07session\"\x83\x01\n\x13RefreshTokenRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12/\n\rrefresh_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x0crefreshTokenB\r\n\x0b_request_id\"D\n\x14RefreshTokenResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x12.easyml.v1.SessionR\x07session\"\x0f\n\rLogoutRequest\"\x10\n\x0eLogoutResponse\"\x19\n\x17LogoutEverywhereRequest\"A\n\x18LogoutEverywhereResponse\x12%\n\x0e\x65nded_sessions\x18\x01 \x01(\x05R\rendedSessions\"\x17\n\x15GetCurrentUserRequest\"i\n\x16GetCurrentUserResponse\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x0f.easyml.v1.UserR\x04user\x12*\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x11.easyml.v1.ApiKeyR\x06\x61piKey\"\x89\x01\n\x14\x45xchangeTokenRequest\x12/\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0c\x64\x65ploymentId\x12/\n\x04name\x18\x02 \x01(\x0b\x32\x19.easyml.v1.DeploymentNameH\x00R\x04nameB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x8f\x01\n\x15\x45xchangeTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12#\n\rdeployment_id\x18\x03 \x01(\tR\x0c\x64\x65ploymentId\"\xe7\x01\n\x13\x43reateApiKeyRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12\x1e\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x04name\x12,\n\x05scope\x18\x03 \x01(\x0b\x32\x16.easyml.v1.ApiKeyScopeR\x05scope\x12\x45\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\xbaH\x05\xb2\x01\x02@\x01R\nexpireTimeB\r\n\x0b_request_id\"Z\n\x14\x43reateApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.easyml.v1.ApiKeyR\x06\x61piKey\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"f\n\x12ListApiKeysRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"k\n\x13ListApiKeysResponse\x12,\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.easyml.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"=\n\x13RevokeApiKeyRequest\x12&\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61piKeyId\"B\n\x14RevokeApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.easyml.v1.ApiKeyR\x06\x61piKey2\xe4\x06\n\x0b\x41uthService\x12I\n\x08Register\x12\x1a.easyml.v1.RegisterRequest\x1a\x1b.easyml.v1.RegisterResponse\"\x04\xc8\xf3\x18\x01\x12@\n\x05Login\x12\x17.easyml.v1.LoginRequest\x1a\x18.easyml.v1.LoginResponse\"\x04\xc8\xf3\x18\x01\x12U\n\x0cRefreshToken\x12\x1e.easyml.v1.RefreshTokenRequest\x1a\x1f.easyml.v1.RefreshTokenResponse\"\x04\xc8\xf3\x18\x01\x12\x46\n\x06Logout\x12\x18.easyml.v1.LogoutRequest\x1a\x19.easyml.v1.LogoutResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x02\x12\x64\n\x10LogoutEverywhere\x12\".easyml.v1.LogoutEverywhereRequest\x1a#.easyml.v1.LogoutEverywhereResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x02\x12^\n\x0eGetCurrentUser\x12 .easyml.v1.GetCurrentUserRequest\x1a!.easyml.v1.GetCurrentUserResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x02\x12[\n\rExchangeToken\x12\x1f.easyml.v1.ExchangeTokenRequest\x1a .easyml.v1.ExchangeTokenResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12U\n\x0c\x43reateApiKey\x12\x1e.easyml.v1.CreateApiKeyRequest\x1a\x1f.easyml.v1.CreateApiKeyResponse\"\x04\xc8\xf3\x18\x02\x12U\n\x0bListApiKeys\x12\x1d.easyml.v1.ListApiKeysRequest\x1a\x1e.easyml.v1.ListApiKeysResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x02\x12X\n\x0cRevokeApiKey\x12\x1e.easyml.v1.RevokeApiKeyRequest\x1a\x1f.easyml.v1.RevokeApiKeyResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x02\x42\x65\n\x0cio.easyml.v1B\x10\x41uthServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +55,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFRESHTOKENREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_REFRESHTOKENREQUEST'].fields_by_name['refresh_token']._loaded_options = None
   _globals['_REFRESHTOKENREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_EXCHANGETOKENREQUEST'].oneofs_by_name['target']._loaded_options = None
+  _globals['_EXCHANGETOKENREQUEST'].oneofs_by_name['target']._serialized_options = b'\272H\002\010\001'
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['deployment_id']._loaded_options = None
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['deployment_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
@@ -78,48 +83,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['LogoutEverywhere']._serialized_options = b'\220\002\002\310\363\030\002'
   _globals['_AUTHSERVICE'].methods_by_name['GetCurrentUser']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetCurrentUser']._serialized_options = b'\220\002\001\310\363\030\002'
+  _globals['_AUTHSERVICE'].methods_by_name['ExchangeToken']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['ExchangeToken']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_AUTHSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\310\363\030\002'
   _globals['_AUTHSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001\310\363\030\002'
   _globals['_AUTHSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\220\002\002\310\363\030\002'
-  _globals['_REGISTERREQUEST']._serialized_start=156
-  _globals['_REGISTERREQUEST']._serialized_end=353
-  _globals['_REGISTERRESPONSE']._serialized_start=355
-  _globals['_REGISTERRESPONSE']._serialized_end=456
-  _globals['_LOGINREQUEST']._serialized_start=459
-  _globals['_LOGINREQUEST']._serialized_end=608
-  _globals['_LOGINRESPONSE']._serialized_start=610
-  _globals['_LOGINRESPONSE']._serialized_end=708
-  _globals['_REFRESHTOKENREQUEST']._serialized_start=711
-  _globals['_REFRESHTOKENREQUEST']._serialized_end=842
-  _globals['_REFRESHTOKENRESPONSE']._serialized_start=844
-  _globals['_REFRESHTOKENRESPONSE']._serialized_end=912
-  _globals['_LOGOUTREQUEST']._serialized_start=914
-  _globals['_LOGOUTREQUEST']._serialized_end=929
-  _globals['_LOGOUTRESPONSE']._serialized_start=931
-  _globals['_LOGOUTRESPONSE']._serialized_end=947
-  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_start=949
-  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_end=974
-  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_start=976
-  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_end=1041
-  _globals['_GETCURRENTUSERREQUEST']._serialized_start=1043
-  _globals['_GETCURRENTUSERREQUEST']._serialized_end=1066
-  _globals['_GETCURRENTUSERRESPONSE']._serialized_start=1068
-  _globals['_GETCURRENTUSERRESPONSE']._serialized_end=1173
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1176
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1407
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1409
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1499
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1501
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1603
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1605
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1712
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1714
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1775
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1777
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1843
-  _globals['_AUTHSERVICE']._serialized_start=1846
-  _globals['_AUTHSERVICE']._serialized_end=2621
+  _globals['_REGISTERREQUEST']._serialized_start=184
+  _globals['_REGISTERREQUEST']._serialized_end=381
+  _globals['_REGISTERRESPONSE']._serialized_start=383
+  _globals['_REGISTERRESPONSE']._serialized_end=484
+  _globals['_LOGINREQUEST']._serialized_start=487
+  _globals['_LOGINREQUEST']._serialized_end=636
+  _globals['_LOGINRESPONSE']._serialized_start=638
+  _globals['_LOGINRESPONSE']._serialized_end=736
+  _globals['_REFRESHTOKENREQUEST']._serialized_start=739
+  _globals['_REFRESHTOKENREQUEST']._serialized_end=870
+  _globals['_REFRESHTOKENRESPONSE']._serialized_start=872
+  _globals['_REFRESHTOKENRESPONSE']._serialized_end=940
+  _globals['_LOGOUTREQUEST']._serialized_start=942
+  _globals['_LOGOUTREQUEST']._serialized_end=957
+  _globals['_LOGOUTRESPONSE']._serialized_start=959
+  _globals['_LOGOUTRESPONSE']._serialized_end=975
+  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_start=977
+  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_end=1002
+  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_start=1004
+  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_end=1069
+  _globals['_GETCURRENTUSERREQUEST']._serialized_start=1071
+  _globals['_GETCURRENTUSERREQUEST']._serialized_end=1094
+  _globals['_GETCURRENTUSERRESPONSE']._serialized_start=1096
+  _globals['_GETCURRENTUSERRESPONSE']._serialized_end=1201
+  _globals['_EXCHANGETOKENREQUEST']._serialized_start=1204
+  _globals['_EXCHANGETOKENREQUEST']._serialized_end=1341
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=1344
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=1487
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1490
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1721
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1723
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1813
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1815
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1917
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1919
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=2026
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2028
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2089
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2091
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2157
+  _globals['_AUTHSERVICE']._serialized_start=2160
+  _globals['_AUTHSERVICE']._serialized_end=3028
 # @@protoc_insertion_point(module_scope)

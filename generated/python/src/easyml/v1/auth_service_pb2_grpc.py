@@ -65,6 +65,11 @@ class AuthServiceStub:
                 request_serializer=easyml_dot_v1_dot_auth__service__pb2.GetCurrentUserRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_auth__service__pb2.GetCurrentUserResponse.FromString,
                 _registered_method=True)
+        self.ExchangeToken = channel.unary_unary(
+                '/easyml.v1.AuthService/ExchangeToken',
+                request_serializer=easyml_dot_v1_dot_auth__service__pb2.ExchangeTokenRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_auth__service__pb2.ExchangeTokenResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/easyml.v1.AuthService/CreateApiKey',
                 request_serializer=easyml_dot_v1_dot_auth__service__pb2.CreateApiKeyRequest.SerializeToString,
@@ -139,6 +144,15 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExchangeToken(self, request, context):
+        """ExchangeToken gives a short token that the replicas of one deployment accept, and nobody else does.
+
+        They check it by the server's public key alone, so calls to their endpoints need no server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """CreateApiKey makes a key for a program; the secret is in this answer only.
 
@@ -198,6 +212,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.GetCurrentUser,
                     request_deserializer=easyml_dot_v1_dot_auth__service__pb2.GetCurrentUserRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_auth__service__pb2.GetCurrentUserResponse.SerializeToString,
+            ),
+            'ExchangeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExchangeToken,
+                    request_deserializer=easyml_dot_v1_dot_auth__service__pb2.ExchangeTokenRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_auth__service__pb2.ExchangeTokenResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
@@ -378,6 +397,33 @@ class AuthService:
             '/easyml.v1.AuthService/GetCurrentUser',
             easyml_dot_v1_dot_auth__service__pb2.GetCurrentUserRequest.SerializeToString,
             easyml_dot_v1_dot_auth__service__pb2.GetCurrentUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExchangeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.AuthService/ExchangeToken',
+            easyml_dot_v1_dot_auth__service__pb2.ExchangeTokenRequest.SerializeToString,
+            easyml_dot_v1_dot_auth__service__pb2.ExchangeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

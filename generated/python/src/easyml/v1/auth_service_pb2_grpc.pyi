@@ -44,6 +44,11 @@ class AuthServiceStub:
     """
     GetCurrentUser: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetCurrentUserRequest, _auth_service_pb2.GetCurrentUserResponse]
     """GetCurrentUser returns who the call was made by, and with which rights."""
+    ExchangeToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ExchangeTokenRequest, _auth_service_pb2.ExchangeTokenResponse]
+    """ExchangeToken gives a short token that the replicas of one deployment accept, and nobody else does.
+
+    They check it by the server's public key alone, so calls to their endpoints need no server.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]
     """CreateApiKey makes a key for a program; the secret is in this answer only.
 
@@ -126,6 +131,17 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_auth_service_pb2.GetCurrentUserRequest, _abc.Awaitable[_auth_service_pb2.GetCurrentUserResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.GetCurrentUserResponse]:
         """GetCurrentUser returns who the call was made by, and with which rights."""
+
+    @_abc_1.abstractmethod
+    def ExchangeToken(
+        self,
+        request: _auth_service_pb2.ExchangeTokenRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.ExchangeTokenRequest, _abc.Awaitable[_auth_service_pb2.ExchangeTokenResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.ExchangeTokenResponse]:
+        """ExchangeToken gives a short token that the replicas of one deployment accept, and nobody else does.
+
+        They check it by the server's public key alone, so calls to their endpoints need no server.
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(
