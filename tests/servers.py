@@ -102,6 +102,15 @@ class ServerProcess:
         """Ctrl-C; returns the exit code when it, all its children and its deployments are gone."""
         return self._end(signal.SIGINT)
 
+    def leave(self, number: int = signal.SIGKILL) -> None:
+        """End the server alone; what outlives it goes on."""
+        process, self.process = self.running, None
+        process.send_signal(number)
+        process.wait(END_SECONDS)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
     def ended(self) -> int:
         """The exit code of a server that was told to stop already, when it and all its children are gone."""
         return self._end(None)

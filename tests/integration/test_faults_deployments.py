@@ -1,0 +1,140 @@
+"""What may happen to a deployment: its replicas, its files and its server, and the answers that come all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from easyml.v1 import auth_service_pb2, deployment_pb2
+from easyml.v1 import deployment_service_pb2 as pb
+from easyml_server.domain.replica_records import ReplicaRecord, find_living
+from tests.integration.test_rpcs_deployments import QUICK, Deployer, at, made_by, under_load
+from tests.servers import Client, ServerProcess, deploying, eventually
+
+pytestmark = pytest.mark.slow
+
+TWO = deployment_pb2.DeploymentConfig(probes=QUICK, scaling=deployment_pb2.Scaling(replicas=2))
+ONE = deployment_pb2.DeploymentConfig(probes=QUICK)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with deploying(tmp_path_factory.mktemp("faults") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def versions(server: ServerProcess) -> Deployer:
+    """Two versions, made once."""
+    with Client(server.address, server.key) as client:
+        return made_by(client)
+
+
+@pytest.fixture
+def deployer(server: ServerProcess, versions: Deployer) -> Iterator[Deployer]:
+    """Nothing runs before and after."""
+    with Client(server.address, server.key) as client:
+        yield replace(versions, client=client)
+    with Client(server.address, server.key) as client:
+        listed = pb.ListDeploymentsRequest(project_id=versions.project_id)
+        for deployment in client.deployments.ListDeployments(listed).deployments:
+            replace(versions, client=client).delete(deployment.id)
+    assert eventually(lambda: not processes(server))
+
+
+def processes(server: ServerProcess) -> dict[str, ReplicaRecord]:
+    """What runs, by the id of its replica."""
+    records = (server.data / "deployments").glob("*/*.json")
+    return {record.stem: found for record in records if (found := find_living(record))}
+
+
+def failure(deployment: deployment_pb2.Deployment) -> deployment_pb2.Condition:
+    kind = deployment_pb2.CONDITION_TYPE_REPLICA_FAILURE
+    return next(condition for condition in deployment.conditions if condition.type == kind)
+
+
+def test_no_call_fails_when_one_of_two_replicas_is_killed_and_when_one_stops_answering(
+    server: ServerProcess, deployer: Deployer
+) -> None:
+    deployment = deployer.ready(deployer.create(config=TWO).id)
+    with under_load(deployer, deployment.id) as load:
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            victim = deployer.get(deployment.id).replicas[0].id
+            os.kill(processes(server)[victim].pid, number)
+            hurt = deployer.until(deployment.id, lambda now: failure(now).status)
+            assert hurt.state == deployment_pb2.DEPLOYMENT_STATE_DEGRADED
+            well = deployer.ready(deployment.id)
+            assert well.ready_replicas == 2
+            assert not failure(well).status
+    assert set(load.answered) == {deployer.first}
+    reasons = {each.last_failure.reason for each in well.replicas if each.HasField("last_failure")}
+    assert deployment_pb2.REPLICA_FAILURE_REASON_UNRESPONSIVE in reasons
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_an_endpoint_answers_on_without_its_server_which_finds_it_again(
+    server: ServerProcess, deployer: Deployer, number: int
+) -> None:
+    deployment = deployer.ready(deployer.create(config=ONE).id)
+    exchanged = deployer.client.auth.ExchangeToken(auth_service_pb2.ExchangeTokenRequest(deployment_id=deployment.id))
+    (replica,) = deployment.replicas
+    before = processes(server)
+    server.leave(number)
+    assert at(replica.endpoint, deployment.id, exchanged.token) == deployer.first
+    server.start()
+    with Client(server.address, server.key) as client:
+        again = replace(deployer, client=client)
+        assert again.ask(deployment.id) == deployer.first
+        found = again.ready(deployment.id)
+    assert list(found.replicas) == [replica]
+    assert processes(server) == before
+
+
+def test_a_revision_whose_files_were_changed_leaves_the_old_one_answering_and_gets_well_by_itself(
+    server: ServerProcess, deployer: Deployer
+) -> None:
+    deployment = deployer.ready(deployer.create(config=ONE).id)
+    (folder,) = server.data.glob(f"files/*/models/{deployer.second}")
+    graph = next(folder.glob("*.onnx"))
+    whole = graph.read_bytes()
+    graph.chmod(0o600)
+    graph.write_bytes(whole[:-1] + b"!")
+    with under_load(deployer, deployment.id) as load:
+        deployer.update(deployment.id, deployer.second)
+        hurt = deployer.until(deployment.id, lambda now: failure(now).status)
+        assert (hurt.active_revision, hurt.state) == (1, deployment_pb2.DEPLOYMENT_STATE_DEGRADED)
+        said = next(each.last_failure for each in hurt.replicas if each.HasField("last_failure"))
+        assert said.reason == deployment_pb2.REPLICA_FAILURE_REASON_MODEL_REFUSED
+        assert "cannot be served" in said.log_lines[-1]
+        assert set(load.answered) == {deployer.first}
+        graph.write_bytes(whole)
+        assert deployer.ready(deployment.id).active_revision == 2
+        last = len(load.answered)
+        eventually(lambda: len(load.answered) > last + 3)
+    assert load.answered[-1] == deployer.second
+
+
+def test_what_was_deleted_while_nobody_looked_is_gone_after_the_next_start(
+    server: ServerProcess, deployer: Deployer
+) -> None:
+    deployment = deployer.ready(deployer.create(config=ONE).id)
+    assert processes(server)
+    deployer.delete(deployment.id)
+    server.leave()
+    server.start()
+    assert eventually(lambda: not processes(server))
+
+
+def test_a_server_that_is_interrupted_takes_its_deployments_with_it(server: ServerProcess, deployer: Deployer) -> None:
+    deployment = deployer.ready(deployer.create(config=TWO).id)
+    assert len(deployment.replicas) == 2
+    assert server.interrupt() == 0
+    assert not processes(server)
+    server.start()
+    with Client(server.address, server.key) as client:
+        again = replace(deployer, client=client)
+        assert again.ready(deployment.id).ready_replicas == 2
