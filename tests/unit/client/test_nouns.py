@@ -11,11 +11,31 @@ from easyml.v1 import project_pb2
 from easyml.v1 import project_service_pb2 as pb
 from easyml.v1.project_service_pb2_grpc import ProjectServiceServicer
 from easyml_client import EasyML, async_client, client, errors, methods
-from easyml_client.plans import algorithms, auth, datasets, experiments, models, predictions, projects, trainings
+from easyml_client.plans import (
+    algorithms,
+    auth,
+    datasets,
+    deployments,
+    experiments,
+    models,
+    predictions,
+    projects,
+    trainings,
+)
 from easyml_client.plans.references import model_version_name
 from tests.unit.client.support import an_id, client_of
 
-NOUNS = ("Auth", "Projects", "Datasets", "Algorithms", "Trainings", "Experiments", "Models", "Predictions")
+NOUNS = (
+    "Auth",
+    "Projects",
+    "Datasets",
+    "Algorithms",
+    "Trainings",
+    "Experiments",
+    "Models",
+    "Deployments",
+    "Predictions",
+)
 
 
 def names(noun: type) -> set[str]:
@@ -36,6 +56,7 @@ def test_both_clients_can_do_the_same_with_the_same_words(noun: str) -> None:
 
 def test_both_handles_can_do_the_same() -> None:
     assert names(client.Training) == names(async_client.AsyncTraining)
+    assert names(client.Rollout) == names(async_client.AsyncRollout)
     assert names(client.EasyML) == names(async_client.AsyncEasyML)
 
 
@@ -47,7 +68,7 @@ def test_help_shows_the_parameters_of_the_operation() -> None:
 def test_every_rpc_can_be_reached() -> None:
     written = "".join(
         inspect.getsource(module)
-        for module in (algorithms, auth, datasets, experiments, models, predictions, projects, trainings)
+        for module in (algorithms, auth, datasets, deployments, experiments, models, predictions, projects, trainings)
     )
     credentials = inspect.getsource(__import__("easyml_client.credentials", fromlist=["_"]))
     for request in methods._methods():

@@ -24,11 +24,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from easyml_client.async_client import AsyncEasyML as AsyncEasyML
+    from easyml_client.async_client import AsyncRollout as AsyncRollout
     from easyml_client.async_client import AsyncTraining as AsyncTraining
     from easyml_client.client import EasyML as EasyML
+    from easyml_client.client import Rollout as Rollout
     from easyml_client.client import Training as Training
     from easyml_client.errors import AlreadyExists as AlreadyExists
     from easyml_client.errors import DeadlineExceeded as DeadlineExceeded
+    from easyml_client.errors import DeploymentFailed as DeploymentFailed
     from easyml_client.errors import EasyMLError as EasyMLError
     from easyml_client.errors import InternalError as InternalError
     from easyml_client.errors import InvalidInput as InvalidInput
@@ -47,8 +50,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AsyncEasyML": "async_client",
+    "AsyncRollout": "async_client",
     "AsyncTraining": "async_client",
     "EasyML": "client",
+    "Rollout": "client",
     "Training": "client",
     "Split": "plans.trainings",
     "TLS": "tls",
@@ -56,6 +61,7 @@ _HOMES = {
         (
             "AlreadyExists",
             "DeadlineExceeded",
+            "DeploymentFailed",
             "EasyMLError",
             "InternalError",
             "InvalidInput",

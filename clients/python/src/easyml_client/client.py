@@ -12,6 +12,7 @@ from easyml_client.plans import (
     algorithms,
     auth,
     datasets,
+    deployments,
     experiments,
     health,
     models,
@@ -20,6 +21,7 @@ from easyml_client.plans import (
     trainings,
 )
 from easyml_client.plans.references import ExperimentRef
+from easyml_client.resources.deployments import Deployment
 from easyml_client.resources.events import Heartbeat, Interruption, TrainingEvent
 from easyml_client.resources.experiments import Experiment
 from easyml_client.steps import Plan
@@ -66,6 +68,7 @@ class EasyML:
         self.trainings = Trainings(self._driver)
         self.experiments = Experiments(self._driver)
         self.models = Models(self._driver)
+        self.deployments = Deployments(self._driver)
         self.predictions = Predictions(self._driver)
 
     def health(self, service: str = "") -> str:
@@ -220,6 +223,63 @@ class Models(Noun):
     export = method(models.export)
     dvc_pointer = method(models.dvc_pointer)
     dvc = method(models.dvc)
+
+
+class Rollout:
+    """The handle of a revision on its way; it goes on without it."""
+
+    def __init__(self, driver: Driver, deployment: Deployment) -> None:
+        self._driver = driver
+        self.deployment = deployment
+
+    @property
+    def id(self) -> str:
+        """Id of the deployment."""
+        return self.deployment.id
+
+    def watch(self) -> Iterator[Deployment]:
+        """The deployment whenever anything of it changes, until it is deleted; also over broken connections."""
+        return self._driver.iterate(deployments.watch(self.id))
+
+    def result(self, timeout: float | None = None) -> Deployment:
+        """The deployment once the revision answers; raises DeploymentFailed or DeadlineExceeded."""
+        self.deployment = self._driver.run(deployments.result(self.id, timeout=timeout))
+        return self.deployment
+
+    def refresh(self) -> Deployment:
+        """The deployment as it is now."""
+        self.deployment = self._driver.run(deployments.get(self.id))
+        return self.deployment
+
+    def __repr__(self) -> str:
+        return f"Rollout(id={self.id!r}, state={self.deployment.state!r})"
+
+
+def _rollout(plan: Callable[P, Plan[Deployment]]) -> Callable[Concatenate[Deployments, P], Rollout]:
+    """The plan as a method that returns a handle."""
+
+    def handle(self: Deployments, /, *args: P.args, **kwargs: P.kwargs) -> Rollout:
+        return Rollout(self._driver, self._driver.run(plan(*args, **kwargs)))
+
+    return as_method(handle, plan)
+
+
+class Deployments(Noun):
+    """Model versions made callable: made, revised, scaled, rolled back, stopped."""
+
+    create = _rollout(deployments.create)
+    update = _rollout(deployments.update)
+    rollback = _rollout(deployments.rollback)
+    validate = method(deployments.validate)
+    get = method(deployments.get)
+    list = iterator(deployments.list_)
+    revisions = iterator(deployments.revisions)
+    watch = iterator(deployments.watch)
+    result = method(deployments.result)
+    scale = method(deployments.scale)
+    stop = method(deployments.stop)
+    delete = method(deployments.delete)
+    token = method(deployments.token)
 
 
 class Predictions(Noun):

@@ -30,6 +30,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
+    from easyml_client.resources.deployments import Deployment
     from easyml_client.resources.experiments import Failure
 
 DOMAIN = "easyml"
@@ -152,6 +153,16 @@ class TrainingFailed(EasyMLError):
         super().__init__(
             f"Training {experiment_id} failed: {because}", reason=(failure.reason or "").upper() if failure else ""
         )
+
+
+class DeploymentFailed(EasyMLError):
+    """A revision does not become ready; it is still tried, and the one before answers meanwhile, if there is one."""
+
+    default_reason = "DEPLOYMENT_FAILED"
+
+    def __init__(self, deployment: Deployment, because: str) -> None:
+        self.deployment = deployment
+        super().__init__(f"Revision {deployment.latest_revision} of {deployment.name!r} is not ready: {because}")
 
 
 class TrainingCancelled(EasyMLError):

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from easyml.v1 import (
     auth_service_pb2,
     dataset_service_pb2,
+    deployment_service_pb2,
     model_service_pb2,
     permission_pb2,
     prediction_service_pb2,
@@ -27,6 +28,7 @@ WRITE_SECONDS = 30.0
 _CONTRACT = (
     auth_service_pb2,
     dataset_service_pb2,
+    deployment_service_pb2,
     model_service_pb2,
     prediction_service_pb2,
     project_service_pb2,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from easyml_client.cli.app import group, single
-from easyml_client.cli.common import EVERYWHERE, Common, connected
+from easyml_client.cli.common import EVERYWHERE, Common, ProjectOption, connected, project_for
 from easyml_client.cli.output import UsageError, complain, print_done, print_json, print_list, print_one
 
 if TYPE_CHECKING:
@@ -257,6 +257,19 @@ def create(
         return
     print(made.secret)
     complain("Keep it now: it cannot be shown again. Programs send it as EASYML_TOKEN.")
+
+
+@token.command(name="for")
+def for_(deployment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """Print a token that the endpoints of one deployment accept for a few minutes.
+
+    Example: `easyml token for churn`
+
+    :param deployment: Name or id of the deployment.
+    """
+    with connected(common) as client:
+        given = client.deployments.token(deployment, project=project_for(client, deployment, project))
+        print_done(given, given.token, as_json=common.json)
 
 
 @token.command(name="list")

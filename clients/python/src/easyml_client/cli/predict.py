@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
     from easyml_client.client import EasyML
+    from easyml_client.resources.deployments import Deployment
     from easyml_client.resources.models import ModelVersion
     from easyml_client.resources.predictions import Prediction
 
@@ -40,11 +41,12 @@ Rows = Annotated[tuple[str, ...], Parameter(name="--row", consume_multiple=True,
 
 
 def predict(
-    model: str,
+    model: str | None = None,
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
     row: Rows = (),
+    deployment: str | None = None,
     format: str | None = None,
     ignore_extra: bool = False,
     project: ProjectOption = None,
@@ -54,21 +56,28 @@ def predict(
 
     Example: `easyml predict churn@production --row age=39 plan=basic --row age=52 plan=gold`
 
+    Example: `easyml predict --deployment churn rows.csv`
+
     :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version.
     :param file: csv or json; stdin if left out, or -.
+    :param deployment: Name or id of a deployment that answers, in place of a model.
     :param row: COLUMN=VALUE …, one --row per row; an empty value is no value.
     :param format: csv or json, where the content does not say it.
     :param ignore_extra: Leave out columns that the model does not know, instead of being refused.
     """
+    if deployment is not None and model is not None and file is None:
+        file, model = Path(model), None
+    if (deployment is None) == (model is None):
+        raise UsageError("Say who answers: MODEL, or --deployment NAME.")
     if row and file:
         raise UsageError("Give rows by --row or in a file, not both.")
     if not row and file is None and sys.stdin.isatty():
         raise UsageError("There are no rows; give --row COLUMN=VALUE …, a file, or rows on stdin.")
     with connected(common) as client:
-        version = client.models.get(model, project=project_for(client, model, project))
+        answering, version = _answering(client, model, deployment, project)
         given = map(json.loads, row) if row else rows_of_file(file, format)
         answer = _Answer(version)
-        for prediction in _predictions(client, version, typed(given, version.signature, ignore_extra=ignore_extra)):
+        for prediction in _predictions(client, answering, typed(given, version.signature, ignore_extra=ignore_extra)):
             answer.add(prediction)
     answer.print(as_json=common.json)
 
@@ -76,17 +85,31 @@ def predict(
 app = single("predict", predict)
 
 
-def _predictions(client: EasyML, version: ModelVersion, rows: Iterator[Row]) -> Iterator[Prediction]:
+def _answering(
+    client: EasyML, model: str | None, deployment: str | None, project: str | None
+) -> tuple[ModelVersion | Deployment, ModelVersion]:
+    """Who is asked, and the version whose columns count."""
+    if model is not None:
+        version = client.models.get(model, project=project_for(client, model, project))
+        return version, version
+    reference = deployment or ""
+    found = client.deployments.get(reference, project=project_for(client, reference, project))
+    number = found.active_revision or found.latest_revision
+    revision = next(each for each in client.deployments.revisions(found) if each.number == number)
+    return found, client.models.get(revision.model_version_id or "")
+
+
+def _predictions(client: EasyML, answering: ModelVersion | Deployment, rows: Iterator[Row]) -> Iterator[Prediction]:
     """One answer for a few rows; a stream, block by block, for many."""
     from easyml_client.errors import InvalidInput
     from easyml_client.resources.predictions import PredictionFailure
 
     first = next(blocks(rows, _BLOCK), [])
     if len(first) < _BLOCK:
-        yield client.predictions.predict(version, first)
+        yield client.predictions.predict(answering, first)
         return
     everything = (block for part in ([first], blocks(rows, _BLOCK)) for block in part)
-    for number, answer in enumerate(client.predictions.stream(version, everything)):
+    for number, answer in enumerate(client.predictions.stream(answering, everything)):
         if isinstance(answer, PredictionFailure):
             start = number * _BLOCK
             raise InvalidInput(f"Rows {start + 1} to {start + _BLOCK}: {answer.message}", reason=answer.reason)

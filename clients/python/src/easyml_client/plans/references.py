@@ -45,7 +45,7 @@ def dataset_id(dataset: DatasetRef, project: ProjectRef | None) -> Plan[str]:
         return dataset.id
     if is_id(dataset):
         return dataset
-    of_project = yield from project_id(_project_of("Dataset", dataset, project))
+    of_project = yield from project_id(project_of("Dataset", dataset, project))
     request = dataset_service_pb2.ListDatasetsRequest(project_id=of_project, name_prefix=dataset)
     found = yield from collect(pages(request, dataset_service_pb2.ListDatasetsResponse, lambda page: page.datasets))
     return _only("dataset", dataset, [each.id for each in found if each.name == dataset])
@@ -68,7 +68,7 @@ def model_version(model: ModelRef, project: ProjectRef | None) -> Plan[dict[str,
         return {"model_version_id": model.id}
     if is_id(model):
         return {"model_version_id": model}
-    return {"name": model_version_name(model, (yield from project_id(_project_of("Model", model, project))))}
+    return {"name": model_version_name(model, (yield from project_id(project_of("Model", model, project))))}
 
 
 def model_version_name(text: str, of_project: str) -> model_service_pb2.ModelVersionName:
@@ -82,7 +82,8 @@ def model_version_name(text: str, of_project: str) -> model_service_pb2.ModelVer
     return model_service_pb2.ModelVersionName(project_id=of_project, model_name=text)
 
 
-def _project_of(kind: str, name: str, project: ProjectRef | None) -> ProjectRef:
+def project_of(kind: str, name: str, project: ProjectRef | None) -> ProjectRef:
+    """The project of a name: the one given, or that of the environment."""
     project = project or os.environ.get(PROJECT_VARIABLE)
     if not project:
         raise InvalidInput.at(

@@ -1,0 +1,286 @@
+"""`easyml deploy` and `easyml deployments`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from easyml_client.cli.app import group, single
+from easyml_client.cli.common import (
+    EVERYWHERE,
+    Common,
+    Consent,
+    Labels,
+    ProjectOption,
+    chosen_project,
+    connected,
+    labels_of,
+    project_for,
+)
+from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
+
+if TYPE_CHECKING:
+    from easyml_client.client import EasyML
+    from easyml_client.resources.deployments import Deployment
+
+Environment = Annotated[str | None, Parameter(name=["--environment", "-e"])]
+DEPLOYMENTS = {
+    "NAME": lambda each: each.name,
+    "STATE": lambda each: each.state,
+    "REPLICAS": lambda each: f"{each.ready_replicas}/{each.wanted_replicas}",
+    "REVISION": lambda each: each.active_revision or "-",
+    "ENVIRONMENT": lambda each: each.config.environment,
+    "ID": lambda each: each.id,
+}
+REVISIONS = {
+    "REVISION": lambda each: each.number,
+    "MODEL": lambda each: f"{each.model_name}:{each.model_version}",
+    "STATE": lambda each: each.state,
+    "MADE": lambda each: each.create_time,
+    "ANSWERED FROM": lambda each: each.activate_time,
+    "UNTIL": lambda each: each.retire_time,
+}
+app = group("deployments", "Model versions made callable: list, watch, scale, roll back, stop.")
+
+
+def deploy(
+    model: str,
+    /,
+    *,
+    name: str | None = None,
+    environment: Environment = None,
+    replicas: int | None = None,
+    strategy: str | None = None,
+    description: str = "",
+    label: Labels = (),
+    dry_run: Annotated[bool, Parameter(name="--dry-run")] = False,
+    wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> int:
+    """Make a model version callable, and wait until it answers; a deployment of that name gets a new revision.
+
+    Example: `easyml deploy churn:3 --name churn --environment production --replicas 2`
+
+    :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version.
+    :param name: Name of the deployment; the model's name if left out.
+    :param environment: development (the default), staging or production; the model's alias of that name moves along.
+    :param replicas: How many processes answer; 1 unless there are some already.
+    :param strategy: rolling (the default) or recreate, which stops the old revision first.
+    :param description: What it is for.
+    :param dry_run: Check, and say what would happen; nothing is started.
+    :param wait: Show it until it answers.
+    """
+    with connected(common) as client:
+        of_project = chosen_project(client, project)
+        version = client.models.get(model, project=of_project)
+        wanted = name or version.model_name
+        settings: dict[str, Any] = {"environment": environment, "strategy": strategy}
+        there = _find(client, of_project, wanted)
+        if dry_run:
+            if there is None:
+                planned = client.deployments.validate(of_project, wanted, version, replicas=replicas or 0, **settings)
+            else:
+                update = client.deployments.update(there, version, replicas=replicas, validate_only=True, **settings)
+                planned = update.deployment
+            said = (
+                f"Would serve {version.model_name}:{version.version} as revision {planned.latest_revision} of {wanted}."
+            )
+            print_done(planned, said, as_json=common.json)
+            return 0
+        if there is None:
+            made = client.deployments.create(
+                of_project,
+                wanted,
+                version,
+                replicas=replicas or 0,
+                description=description,
+                labels=labels_of(label),
+                **settings,
+            ).deployment
+        else:
+            made = client.deployments.update(there, version, replicas=replicas, **settings).deployment
+        return _follow(client, made, wait=wait, as_json=common.json)
+
+
+deploy_app = single("deploy", deploy)
+
+
+@app.command(name="list")
+def list_(*, prefix: str = "", project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """List the deployments of a project, newest first.
+
+    Example: `easyml deployments list`
+
+    :param prefix: Only deployments whose name starts with this.
+    """
+    with connected(common) as client:
+        found = client.deployments.list(chosen_project(client, project), name_prefix=prefix)
+        print_list(found, DEPLOYMENTS, as_json=common.json, empty="No deployments yet: `easyml deploy MODEL`.")
+
+
+@app.command
+def show(deployment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """Show a deployment: what answers, every process, and why something does not.
+
+    Example: `easyml deployments show churn`
+
+    :param deployment: Name or id.
+    """
+    with connected(common) as client:
+        _print(_get(client, deployment, project), as_json=common.json)
+
+
+@app.command
+def watch(deployment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """Show a deployment whenever it changes, until Ctrl-C or until it is deleted.
+
+    Example: `easyml deployments watch churn`
+
+    :param deployment: Name or id.
+    """
+    from easyml_client.cli.rollouts import shown
+
+    with connected(common) as client:
+        for _ in shown(client.deployments.watch(_get(client, deployment, project)), as_json=common.json):
+            pass
+
+
+@app.command
+def revisions(deployment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """List what a deployment served, newest first.
+
+    Example: `easyml deployments revisions churn`
+
+    :param deployment: Name or id.
+    """
+    with connected(common) as client:
+        found = client.deployments.revisions(_get(client, deployment, project))
+        print_list(found, REVISIONS, as_json=common.json, empty="No revisions.")
+
+
+@app.command
+def scale(deployment: str, replicas: int, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> int:
+    """Change the number of replicas, and wait until they answer.
+
+    Example: `easyml deployments scale churn 3`
+
+    :param deployment: Name or id.
+    :param replicas: How many processes answer.
+    """
+    with connected(common) as client:
+        changed = client.deployments.scale(_get(client, deployment, project), replicas)
+        return _follow(client, changed, wait=True, as_json=common.json)
+
+
+@app.command
+def rollback(
+    deployment: str, revision: int = 0, /, *, project: ProjectOption = None, common: Common = EVERYWHERE
+) -> int:
+    """Go back to what an earlier revision served, and wait until it answers.
+
+    Example: `easyml deployments rollback churn 2`
+
+    :param deployment: Name or id.
+    :param revision: Number of the revision; the one that answered before if left out.
+    """
+    with connected(common) as client:
+        changed = client.deployments.rollback(_get(client, deployment, project), revision).deployment
+        return _follow(client, changed, wait=True, as_json=common.json)
+
+
+@app.command
+def stop(deployment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
+    """Stop all replicas; the deployment stays, and deploying or rolling back starts it again.
+
+    Example: `easyml deployments stop churn`
+
+    :param deployment: Name or id.
+    """
+    with connected(common) as client:
+        stopped = client.deployments.stop(_get(client, deployment, project))
+        print_done(stopped, f"Stopped {stopped.name}.", as_json=common.json)
+
+
+@app.command(name="delete")
+def delete_(
+    deployment: str, /, *, yes: Consent = False, project: ProjectOption = None, common: Common = EVERYWHERE
+) -> None:
+    """Stop all replicas, and forget the deployment with its revisions.
+
+    Example: `easyml deployments delete churn --yes`
+
+    :param deployment: Name or id.
+    """
+    with connected(common) as client:
+        found = _get(client, deployment, project)
+        if not yes:
+            raise UsageError(
+                f"This ends {found.name}, which {found.ready_replicas} replicas answer for now. Add --yes to do it."
+            )
+        client.deployments.delete(found)
+        print_done(found, f"Deleted {found.name}.", as_json=common.json)
+
+
+def _get(client: EasyML, deployment: str, project: str | None) -> Deployment:
+    return client.deployments.get(deployment, project=project_for(client, deployment, project))
+
+
+def _find(client: EasyML, project: str, name: str) -> Deployment | None:
+    found = client.deployments.list(project, name_prefix=name)
+    return next((each for each in found if each.name == name), None)
+
+
+def _follow(client: EasyML, deployment: Deployment, *, wait: bool, as_json: bool) -> int:
+    from easyml_client.cli.output import complain
+    from easyml_client.cli.rollouts import until_it_arrives
+
+    if not wait:
+        come_back = f"easyml deployments watch {deployment.name}"
+        sentence = f"Revision {deployment.latest_revision} of {deployment.name} is on its way: {come_back}"
+        print_done(deployment, sentence, as_json=as_json)
+        return 0
+    code = until_it_arrives(client, deployment, as_json=as_json)
+    if code == 0 and not as_json:
+        complain(f"Ask it with: easyml predict --deployment {deployment.name} --row COLUMN=VALUE …")
+    return code
+
+
+def _print(deployment: Deployment, *, as_json: bool) -> None:
+    config = deployment.config
+    lines = {
+        "Name": deployment.name,
+        "Id": deployment.id,
+        "Description": deployment.description,
+        "Labels": deployment.labels,
+        "State": deployment.state,
+        "Environment": config and config.environment,
+        "Strategy": config and config.strategy,
+        "Revision": f"{deployment.active_revision or 'none'} answers, {deployment.latest_revision} is the newest",
+        "Replicas": f"{deployment.ready_replicas} of {deployment.wanted_replicas} ready",
+        "Created": deployment.create_time,
+    }
+    print_one(deployment, lines, as_json=as_json)
+    if as_json:
+        return
+    print()
+    print_table(
+        ["REVISION", "REPLICA", "STATE", "ENDPOINT", "RESTARTS", "LAST FAILURE"],
+        [
+            [
+                each.revision,
+                each.id,
+                each.state,
+                each.endpoint,
+                each.restarts,
+                each.last_failure.message if each.last_failure else "",
+            ]
+            for each in deployment.replicas
+        ],
+    )
+    print()
+    print_table(
+        ["CONDITION", "TRUE", "SINCE", "WHY"],
+        [[each.type, each.status, each.transition_time, each.message] for each in deployment.conditions],
+    )

@@ -1,0 +1,135 @@
+"""Deployments, their revisions and replicas."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+from easyml.v1 import auth_service_pb2, deployment_pb2, deployment_service_pb2
+from easyml_client.resources.base import Resource
+
+
+class Scaling(Resource[deployment_pb2.Scaling]):
+    """How many replicas run."""
+
+    replicas: int
+
+
+class Probes(Resource[deployment_pb2.Probes]):
+    """How replicas are watched, in seconds."""
+
+    startup_seconds: int
+    period_seconds: int
+    timeout_seconds: int
+    failure_threshold: int
+
+
+class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
+    """How a model version is served."""
+
+    environment: str | None
+    target: str | None
+    strategy: str | None
+    scaling: Scaling | None
+    probes: Probes | None
+
+
+class ReplicaFailure(Resource[deployment_pb2.ReplicaFailure]):
+    """Why a replica last ended: a word, a sentence, and the last lines of its log."""
+
+    reason: str | None
+    message: str
+    exit_code: int | None
+    log_lines: tuple[str, ...]
+    failure_time: dt.datetime | None
+
+
+class Replica(Resource[deployment_pb2.Replica]):
+    """One process; `endpoint` (host:port) while it is "ready"."""
+
+    id: str
+    revision: int
+    state: str | None
+    endpoint: str | None
+    restarts: int
+    last_failure: ReplicaFailure | None
+
+
+class Condition(Resource[deployment_pb2.Condition]):
+    """The answer to a question ("available", "progressing", "replica_failure"), why, and since when."""
+
+    type: str | None
+    status: bool
+    reason: str
+    message: str
+    transition_time: dt.datetime | None
+
+
+class Deployment(Resource[deployment_pb2.Deployment]):
+    """A model version made callable."""
+
+    id: str
+    project_id: str
+    name: str
+    description: str
+    labels: Mapping[str, str]
+    config: DeploymentConfig | None
+    state: str | None
+    latest_revision: int
+    active_revision: int
+    wanted_replicas: int
+    ready_replicas: int
+    replicas: tuple[Replica, ...]
+    conditions: tuple[Condition, ...]
+    creator_id: str
+    create_time: dt.datetime
+    update_time: dt.datetime
+    etag: str
+    sequence: int
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the newest revision answers, with all its replicas."""
+        return self.state == "ready" and self.active_revision == self.latest_revision
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where the revision that answers can be asked directly, with a token of `deployments.token`."""
+        return tuple(
+            replica.endpoint
+            for replica in self.replicas
+            if replica.endpoint and replica.revision == self.active_revision
+        )
+
+    def condition(self, type: str) -> Condition | None:
+        """The answer to one question, such as condition("available")."""
+        return next((condition for condition in self.conditions if condition.type == type), None)
+
+
+class Revision(Resource[deployment_pb2.Revision]):
+    """What a deployment served, or was to serve, at one time."""
+
+    number: int
+    model_version_id: str | None
+    model_name: str
+    model_version: int
+    config: DeploymentConfig | None
+    state: str | None
+    creator_id: str
+    create_time: dt.datetime
+    activate_time: dt.datetime | None
+    retire_time: dt.datetime | None
+
+
+class DeploymentToken(Resource[auth_service_pb2.ExchangeTokenResponse]):
+    """What the endpoints of one deployment accept until it expires."""
+
+    token: str
+    expire_time: dt.datetime
+    deployment_id: str
+
+
+class DeploymentHeartbeat(Resource[deployment_service_pb2.DeploymentHeartbeat]):
+    """A sign of life while nothing changes."""
+
+    heartbeat_time: dt.datetime

@@ -1,0 +1,185 @@
+"""Deployments as people have them: from Python, from asyncio, and from the shell."""
+
+from __future__ import annotations
+
+import json
+import signal
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easyml_client import AsyncEasyML, DeploymentFailed, EasyML, InvalidInput, NotFound
+from tests.e2e.conftest import Server
+from tests.e2e.test_cli import Shell
+from tests.servers import ServerProcess, deploying
+
+pytestmark = pytest.mark.slow
+
+ROW = {"sepal_length": 5, "sepal_width": 3.4, "petal_length": 1.5, "petal_width": 0.2}
+CELLS = [f"{name}={value}" for name, value in ROW.items()]
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with deploying(tmp_path_factory.mktemp("deployments") / "data") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def project(process: ServerProcess, iris: Path) -> str:
+    """With two versions of one model."""
+    name = f"flowers-{uuid.uuid4()}"
+    with EasyML(process.address, process.key) as client:
+        client.projects.create(name)
+        dataset = client.datasets.upload(name, iris)
+        for seed in (1, 2):
+            client.trainings.start(
+                name, dataset=dataset, target="species", algorithm="decision_tree", model_name="iris", seed=seed
+            ).result()
+    return name
+
+
+@pytest.fixture
+def client(process: ServerProcess) -> Any:
+    with EasyML(process.address, process.key) as client:
+        yield client
+
+
+def test_a_deployment_from_python(client: EasyML, project: str) -> None:
+    planned = client.deployments.validate(project, "species", "iris:1", environment="staging")
+    assert (planned.name, planned.latest_revision) == ("species", 1)
+    with pytest.raises(InvalidInput, match="did you mean 'staging'"):
+        client.deployments.create(project, "species", "iris:1", environment="stageing")
+    with pytest.raises(InvalidInput, match="There is no probe setting 'startup'"):
+        client.deployments.create(project, "species", "iris:1", probes={"startup": 1})
+    rollout = client.deployments.create(
+        project, "species", "iris:1", environment="staging", probes={"period_seconds": 1}
+    )
+    ready = rollout.result(timeout=60)
+    assert ready.arrived
+    assert ready.config is not None
+    assert ready.config.environment == "staging"
+    assert client.models.get("iris@staging", project=project).version == 1
+    assert client.predictions.predict(ready, ROW).values == ["setosa"]
+    (streamed,) = client.predictions.stream(ready, [[ROW, ROW]])
+    assert streamed.values == ["setosa", "setosa"]
+    token = client.deployments.token("species", project=project)
+    with EasyML(ready.endpoints[0], token.token) as direct:
+        assert direct.predictions.predict(ready, ROW).values == ["setosa"]
+
+    changed = client.deployments.update("species", "iris:2", project=project).result(timeout=60)
+    assert (changed.active_revision, changed.config and changed.config.environment) == (2, "staging")
+    scaled = client.deployments.scale(changed, 2)
+    assert client.deployments.result(scaled, timeout=60).ready_replicas == 2
+    assert client.deployments.rollback(changed).result(timeout=60).active_revision == 3
+    assert [each.model_version for each in client.deployments.revisions(changed)] == [1, 2, 1]
+    assert [each.name for each in client.deployments.list(project)] == ["species"]
+    stopped = client.deployments.stop(changed)
+    with pytest.raises(DeploymentFailed, match="it was stopped"):
+        client.deployments.result(stopped)
+    watch = client.deployments.watch(changed)
+    next(watch)
+    client.deployments.delete(changed)
+    assert [each.state for each in watch][-1:] in ([], ["stopped"], ["stopping"])
+    with pytest.raises(NotFound):
+        client.deployments.get("species", project=project)
+
+
+def test_a_watch_survives_a_server_that_is_killed(process: ServerProcess, client: EasyML, project: str) -> None:
+    rollout = client.deployments.create(project, "kept", "iris:1")
+    rollout.result(timeout=60)
+    watch = rollout.watch()
+    before = next(watch)
+    process.leave()
+    process.start()
+    client.deployments.scale(before, 2)
+    after = next(each for each in watch if each.ready_replicas == 2)
+    assert after.sequence > before.sequence
+    client.deployments.delete(before)
+
+
+async def test_a_deployment_from_asyncio(process: ServerProcess, project: str) -> None:
+    async with AsyncEasyML(process.address, process.key) as client:
+        rollout = await client.deployments.create(project, "async", "iris")
+        ready = await rollout.result(timeout=60)
+        answer = await client.predictions.predict(ready, ROW)
+        assert answer.values == ["setosa"]
+        async for now in rollout.watch():
+            assert now.arrived
+            break
+        await client.deployments.delete(ready)
+
+
+@pytest.fixture
+def shell(process: ServerProcess, project: str) -> Shell:
+    shell = Shell(Server(process.data))
+    shell.project = project
+    shell.environment |= {"EASYML_PROJECT": project, "EASYML_TARGET": process.address, "EASYML_TOKEN": process.key}
+    return shell
+
+
+def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_path: Path) -> None:
+    assert "as revision 1 of iris" in shell.ask("deploy", "iris:1", "--dry-run")
+    lines = shell.ask("deploy", "iris:1", "-e", "production").splitlines()
+    assert "ready, 1 of 1 replicas, revision 1 answers" in lines[-1]
+    (listed,) = shell.json("deployments", "list")  # type: ignore[misc]
+    assert (listed["name"], listed["state"]) == ("iris", "ready")
+    assert shell.ask("predict", "--deployment", "iris", "--row", *CELLS).splitlines()[1].startswith("setosa")
+    table = tmp_path / "rows.csv"
+    table.write_text(",".join(ROW) + "\n" + ",".join(map(str, ROW.values())) + "\n")
+    answer = shell.json("predict", "--deployment", "iris", str(table))
+    assert isinstance(answer, dict)
+    assert answer["values"] == ["setosa"]
+    code, _, err = shell.run("predict", "iris", str(table), "--deployment", "iris")
+    assert (code, err) == (2, "Say who answers: MODEL, or --deployment NAME.\n")
+
+    assert "revision 2 of iris" in shell.ask("deploy", "iris:2", "--dry-run")
+    assert "revision 2 answers" in shell.ask("deploy", "iris:2").splitlines()[-1]
+    assert "2 of 2 replicas" in shell.ask("deployments", "scale", "iris", "2").splitlines()[-1]
+    assert "revision 3 answers" in shell.ask("deployments", "rollback", "iris").splitlines()[-1]
+    assert [line.split("\t")[:3] for line in shell.ask("deployments", "revisions", "iris").splitlines()[1:]] == [
+        ["3", "iris:1", "active"],
+        ["2", "iris:2", "retired"],
+        ["1", "iris:1", "retired"],
+    ]
+    shown = shell.ask("deployments", "show", "iris")
+    assert "3 answers, 3 is the newest" in shown
+    assert "available" in shown
+    token = shell.ask("token", "for", "iris").strip()
+    with EasyML(listed["replicas"][0]["endpoint"], token):
+        assert token.count(".") == 2
+    assert shell.ask("deployments", "stop", "iris") == "Stopped iris.\n"
+    code, _, err = shell.run("predict", "--deployment", "iris", "--row", *CELLS)
+    assert code == 1
+    assert "was stopped" in err
+    code, _, err = shell.run("deployments", "delete", "iris")
+    assert (code, "Add --yes" in err) == (2, True)
+    assert shell.ask("deployments", "delete", "iris", "--yes") == "Deleted iris.\n"
+
+
+def test_ctrl_c_leaves_a_deployment_going_on_and_a_failure_is_told_with_its_log(
+    process: ServerProcess, shell: Shell, client: EasyML
+) -> None:
+    shell.ask("deploy", "iris:1", "--name", "watched", "--no-wait")
+    watching = shell.start("deployments", "watch", "watched", "--json")
+    assert watching.stdout is not None
+    assert json.loads(watching.stdout.readline())["name"] == "watched"
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=60)
+    assert watching.returncode == 130
+    assert client.deployments.result("watched", project=shell.project, timeout=60).arrived
+
+    version = client.models.get("iris:2", project=shell.project)
+    (graph,) = process.data.glob(f"files/*/models/{version.id}/*.onnx")
+    whole = graph.read_bytes()
+    graph.chmod(0o600)
+    graph.write_bytes(b"changed")
+    code, _, err = shell.run("deploy", "iris:2", "--name", "watched")
+    graph.write_bytes(whole)
+    assert code == 1
+    assert "Revision 2 is not ready: The stored model cannot be served; its log says why." in err
+    assert "Revision 1 answers meanwhile." in err
+    assert "cannot be served: " in err
+    client.deployments.delete(client.deployments.get("watched", project=shell.project))
