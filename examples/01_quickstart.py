@@ -18,6 +18,7 @@ from rich.table import Table
 from easyml_client import AlreadyExists, EasyML
 from easyml_client.discovery import data_folder
 from easyml_client.resources.datasets import Dataset, Preview
+from easyml_client.resources.deployments import Deployment
 from easyml_client.resources.events import FoldCompleted, IterationCompleted, StageStarted
 from easyml_client.resources.experiments import Comparison, Experiment
 from easyml_client.resources.models import ModelVersion
@@ -42,7 +43,9 @@ def main() -> None:
         client.models.set_alias(version, "champion")
         exported = export(client, version)
         predict(client, version)
-        say(f"\nThe same call from a shell, while the server runs:\n\n{grpcurl(client, version)}\n")
+        deployment = deploy(client, project, version)
+        say(f"\nThe same call from a shell, while the server runs:\n\n{grpcurl(client, deployment, version)}\n")
+        say(f"And at its endpoint, where Triton's clients can call it too:\n\n{endpoint(client, deployment)}\n")
     say(f"Done in {time.monotonic() - started:.0f} s. The exported model lies in {exported}.")
 
 
@@ -138,6 +141,18 @@ def predict(client: EasyML, version: ModelVersion) -> None:
     say(f"As a table:  {', '.join(table.values)}  ({len(table.notes)} missing values were filled in)")
 
 
+def deploy(client: EasyML, project: Project, version: ModelVersion) -> Deployment:
+    """Make the version callable under a name, and ask it by that."""
+    try:
+        rollout = client.deployments.create(project, "penguins", version)
+    except AlreadyExists:
+        rollout = client.deployments.update("penguins", version, project=project)
+    deployment = rollout.result(timeout=60)
+    answer = client.predictions.predict(deployment, examples(version)[:1])
+    say(f"Deployed:    {answer.values[0]}, says revision {deployment.active_revision} of {deployment.name!r}")
+    return deployment
+
+
 def examples(version: ModelVersion) -> list[dict[str, object]]:
     """Rows that came with the model."""
     return [dict(row) for row in version.input_example]
@@ -148,9 +163,9 @@ def best_share(probabilities: dict[str, list[float]]) -> str:
     return f"{label} with a probability of {probabilities[label][0]:.3f}"
 
 
-def grpcurl(client: EasyML, version: ModelVersion) -> str:
+def grpcurl(client: EasyML, deployment: Deployment, version: ModelVersion) -> str:
     """The first prediction as a grpcurl command."""
-    request = {"modelVersionId": version.id, "rows": {"rows": examples(version)[:1]}}
+    request = {"deploymentId": deployment.id, "rows": {"rows": examples(version)[:1]}}
     key = "$EASYML_TOKEN" if "EASYML_TOKEN" in os.environ else f"$(cat {data_folder(os.environ) / 'owner.key'})"
     # Of several servers the first will do.
     address = client.connection.target.removeprefix("ipv4:").partition(",")[0]
@@ -158,6 +173,16 @@ def grpcurl(client: EasyML, version: ModelVersion) -> str:
         f'grpcurl -plaintext -H "authorization: Bearer {key}" \\\n'
         f"  -d '{json.dumps(request)}' \\\n"
         f"  {address} easyml.v1.PredictionService/Predict"
+    )
+
+
+def endpoint(client: EasyML, deployment: Deployment) -> str:
+    """What the model says of itself, by the Open Inference Protocol; the token is good for a few minutes."""
+    token = client.deployments.token(deployment).token
+    return (
+        f'grpcurl -plaintext -H "authorization: Bearer {token}" \\\n'
+        f"  -d '{json.dumps({'name': deployment.name})}' \\\n"
+        f"  {deployment.endpoints[0]} inference.GRPCInferenceService/ModelMetadata"
     )
 
 

@@ -52,7 +52,8 @@ def data_folder(address: str) -> Path:
 
 
 def stop(server: subprocess.Popen[str]) -> None:
-    server.send_signal(signal.SIGTERM)
+    """As Ctrl-C does, which ends deployments too."""
+    server.send_signal(signal.SIGINT)
     try:
         server.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:

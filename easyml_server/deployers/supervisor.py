@@ -119,6 +119,7 @@ class Supervisor:
             return await start_process(
                 [
                     f"--model={self._revision.model.version_id}={files}",
+                    f"--name={self._revision.name}={self._revision.model.version_id}",
                     f"--audience={self._revision.deployment_id}",
                     *self._launch.arguments,
                 ],

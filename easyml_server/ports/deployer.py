@@ -13,10 +13,14 @@ from easyml_server.ports.model_servers import ServedModel
 
 @dataclass(frozen=True, slots=True)
 class ServedRevision:
-    """A revision of a deployment, and how many replicas of it are to run. Only `replicas` may differ later."""
+    """A revision of a deployment, and how many replicas of it are to run. Only `replicas` may differ later.
+
+    `name` is the deployment's, by which clients of the Open Inference Protocol ask for the model.
+    """
 
     id: UUID
     deployment_id: UUID
+    name: str
     number: int
     model: ServedModel
     replicas: int

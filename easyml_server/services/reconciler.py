@@ -123,24 +123,24 @@ class DeploymentReconciler:
                 ran = {replica.revision for replica in deployment.replicas}
                 for revision in await work.deployments.revisions(deployment_id, ran):
                     replicas = sum(replica.revision == revision.number for replica in deployment.replicas)
-                    self._apply(deployment.project_id, revision, replicas)
+                    self._apply(deployment, revision, replicas)
 
     async def _reconcile(self, deployment_id: UUID) -> None:
         try:
-            step, project_id = await self._step(deployment_id)
+            step = await self._step(deployment_id)
         except NotFound:
             for revision_id in self._applied.pop(deployment_id, {}).values():
                 self._deployer.remove(revision_id)
             self._watch.tell(deployment_id)
             return
         for revision in step.revisions:
-            self._apply(project_id, revision, step.wanted.get(revision.number, 0))
+            self._apply(step.deployment, revision, step.wanted.get(revision.number, 0))
 
-    async def _step(self, deployment_id: UUID) -> tuple[Step, UUID]:
+    async def _step(self, deployment_id: UUID) -> Step:
         async with self._store.read() as work:
             deployment, step, revisions = await self._next(work, deployment_id)
         if step.deployment == deployment and set(step.revisions) == set(revisions):
-            return step, deployment.project_id
+            return step
         # Somebody may have changed it meanwhile: what is stored follows from what is there under the lock.
         async with self._store.begin() as work:
             deployment, step, _ = await self._next(work, deployment_id)
@@ -152,7 +152,7 @@ class DeploymentReconciler:
             await work.commit()
         log.info("deployment", deployment_id=str(deployment_id), state=step.deployment.state)
         self._watch.tell(deployment_id)
-        return step, deployment.project_id
+        return step
 
     async def _next(self, work: UnitOfWork, deployment_id: UUID) -> tuple[Deployment, Step, tuple[Revision, ...]]:
         deployment = await work.deployments.load(deployment_id)
@@ -163,14 +163,20 @@ class DeploymentReconciler:
         replicas = [replica for revision in revisions for replica in self._deployer.replicas(revision.id)]
         return deployment, next_step(deployment, revisions, replicas, self._clock()), revisions
 
-    def _apply(self, project_id: UUID, revision: Revision, replicas: int) -> None:
-        applied = self._applied.setdefault(revision.deployment_id, {})
+    def _apply(self, deployment: Deployment, revision: Revision, replicas: int) -> None:
+        applied = self._applied.setdefault(deployment.id, {})
         if replicas and revision.model_version_id is not None:
-            key = VersionKey.of_model(project_id, revision.model_version_id)
+            key = VersionKey.of_model(deployment.project_id, revision.model_version_id)
             model = ServedModel(revision.model_version_id, partial(self._artifacts.held, key))
             self._deployer.apply(
                 ServedRevision(
-                    revision.id, revision.deployment_id, revision.number, model, replicas, revision.config.probes
+                    id=revision.id,
+                    deployment_id=deployment.id,
+                    name=deployment.name,
+                    number=revision.number,
+                    model=model,
+                    replicas=replicas,
+                    probes=revision.config.probes,
                 )
             )
             applied[revision.number] = revision.id
@@ -179,7 +185,7 @@ class DeploymentReconciler:
         if not self._deployer.replicas(revision.id):
             applied.pop(revision.number, None)
             if not applied:
-                del self._applied[revision.deployment_id]
+                del self._applied[deployment.id]
 
     async def _move_alias(self, work: UnitOfWork, revision: Revision) -> None:
         """The alias of an environment points to what answers there."""

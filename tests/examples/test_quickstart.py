@@ -33,6 +33,9 @@ def test_the_quickstart_runs_twice(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert re.search(r"One row: +\w+", done.stdout)
         assert "As a stream:" in done.stdout
+        assert re.search(r"Deployed: +\w+, says revision \d of 'penguins'", done.stdout)
         assert "grpcurl -plaintext" in done.stdout
+        assert "inference.GRPCInferenceService/ModelMetadata" in done.stdout
         assert str(tmp_path / "data") in done.stdout
     assert not (tmp_path / "data" / "server.json").exists()
+    assert not list((tmp_path / "data" / "deployments").glob("*/*.json"))
