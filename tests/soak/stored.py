@@ -109,7 +109,7 @@ def _documents(stage: Stage) -> Mapping[str, Mapping[str, Any]]:
         database = client[stage.mongo_database]
         return {
             name: {str(found["_id"]): found["body"] for found in database[name].find({"body": {"$ne": None}})}
-            for name in ("project_configs", "model_sessions", "mlflow_metadata", "dvc_metadata")
+            for name in ("project_configs", "model_sessions", "mlflow_metadata", "dvc_metadata", "dataset_metadata")
         }
 
 

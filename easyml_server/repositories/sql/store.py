@@ -46,7 +46,7 @@ class SqlUnitOfWork:
         self.documents = documents
         self.users = SqlUserRepository(session)
         self.projects = SqlProjectRepository(session, documents)
-        self.datasets = SqlDatasetRepository(session)
+        self.datasets = SqlDatasetRepository(session, documents)
         self.experiments = SqlExperimentRepository(session, documents)
         self.queue = SqlTrainingQueue(session)
         self.models = SqlModelRepository(session)
