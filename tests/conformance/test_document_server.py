@@ -157,7 +157,7 @@ async def test_a_call_waits_for_mongodb_and_no_longer_than_it_may(mongo: MongoSe
         url = mongo.through(line).database_url(name)
         patient, hasty = (MongoDocuments(open_client(url, seconds), identity) for seconds in (30.0, 0.3))
         try:
-            assert await hasty.find(COLLECTION, uuid4()) is None
+            assert await hasty.find_many(COLLECTION, [uuid4()]) == {}
             line.stall()
             waiting = asyncio.create_task(patient.find(COLLECTION, uuid4()))
             with pytest.raises(Unavailable) as refused:
