@@ -22,6 +22,7 @@ from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion, 
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
 from easyml_server.domain.requests import RequestKey
+from easyml_server.domain.results import ModelResults
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.statistics import TableStatistics
 from easyml_server.domain.users import ApiKey, Caller, Session, User
@@ -248,6 +249,12 @@ class ModelRepository(Protocol):
 
         `model_id` and `version` of the argument are ignored; the result holds the stored ones.
         """
+        ...
+
+    async def put_results(self, version: ModelVersion, results: ModelResults) -> None: ...
+
+    async def find_results(self, version_id: UUID) -> ModelResults | None:
+        """None for a version of a release that had none."""
         ...
 
     async def get_version(self, version_id: UUID, caller: Caller) -> ModelVersion: ...

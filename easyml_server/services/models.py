@@ -13,6 +13,7 @@ from easyml_server.domain.local_files import file_sha256, read_chunks
 from easyml_server.domain.models import AliasHistoryEntry, ArtifactFormat, Model, ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
+from easyml_server.domain.results import ModelResults
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
@@ -42,6 +43,18 @@ class VersionName:
         return f"{self.model_name}:{self.version}" if self.version else self.model_name
 
 
+async def _version(work: UnitOfWork, caller: Caller, target: UUID | VersionName) -> ModelVersion:
+    if isinstance(target, UUID):
+        return await work.models.get_version(target, caller)
+    await work.projects.get(target.project_id, caller)
+    found = await work.models.find_version(
+        target.project_id, target.model_name, version=target.version, alias=target.alias
+    )
+    if found is None:
+        raise await _no_version(work, target)
+    return found
+
+
 async def _no_version(work: UnitOfWork, name: VersionName) -> NotFound:
     """The error for a name that is none, with the ones that exist."""
     models = (await work.models.list(name.project_id, PageRequest())).items
@@ -56,6 +69,14 @@ async def _no_version(work: UnitOfWork, name: VersionName) -> NotFound:
     return NotFound(
         f"There is no model version {name} that you can see; {known}", resource=("model version", str(name))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedVersion:
+    """A version and how it did in detail; None for one of a release that did not look."""
+
+    version: ModelVersion
+    results: ModelResults | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +129,13 @@ class ModelService:
     async def get_version(self, caller: Caller, target: UUID | VersionName) -> ModelVersion:
         """One version, by id or name."""
         async with self._store.read() as work:
-            if isinstance(target, UUID):
-                return await work.models.get_version(target, caller)
-            await work.projects.get(target.project_id, caller)
-            found = await work.models.find_version(
-                target.project_id, target.model_name, version=target.version, alias=target.alias
-            )
-            if found is None:
-                raise await _no_version(work, target)
-        return found
+            return await _version(work, caller, target)
+
+    async def describe_version(self, caller: Caller, target: UUID | VersionName) -> DescribedVersion:
+        """One version, by id or name, and how it did in detail."""
+        async with self._store.read() as work:
+            version = await _version(work, caller, target)
+            return DescribedVersion(version, await work.models.find_results(version.id))
 
     async def locate_version(self, caller: Caller, target: UUID | VersionName) -> tuple[UUID, UUID]:
         """(project, version) of what `get_version` finds, without reading all that is known of it."""

@@ -10,10 +10,13 @@ import pytest
 
 from easyml_server.domain.datasets import Dataset
 from easyml_server.domain.errors import Unavailable
+from easyml_server.domain.models import ModelVersion
+from easyml_server.domain.results import ModelResults, RegressionResults, ResidualQuantile, TrueAndPredicted
 from easyml_server.domain.statistics import TableStatistics
-from easyml_server.repositories.documents.details import DatasetMetadataDocument
+from easyml_server.repositories.documents.details import DatasetMetadataDocument, ModelResultDocument
+from tests.builders import TIME
 from tests.conformance.documents import Bench, Benches
-from tests.unit.services.builders import a_dataset, some_statistics
+from tests.unit.services.builders import a_dataset, a_version, some_results, some_statistics
 
 
 @pytest.fixture
@@ -80,6 +83,46 @@ async def test_a_deleted_project_takes_the_statistics_of_its_datasets_along(benc
         await work.commit()
     for _ in range(2):
         assert await statistics_of(bench, *gone, kept) == [None, None, some_statistics()]
+        await bench.apply()
+
+
+async def with_version(bench: Bench, results: ModelResults | None) -> ModelVersion:
+    """A version of a model of the first project; None is one of a release that did not look."""
+    async with bench.store.begin() as work:
+        project = await work.projects.load(bench.projects[0])
+        version = await work.models.add_version(a_version(project))
+        if results is not None:
+            await work.models.put_results(version, results)
+        await work.commit()
+    return version
+
+
+async def results_of(bench: Bench, *versions: ModelVersion) -> list[ModelResults | None]:
+    async with bench.store.read() as work:
+        return [await work.models.find_results(each.id) for each in versions]
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["waiting", "applied"])
+async def test_results_come_back_as_they_were_and_go_with_their_version(bench: Bench, applied: bool) -> None:
+    line = tuple(TrueAndPredicted(float(number), -0.1 * number) for number in range(3))
+    regression = ModelResults(3, regression=RegressionResults((ResidualQuantile(0.5, 1e300),), line))
+    old, gone, kept = [await with_version(bench, each) for each in (None, some_results(), regression)]
+    if applied:
+        await bench.apply()
+    assert await results_of(bench, old, gone, kept) == [None, some_results(), regression]
+    async with bench.store.begin() as work:
+        await work.models.delete_version(gone, gone.etag, TIME)
+        await work.commit()
+    for _ in range(2):
+        assert await results_of(bench, old, gone, kept) == [None, None, regression]
+        assert await bench.find(ModelResultDocument, gone.id) is None
+        await bench.apply()
+    async with bench.store.begin() as work:
+        project = await work.projects.load(bench.projects[0])
+        await work.projects.delete(project.id, project.etag)
+        await work.commit()
+    for _ in range(2):
+        assert await results_of(bench, kept) == [None]
         await bench.apply()
 
 

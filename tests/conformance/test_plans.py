@@ -37,7 +37,7 @@ from tests.conformance.filled import DAY, World, a_world, fill, multiply_experim
 from tests.conformance.plans import Statement, recorded, scanned, steps, touched
 from tests.conformance.stores import EmptyStore, postgresql_stores, sqlite_stores
 from tests.postgresql import PostgresServer
-from tests.unit.services.builders import a_dataset, a_version, an_experiment, some_statistics
+from tests.unit.services.builders import a_dataset, a_version, an_experiment, some_results, some_statistics
 
 LARGE = 1_000
 
@@ -245,6 +245,8 @@ def calls_of_models(world: World) -> Iterator[Call]:
     project, version, model = world.project.id, world.version, world.version.model_name
     yield call("models.add_version", a_version(world.project))
     yield call("models.add_version", a_version(world.project, model_name="new"))
+    yield call("models.put_results", version, some_results())
+    yield call("models.find_results", version.id)
     yield call("models.get_version", version.id, world.caller)
     yield call("models.project_of_version", version.id, world.caller)
     yield call("models.load_version", version.id)

@@ -88,6 +88,13 @@ def test_the_main_job(shell: Shell, iris: Path, tmp_path: Path) -> None:
 
     (model,) = shell.json("models", "list")  # type: ignore[misc]
     name = model["name"]
+    lines = [line.split("\t") for line in shell.ask("models", "show", name).splitlines()]
+    classes = lines[lines.index(["CLASS", "PRECISION", "RECALL", "F1", "TEST ROWS"]) + 1 :][:3]
+    assert [each[0] for each in classes] == ["setosa", "versicolor", "virginica"]
+    assert sum(int(each[4]) for each in classes) == 12
+    version = shell.json("models", "show", name)
+    assert isinstance(version, dict)
+    assert [each["label"] for each in version["results"]["classification"]["curves"]] == [each[0] for each in classes]
     assert shell.ask("models", "alias", "set", f"{name}:1", "production") == f"{name}@production is version 1 now.\n"
     assert shell.ask("models", "export", name, str(tmp_path / "m.skops"), "--format", "skops").startswith("Saved")
 

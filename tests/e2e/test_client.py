@@ -162,7 +162,11 @@ def test_the_main_job(client: EasyML, project: Project, iris: Path, tmp_path: Pa
     assert (experiment.train_rows, experiment.test_rows) == (45, 15)
     version = client.models.get(experiment.model_version_id or "")
     assert client.models.set_alias(version, "champion").aliases == ("champion",)
-    assert client.models.get(f"{version.model_name}@champion", project=project).id == version.id
+    assert client.models.get(f"{version.model_name}@champion", project=project) == client.models.get(version.id)
+    assert version.results is not None
+    assert version.results.classification is not None
+    assert [each.f1 for each in version.results.classification.classes] == [1.0] * 3
+    assert client.models.get(version, view="basic").results is None
     exported = client.models.export(version, tmp_path, format="skops")
     assert exported.stat().st_size == next(a.size_bytes for a in version.artifacts if a.format == "skops")
 
@@ -285,6 +289,9 @@ async def test_the_asyncio_client_does_the_same(server: Server, iris: Path) -> N
         assert sequences == list(range(1, len(sequences) + 1))
         experiment = await training.result()
         version = await client.models.get(experiment.model_version_id or "")
+        assert version.results is not None
+        assert version.results.classification is not None
+        assert version.results.classification.classes[0].label == "setosa"
         prediction = await client.predictions.predict(version, [ROW])
         assert prediction.values == ["setosa"]
         assert [each.name async for each in client.datasets.list(project)] == ["iris"]

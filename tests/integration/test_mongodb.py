@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from easyml.v1 import (
     dataset_service_pb2,
     experiment_pb2,
+    model_service_pb2,
     prediction_service_pb2,
     project_pb2,
     project_service_pb2,
@@ -78,12 +79,14 @@ def listed(project_id: str) -> dataset_service_pb2.ListDatasetsRequest:
     return dataset_service_pb2.ListDatasetsRequest(project_id=project_id, view=project_pb2.RESOURCE_VIEW_FULL)
 
 
-def check_datasets(client: Client, project_id: str, dataset_id: str) -> None:
-    """What the columns hold is known to MongoDB alone; all else of a dataset is there while it is away."""
+def check_details(client: Client, project_id: str, dataset_id: str, version_id: str) -> None:
+    """What MongoDB alone knows of a dataset or model is refused while it is away; all else is there."""
     get = dataset_service_pb2.GetDatasetRequest(dataset_id=dataset_id)
+    version = model_service_pb2.GetModelVersionRequest(model_version_id=version_id)
     for call, request in (
         (client.datasets.GetDataset, get),
         (client.datasets.ListDatasets, listed(project_id)),
+        (client.models.GetModelVersion, version),
     ):
         refused = refusal(call, request, timeout=READ_SECONDS)
         assert (refused.short, refused.metadata) == (("UNAVAILABLE", "PART_UNAVAILABLE"), {"part": "documents"})
@@ -92,6 +95,7 @@ def check_datasets(client: Client, project_id: str, dataset_id: str) -> None:
         assert call(request, timeout=READ_SECONDS)
     preview = dataset_service_pb2.PreviewDatasetRequest(dataset_id=dataset_id)
     assert client.datasets.PreviewDataset(preview).schema.columns
+    assert client.models.GetModelVersion(version).model_version.signature.inputs
 
 
 def state_of(client: Client, experiment_id: str) -> int:
@@ -109,6 +113,10 @@ def test_the_main_job_is_the_same(server: ServerProcess, client: Client, mongo: 
     wait_until_applied(server.data)
     assert stored(mongo, url, "model_sessions", experiment_id)["state"] == "succeeded"
     assert stored(mongo, url, "project_configs", project_id)["mlflow_experiment"] == "a.b$c"
+    get = model_service_pb2.GetModelVersionRequest(model_version_id=version_id)
+    results = client.models.GetModelVersion(get).model_version.results
+    assert len(results.classification.classes) == 2
+    assert stored(mongo, url, "model_results", version_id)["rows"] == results.rows
     (dataset,) = client.datasets.ListDatasets(listed(project_id)).datasets
     held = stored(mongo, url, "dataset_metadata", dataset.current_version.id)
     assert [each["name"] for each in held["columns"]] == ["x", "z", "y"]
@@ -124,6 +132,7 @@ def test_the_main_job_is_the_same(server: ServerProcess, client: Client, mongo: 
     assert stored(mongo, url, "model_sessions", experiment_id) is None
     assert stored(mongo, url, "mlflow_metadata", experiment_id) is None
     assert stored(mongo, url, "dataset_metadata", dataset.current_version.id) is None
+    assert stored(mongo, url, "model_results", version_id) is None
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.faults)])
@@ -133,7 +142,8 @@ def test_mongodb_dies_in_the_middle_of_trainings_and_nothing_is_lost(tmp_path: P
         dataset_id = upload(client, project_id).id
         experiments = [started(client, project_id, dataset_id) for _ in range(TRAININGS)]
         wait_until_applied(server.data)
-        followed(client, experiments[0])
+        version_id = followed(client, experiments[0])
+        wait_until_applied(server.data)
         mongo.kill()
         killed = time.monotonic()
         for experiment_id in experiments:
@@ -144,7 +154,7 @@ def test_mongodb_dies_in_the_middle_of_trainings_and_nothing_is_lost(tmp_path: P
         assert refused.metadata == {"part": "documents"}
         assert refused.retry_seconds
         assert refusal(client.trainings.StartTraining, a_training(project_id, dataset_id)).short == refused.short
-        check_datasets(client, project_id, dataset_id)
+        check_details(client, project_id, dataset_id, version_id)
         eventually(lambda: health_of(client, "documents") == NOT_SERVING)
         other_id = a_project_of(client)
         name = ""

@@ -106,10 +106,9 @@ def test_a_dataset_says_what_its_columns_hold(owner: Client, mixed: dataset_pb2.
     assert (empty.value_count, empty.HasField("times"), empty.numbers.HasField("mean")) == (0, False, False)
 
 
-def test_a_basic_view_is_that_of_a_list(owner: Client, mixed: dataset_pb2.Dataset) -> None:
+def test_a_basic_view_has_all_but_what_the_columns_hold(owner: Client, mixed: dataset_pb2.Dataset) -> None:
     request = pb.GetDatasetRequest(dataset_id=mixed.id, view=project_pb2.RESOURCE_VIEW_BASIC)
-    version = owner.datasets.GetDataset(request).dataset.current_version
-    assert (version.schema.row_count, len(version.schema.columns), version.HasField("statistics")) == (3, 0, False)
+    assert owner.datasets.GetDataset(request).dataset == mixed
     request.view = 9  # type: ignore[assignment]  # no view
     said = refusal(owner.datasets.GetDataset, request)
     assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["view"])

@@ -11,7 +11,7 @@ from easyml_server.domain.experiments import TrainingStage, TrainingState
 from easyml_server.domain.projects import ProjectConfig
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.versioning import AddedVersion, DvcPointer, VersionKind
-from easyml_server.repositories.documents.details import DatasetMetadataDocument
+from easyml_server.repositories.documents.details import DatasetMetadataDocument, ModelResultDocument
 from easyml_server.repositories.documents.document import Document
 
 
@@ -202,6 +202,7 @@ KINDS: tuple[type[Document], ...] = (
     MLflowMetadataDocument,
     DVCMetadataDocument,
     DatasetMetadataDocument,
+    ModelResultDocument,
 )
 LAYOUT = 3
 """Grows with every change of a shape, a validator or an index; a test compares it with what they are."""

@@ -49,7 +49,7 @@ class SqlUnitOfWork:
         self.datasets = SqlDatasetRepository(session, documents)
         self.experiments = SqlExperimentRepository(session, documents)
         self.queue = SqlTrainingQueue(session)
-        self.models = SqlModelRepository(session)
+        self.models = SqlModelRepository(session, documents)
         self.requests = SqlRequestRepository(session)
         self.attempts = SqlAttemptRepository(session)
         self.outbox = SqlOutbox(session)

@@ -104,7 +104,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         dataset_id = UUID(request.dataset_id)
         if request.view == project_pb2.RESOURCE_VIEW_BASIC:
             dataset = await self._datasets.get(caller(), dataset_id)
-            return pb.GetDatasetResponse(dataset=dataset_to_proto(dataset, full=False))
+            return pb.GetDatasetResponse(dataset=dataset_to_proto(dataset, full=True))
         return pb.GetDatasetResponse(dataset=described_to_proto(await self._datasets.describe(caller(), dataset_id)))
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:

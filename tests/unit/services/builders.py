@@ -20,6 +20,13 @@ from easyml_server.domain.experiments import (
 )
 from easyml_server.domain.models import ModelManifest, ModelVersion, Parity, Signature
 from easyml_server.domain.projects import Project
+from easyml_server.domain.results import (
+    CalibrationBin,
+    ClassCurve,
+    ClassificationResults,
+    ClassResult,
+    ModelResults,
+)
 from easyml_server.domain.statistics import (
     ColumnStatistics,
     NumberStatistics,
@@ -120,6 +127,13 @@ def some_statistics() -> TableStatistics:
         ),
         100,
     )
+
+
+def some_results() -> ModelResults:
+    """Of a classification with a curve."""
+    curve = ClassCurve(1, (0.9, 0.1), (0.5, 1.0), (0.0, 1.0), (1.0, 0.25), (CalibrationBin(0.9, 1, 0.9, 1.0),))
+    classes = (ClassResult(1.0, 0.5, 2 / 3, 2), ClassResult(0.25, 1.0, 0.4, 1))
+    return ModelResults(3, classification=ClassificationResults(classes, (curve,), 0))
 
 
 def a_dataset(project_id: UUID, creator_id: UUID, columns: tuple[ColumnSchema, ...] = (), rows: int = 100) -> Dataset:

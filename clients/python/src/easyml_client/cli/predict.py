@@ -65,7 +65,7 @@ def predict(
     if not row and file is None and sys.stdin.isatty():
         raise UsageError("There are no rows; give --row COLUMN=VALUE …, a file, or rows on stdin.")
     with connected(common) as client:
-        version = client.models.get(model, project=project_for(client, model, project))
+        version = client.models.get(model, project=project_for(client, model, project), view="basic")
         given = map(json.loads, row) if row else rows_of_file(file, format)
         answer = _Answer(version)
         for prediction in _predictions(client, version, typed(given, version.signature, ignore_extra=ignore_extra)):

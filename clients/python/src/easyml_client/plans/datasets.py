@@ -171,7 +171,7 @@ def to_frame(dataset: DatasetRef, *, project: ProjectRef | None = None) -> Plan[
 def get(dataset: DatasetRef, *, project: ProjectRef | None = None, view: str | None = None) -> Plan[Dataset]:
     """One dataset with the schema of its current version and what its columns hold; a name needs the project.
 
-    The view "basic" leaves columns and statistics out.
+    The view "basic" leaves the statistics out, and is answered while a document server of the platform is away.
     """
     request = pb.GetDatasetRequest(
         dataset_id=(yield from dataset_id(dataset, project)),

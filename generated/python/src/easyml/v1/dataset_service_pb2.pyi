@@ -373,7 +373,7 @@ class GetDatasetRequest(_message.Message):
     dataset_id: _builtins.str
     """Id of the dataset."""
     view: _project_pb2.ResourceView.ValueType
-    """How much of it is returned; FULL if not set. BASIC is without columns, warnings and statistics."""
+    """How much of it is returned; FULL if not set. BASIC is without statistics."""
     def __init__(
         self,
         *,
