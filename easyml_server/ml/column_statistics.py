@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from easyml_server.domain.statistics import SAMPLED_ROWS, NumberStatistics, Quartiles, TimeStatistics
@@ -26,7 +27,7 @@ class RowSample:
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._passed = 0
-        self._random = np.random.default_rng(rows)
+        self._random = default_rng(rows)
 
     def of_next(self, length: int) -> Any:
         """Positions in the next batch; None for all."""
@@ -50,16 +51,19 @@ class NumberSummary:
 
     def add(self, column: Any, sampled: Any) -> None:
         """Take in values without nulls, and those of them that are in the sample."""
-        numbers, infinite = _finite(_as_numbers(column))
-        self.infinite_count += infinite
-        self._sampled.append(numbers if sampled is column else _finite(_as_numbers(sampled))[0])
-        if not len(numbers):
-            return
-        self._least = min(self._least, float(numbers.min()))
-        self._most = max(self._most, float(numbers.max()))
+        numbers = _as_numbers(column)
+        least, most = _bounds(numbers)
+        if not (math.isfinite(least) and math.isfinite(most)):
+            self.infinite_count += int(np.isinf(numbers).sum())
+            numbers = _finite(numbers)
+            if not len(numbers):
+                return
+            least, most = _bounds(numbers)
+        self._sampled.append(numbers if sampled is column else _finite(_as_numbers(sampled)))
+        self._least, self._most = min(self._least, least), max(self._most, most)
         # What is too large to be added up becomes infinite or NaN, and is then told as not known.
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(numbers.mean())
+            mean = float(numbers.sum()) / len(numbers)
             apart = numbers - mean
             self._join(len(numbers), mean, float(apart @ apart))
 
@@ -108,12 +112,13 @@ def _as_numbers(column: Any) -> Numbers:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _finite(numbers: Numbers) -> tuple[Numbers, int]:
-    """The finite ones, and how many are infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(numbers.sum()):
-            return numbers, 0
-    return numbers[np.isfinite(numbers)], int(np.isinf(numbers).sum())
+def _bounds(numbers: Numbers) -> tuple[float, float]:
+    """NaN where one of them is."""
+    return float(numbers.min()), float(numbers.max())
+
+
+def _finite(numbers: Numbers) -> Numbers:
+    return numbers[np.isfinite(numbers)]
 
 
 def _quartiles(sampled: Numbers) -> Quartiles | None:

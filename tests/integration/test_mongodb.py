@@ -138,12 +138,11 @@ def test_the_main_job_is_the_same(server: ServerProcess, client: Client, mongo: 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.faults)])
 def test_mongodb_dies_in_the_middle_of_trainings_and_nothing_is_lost(tmp_path: Path, seconds: int) -> None:
     with mortal(tmp_path) as (mongo, server, client):
-        project_id = a_project_of(client)
+        project_id, _, version_id = trained(client)
         dataset_id = upload(client, project_id).id
         experiments = [started(client, project_id, dataset_id) for _ in range(TRAININGS)]
         wait_until_applied(server.data)
-        version_id = followed(client, experiments[0])
-        wait_until_applied(server.data)
+        followed(client, experiments[0])
         mongo.kill()
         killed = time.monotonic()
         for experiment_id in experiments:
