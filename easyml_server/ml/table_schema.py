@@ -52,10 +52,12 @@ def describe(path: Path) -> Description:
     """What our Parquet holds; the warnings are in the order of the columns."""
     with pq.ParquetFile(path) as file:
         rows = file.metadata.num_rows
+        # Made anew each time it is asked for, which takes a while where there are many columns.
+        fields = file.schema_arrow
         found = [
             column
-            for group in column_groups(file.schema_arrow.names, _GROUP_COLUMNS)
-            for column in _read_columns(file, group, rows)
+            for group in column_groups(fields.names, _GROUP_COLUMNS)
+            for column in _read_columns(file, [fields.field(name) for name in group], rows)
         ]
     return Description(
         TableSchema(tuple(column.schema for column in found), rows),
@@ -80,10 +82,10 @@ class _Column:
     warnings: list[DatasetWarning]
 
 
-def _read_columns(file: Any, names: list[str], rows: int) -> list[_Column]:
-    summaries = [ColumnSummary(name, storage_of(file.schema_arrow.field(name).type)) for name in names]
+def _read_columns(file: Any, fields: list[Any], rows: int) -> list[_Column]:
+    summaries = [ColumnSummary(field.name, storage_of(field.type)) for field in fields]
     sample = RowSample(rows)
-    for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+    for batch in file.iter_batches(_BATCH_ROWS, columns=[field.name for field in fields]):
         sampled = sample.of_next(len(batch))
         for summary in summaries:
             summary.add(batch.column(summary.name), sampled)

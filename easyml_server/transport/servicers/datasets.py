@@ -125,7 +125,8 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         async for each in self._datasets.described(datasets):
             found[each.dataset.id] = message = described_to_proto(each)
             size += message.ByteSize()
-            if size > MAX_PAGE_BYTES:
+            # The first is on the page however large it is.
+            if len(found) > 1 and size > MAX_PAGE_BYTES:
                 break
         return found
 
