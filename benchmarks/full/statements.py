@@ -7,7 +7,7 @@ either way, in as many turns.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,9 +98,9 @@ class _Documents:
         self._server = server
         self._asked = asked
 
-    async def find(self, collection: str, document_id: UUID) -> StoredDocument | None:
-        self._asked.append(Lookup(collection, document_id))
-        return await self._server.find(collection, document_id)
+    async def find_many(self, collection: str, document_ids: Sequence[UUID]) -> Mapping[UUID, StoredDocument]:
+        self._asked.extend(Lookup(collection, each) for each in document_ids)
+        return await self._server.find_many(collection, document_ids)
 
 
 def _begin(options: Any) -> Statement:

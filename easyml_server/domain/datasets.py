@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from easyml_server.domain.statistics import TableStatistics
+
 
 class FileFormat(StrEnum):
     """Formats of a table in a file; names as in the contract."""
@@ -207,6 +209,7 @@ class ConvertedTable:
     """What a conversion found; the table itself lies at the conversion's target."""
 
     schema: TableSchema
+    statistics: TableStatistics
     warnings: tuple[DatasetWarning, ...]
     stored_bytes: int
     stored_sha256: str

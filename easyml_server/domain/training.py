@@ -17,6 +17,7 @@ from easyml_server.domain.events import (
 )
 from easyml_server.domain.experiments import ConfusionMatrix, Failure, MetricValue, TrainingSpec
 from easyml_server.domain.models import ModelManifest
+from easyml_server.domain.results import ModelResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class TrainingSucceeded:
 
     metrics: tuple[MetricValue, ...]
     confusion_matrices: tuple[ConfusionMatrix, ...]
+    results: ModelResults
     manifest: ModelManifest
     type: Literal["succeeded"] = "succeeded"
 

@@ -36,6 +36,7 @@ from easyml_server.ml.refusal import Refused, library_refusals
 class Evaluation:
     """What was measured on some rows; the matrix is None for a regression, or too many classes."""
 
+    predictions: Predictions
     values: Values
     metrics: tuple[MetricValue, ...]
     matrix: ConfusionMatrix | None
@@ -49,7 +50,7 @@ def evaluate(
         predictions = _predict(pipeline, prepared.iloc[rows], rows, aim)
     values = measure(predictions, len(aim.target.labels), aim.positive)
     matrix = confusion_matrix(predictions, aim.target.classes, partition)
-    return Evaluation(values, as_metric_values(values, partition), matrix)
+    return Evaluation(predictions, values, as_metric_values(values, partition), matrix)
 
 
 def warn_of_undefined(values: Values, partition: Partition, pipeline: Pipeline, aim: Aim, warn: Warn) -> None:

@@ -154,12 +154,13 @@ def _over_classes(
     if len(np.unique(p.truth)) < class_count:
         return math.nan
     if class_count == _TWO:
-        return float(score(p.truth == positive, _scores_of(scores, positive), sample_weight=p.weights))
+        return float(score(p.truth == positive, scores_of(scores, positive), sample_weight=p.weights))
     each = [score(p.truth == c, scores[:, c], sample_weight=p.weights) for c in range(class_count)]
     return float(np.mean(each))
 
 
-def _scores_of(scores: NDArray[np.float64], positive: int) -> NDArray[np.float64]:
+def scores_of(scores: NDArray[np.float64], positive: int) -> NDArray[np.float64]:
+    """The scores of one of two classes."""
     if scores.ndim > 1:
         return scores[:, positive]
     return scores if positive == 1 else -scores

@@ -57,7 +57,8 @@ def _head(table_path: str, names: list[str], rows: int) -> Any:
                 if missing <= 0:
                     break
         # A column asked for by name also brings those whose names go on after a dot.
-        kept = pa.schema([file.schema_arrow.field(name) for name in wanted])
+        fields = file.schema_arrow
+        kept = pa.schema([fields.field(name) for name in wanted])
         table = pa.Table.from_batches([batch.select(wanted) for batch in batches], kept)
         return table.combine_chunks()
 

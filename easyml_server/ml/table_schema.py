@@ -1,4 +1,4 @@
-"""What a table holds: counts, kinds and roles of its columns, and what to warn of.
+"""What a table holds: counts, kinds, roles and statistics of its columns, and what to warn of.
 
 It is found in one pass over our Parquet, some columns at a time, so that wide and long tables need little memory.
 """
@@ -6,7 +6,7 @@ It is found in one pass over our Parquet, some columns at a time, so that wide a
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from easyml_server.domain.datasets import (
     StorageType,
     TableSchema,
 )
+from easyml_server.domain.statistics import FREQUENT_COLUMNS, SAMPLED_ROWS, ColumnStatistics, TableStatistics
+from easyml_server.ml.column_statistics import NumberSummary, RowSample, TimeSummary
 from easyml_server.ml.column_types import storage_of
+from easyml_server.ml.distinct_values import DISTINCT_LIMIT, DistinctValues
 from easyml_server.ml.parquet_writer import column_groups
 
-DISTINCT_LIMIT = 10_000
 _GROUP_COLUMNS = 64
 _BATCH_ROWS = 1 << 16
 _SAMPLE = 1_000
@@ -35,7 +37,6 @@ _FEWEST_IDENTIFIERS = 20
 _FEW_CATEGORIES = 20
 _CATEGORIES_SHARE = 0.5
 _TEXT_BYTES = 100
-_DIGESTED_BYTES = 256
 _MIXED_SHARE = 0.05
 _DENSE = 1.5
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
@@ -43,25 +44,60 @@ _FORMULA = r"^(=|@|[+-][A-Za-z(])"
 _IDENTIFIER_NAME = re.compile(r"(^|[^a-z])(id|uuid|guid|key|index|idx|unnamed: 0)$|[a-z](Id|ID|Key)$", re.IGNORECASE)
 
 
-def describe(path: Path) -> tuple[TableSchema, list[DatasetWarning]]:
-    """The schema of our Parquet, and the warnings in the order of the columns."""
+_COUNTED = {StorageType.STRING: DISTINCT_LIMIT, StorageType.BOOL: 2, StorageType.INT64: _FEW_CATEGORIES}
+"""Up to so many different values of a type, occurrences are counted."""
+
+
+def describe(path: Path) -> Description:
+    """What our Parquet holds; the warnings are in the order of the columns."""
     with pq.ParquetFile(path) as file:
         rows = file.metadata.num_rows
+        # Made anew each time it is asked for, which takes a while where there are many columns.
+        fields = file.schema_arrow
         found = [
             column
-            for group in column_groups(file.schema_arrow.names, _GROUP_COLUMNS)
-            for column in _read_columns(file, group)
+            for group in column_groups(fields.names, _GROUP_COLUMNS)
+            for column in _read_columns(file, [fields.field(name) for name in group], rows)
         ]
-    schema = TableSchema(tuple(column.schema(rows) for column in found), rows)
-    return schema, [warning for column in found for warning in column.warnings(rows)]
+    return Description(
+        TableSchema(tuple(column.schema for column in found), rows),
+        TableStatistics(_of_few_frequent([column.statistics for column in found]), min(rows, SAMPLED_ROWS)),
+        [warning for column in found for warning in column.warnings],
+    )
 
 
-def _read_columns(file: Any, names: list[str]) -> list[ColumnSummary]:
-    summaries = [ColumnSummary(name, storage_of(file.schema_arrow.field(name).type)) for name in names]
-    for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a table holds."""
+
+    schema: TableSchema
+    statistics: TableStatistics
+    warnings: list[DatasetWarning]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    schema: ColumnSchema
+    statistics: ColumnStatistics
+    warnings: list[DatasetWarning]
+
+
+def _read_columns(file: Any, fields: list[Any], rows: int) -> list[_Column]:
+    summaries = [ColumnSummary(field.name, storage_of(field.type)) for field in fields]
+    sample = RowSample(rows)
+    for batch in file.iter_batches(_BATCH_ROWS, columns=[field.name for field in fields]):
+        sampled = sample.of_next(len(batch))
         for summary in summaries:
-            summary.add(batch.column(summary.name))
-    return summaries
+            summary.add(batch.column(summary.name), sampled)
+    return [_Column(each.schema(rows), each.statistics(), each.warnings(rows)) for each in summaries]
+
+
+def _of_few_frequent(columns: list[ColumnStatistics]) -> tuple[ColumnStatistics, ...]:
+    """Without the most frequent values of the columns after the first that have them."""
+    having = [position for position, column in enumerate(columns) if column.frequent]
+    for position in having[FREQUENT_COLUMNS:]:
+        columns[position] = replace(columns[position], frequent=())
+    return tuple(columns)
 
 
 class ColumnSummary:
@@ -72,22 +108,25 @@ class ColumnSummary:
         self._storage = storage
         self._values = 0
         self._nulls = 0
-        self._distinct = _DistinctValues()
+        self._distinct = DistinctValues(_COUNTED.get(storage, 0))
         self._unique = _Uniqueness() if storage in (StorageType.INT64, StorageType.STRING) else None
+        self._numbers = NumberSummary() if storage in (StorageType.INT64, StorageType.DOUBLE) else None
+        self._times = TimeSummary() if storage is StorageType.TIMESTAMP else None
         self._bytes = 0
-        self._infinite = False
         self._formula = False
-        self._mixed = False
 
-    def add(self, column: Any) -> None:
-        """Take in the next rows."""
+    def add(self, column: Any, sampled: Any) -> None:
+        """Take in the next rows; `sampled` are the positions of those in the sample, None for all."""
+        rows = column
         self._nulls += column.null_count
         column = column.drop_null() if column.null_count else column
         if not len(column):
             return
         self._values += len(column)
-        if self._storage is StorageType.DOUBLE and not self._infinite:
-            self._infinite = pc.any(pc.is_inf(column)).as_py()
+        if self._numbers:
+            self._numbers.add(column, column if sampled is None else rows.take(sampled).drop_null())
+        if self._times:
+            self._times.add(column)
         if self._storage is StorageType.STRING:
             self._add_text(column)
         values = self._distinct.add(column)
@@ -98,6 +137,17 @@ class ColumnSummary:
         self._bytes += pc.sum(pc.binary_length(column)).as_py()
         if not self._formula:
             self._formula = any(pc.any(pc.starts_with(column, sign)).as_py() for sign in "=@")
+
+    def statistics(self) -> ColumnStatistics:
+        """Of all rows that came."""
+        texts = self._storage is StorageType.STRING and self._kind() is not ColumnKind.CATEGORICAL
+        return ColumnStatistics(
+            name=self.name,
+            value_count=self._values,
+            numbers=self._numbers.statistics() if self._numbers else None,
+            times=self._times.statistics() if self._times else None,
+            frequent=() if texts else self._distinct.most_frequent(),
+        )
 
     def schema(self, rows: int) -> ColumnSchema:
         """What a caller sees of it."""
@@ -111,7 +161,7 @@ class ColumnSummary:
             DatasetWarningKind.CONSTANT: self._distinct.count == 1 and not self._nulls and "holds one value only",
             DatasetWarningKind.IDENTIFIER_LIKE: self._is_identifier(rows)
             and "is different in (nearly) every row, so it was given the role of an identifier",
-            DatasetWarningKind.INFINITE_VALUES: self._infinite
+            DatasetWarningKind.INFINITE_VALUES: bool(self._numbers and self._numbers.infinite_count)
             and "holds infinite numbers, which models treat as missing",
             DatasetWarningKind.MIXED_TYPES: self._is_mixed() and "mixes numbers and text and is stored as text",
             DatasetWarningKind.FORMULA: self._holds_formula()
@@ -157,47 +207,6 @@ class ColumnSummary:
 
     def _holds_formula(self) -> bool:
         return self._formula or (self._storage is StorageType.STRING and self._distinct.matches(_FORMULA)[0] > 0)
-
-
-class _DistinctValues:
-    """The different values, up to a limit; long texts as digests, so that they need little memory."""
-
-    def __init__(self) -> None:
-        self._seen: Any = None
-        self._digested = False
-        self.exact = True
-        self.count = 0
-
-    def add(self, column: Any) -> int | None:
-        """Take in values, and say how many different ones there were among them, if they were counted."""
-        if not self.exact:
-            return None
-        values = pc.unique(column)
-        count = len(values)
-        if pa.types.is_string(values.type) and pc.max(pc.binary_length(values)).as_py() > _DIGESTED_BYTES:
-            self._digested = True
-        if self._digested:
-            values = _digests(values)
-            self._seen = _digests(self._seen)
-        self._seen = values if self._seen is None else pc.unique(pa.concat_arrays([self._seen, values]))
-        self.count = len(self._seen)
-        if self.count > DISTINCT_LIMIT:
-            self.exact = False
-            self.count = DISTINCT_LIMIT + 1
-        return count
-
-    def matches(self, pattern: str) -> tuple[int, int]:
-        """How many of the different texts match and do not; those seen until the limit."""
-        if self._seen is None or self._digested:
-            return 0, 0
-        found = pc.sum(pc.match_substring_regex(self._seen, pattern)).as_py()
-        return found, len(self._seen) - found
-
-
-def _digests(values: Any) -> Any:
-    if values is None or not pa.types.is_string(values.type):
-        return values
-    return pa.array([blake2b(value.encode(), digest_size=16).digest() for value in values.to_pylist()], pa.binary(16))
 
 
 class _Uniqueness:

@@ -57,8 +57,14 @@ def convert(conversion: Conversion) -> ConvertedTable:
     check_content(Path(conversion.source), conversion.format)
     file: TableFile = _READERS[conversion.format](conversion)
     table = _written(file, conversion, target)
-    schema, found = describe(target)
-    return ConvertedTable(schema, _distilled(file.warnings() + found), target.stat().st_size, table.sha256)
+    found = describe(target)
+    return ConvertedTable(
+        schema=found.schema,
+        statistics=found.statistics,
+        warnings=_distilled(file.warnings() + found.warnings),
+        stored_bytes=target.stat().st_size,
+        stored_sha256=table.sha256,
+    )
 
 
 def _written(file: TableFile, conversion: Conversion, target: Path) -> ParquetTable:

@@ -42,6 +42,7 @@ from easyml_server.ml.pipeline import build_pipeline
 from easyml_server.ml.prepare import prepare_cells
 from easyml_server.ml.progress import Rows, Watch, fit_estimator
 from easyml_server.ml.refusal import Refused, failure_of, library_refusals, words_of
+from easyml_server.ml.results import results_of
 from easyml_server.ml.splits import SplitRows, Splitter, split_key, split_sha256
 from easyml_server.ml.target import Target
 from easyml_server.ml.training_data import TrainingData, column_of, input_example, load_data
@@ -107,10 +108,11 @@ class _Run:
         with graph_beside(model) as graph:
             self.begin(TrainingStage.EVALUATING)
             sides = [self.evaluate(pipeline, material, rows, side) for side in (Partition.TRAIN, Partition.TEST)]
+            results = results_of(sides[1].predictions, len(material.aim.target.labels), material.aim.positive)
             self.begin(TrainingStage.EXPORTING)
             manifest = self.export(model, graph)
         metrics = (*sides[0].metrics, *sides[1].metrics, *validation)
-        return TrainingSucceeded(metrics, tuple(side.matrix for side in sides if side.matrix), manifest)
+        return TrainingSucceeded(metrics, tuple(side.matrix for side in sides if side.matrix), results, manifest)
 
     def begin(self, stage: TrainingStage) -> None:
         self.stage = stage

@@ -65,8 +65,8 @@ class PendingDocuments(Protocol):
 class DocumentServer(Protocol):
     """A server for documents."""
 
-    async def find(self, collection: str, document_id: UUID) -> StoredDocument | None:
-        """Raises Unavailable while the server is away, and within 2 seconds."""
+    async def find_many(self, collection: str, document_ids: Sequence[UUID]) -> Mapping[UUID, StoredDocument]:
+        """Those of these that are there. Raises Unavailable while the server is away, and within 2 seconds."""
         ...
 
     async def apply(self, pending: Sequence[PendingDocument]) -> Applied:

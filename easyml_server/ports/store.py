@@ -6,7 +6,7 @@ and the scope: what the caller cannot see is not there, and a role below `caller
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion, 
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
 from easyml_server.domain.requests import RequestKey
+from easyml_server.domain.results import ModelResults
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
+from easyml_server.domain.statistics import TableStatistics
 from easyml_server.domain.users import ApiKey, Caller, Session, User
 from easyml_server.domain.versioning import DvcPointer
 from easyml_server.ports.documents import PendingDocuments
@@ -113,10 +115,16 @@ class ProjectRepository(Protocol):
 
 
 class DatasetRepository(Protocol):
-    """Datasets, their versions, and uploads."""
+    """Datasets, their versions with what these hold, and uploads."""
 
     async def add(self, dataset: Dataset) -> None:
         """Store a dataset with its current version. Raises AlreadyExists."""
+        ...
+
+    async def put_statistics(self, version: DatasetVersion, statistics: TableStatistics) -> None: ...
+
+    async def find_statistics(self, version_ids: Sequence[UUID]) -> Mapping[UUID, TableStatistics]:
+        """Of these versions, but those of releases that had none."""
         ...
 
     async def get(self, dataset_id: UUID, caller: Caller) -> Dataset: ...
@@ -242,6 +250,12 @@ class ModelRepository(Protocol):
 
         `model_id` and `version` of the argument are ignored; the result holds the stored ones.
         """
+        ...
+
+    async def put_results(self, version: ModelVersion, results: ModelResults) -> None: ...
+
+    async def find_results(self, version_id: UUID) -> ModelResults | None:
+        """None for a version of a release that had none."""
         ...
 
     async def get_version(self, version_id: UUID, caller: Caller) -> ModelVersion: ...

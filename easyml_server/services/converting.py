@@ -15,6 +15,7 @@ from easyml_server.domain.errors import EasyMLError, InvalidInput, Reason, Unava
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.local_files import file_sha256
+from easyml_server.domain.statistics import TableStatistics
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, UploadKey, VersionKey
 from easyml_server.ports.store import Store, UnitOfWork
@@ -70,12 +71,14 @@ class UploadConverter:
                 # A link, not a move: until the row commits, a crash must find the upload's bytes where they were.
                 with disk_errors():
                     await asyncio.to_thread((work_path / ORIGINAL_FILE).hardlink_to, source)
-            await _whole(self._publish(caller, upload, dataset, work_path))
+            await _whole(self._publish(caller, upload, dataset, table.statistics, work_path))
         finally:
             await self._artifacts.discard(work_path)
         return dataset
 
-    async def _publish(self, caller: Caller, upload: Upload, dataset: Dataset, work_path: Path) -> None:
+    async def _publish(
+        self, caller: Caller, upload: Upload, dataset: Dataset, statistics: TableStatistics, work_path: Path
+    ) -> None:
         key = VersionKey.of_dataset(upload.project_id, dataset.current.id)
         await self._artifacts.publish(work_path, key)
         fault_point("upload.published")
@@ -84,6 +87,7 @@ class UploadConverter:
                 await _check_unfinished(work, upload)
                 await work.projects.get(upload.project_id, caller)
                 await work.datasets.add(dataset)
+                await work.datasets.put_statistics(dataset.current, statistics)
                 await work.outbox.add(ADD_DATASET_VERSION, dataset.current.id, self._clock())
                 await work.datasets.put_upload(replace(upload, state=UploadState.COMPLETED, dataset_id=dataset.id))
                 await work.commit()

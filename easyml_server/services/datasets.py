@@ -22,6 +22,7 @@ from easyml_server.domain.errors import InvalidInput, Reason, Stale, WrongState
 from easyml_server.domain.local_files import file_sha256, read_chunks
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
+from easyml_server.domain.statistics import TableStatistics
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.store import Store
@@ -33,6 +34,7 @@ from easyml_server.services.versions import FORGET_VERSION
 
 FIELDS = ("name", "description", "labels", "columns")
 DEFAULT_PREVIEW_ROWS = 20
+DESCRIBED_AT_ONCE = 20
 MAX_PREVIEW_BYTES = 3 << 20
 """An answer stays below the 4 MiB that clients accept by default."""
 KINDS_OF = {
@@ -67,6 +69,14 @@ class DatasetChange:
 
 
 @dataclass(frozen=True, slots=True)
+class DescribedDataset:
+    """A dataset with what its columns hold; None for one of a release that did not look."""
+
+    dataset: Dataset
+    statistics: TableStatistics | None
+
+
+@dataclass(frozen=True, slots=True)
 class Download:
     """A file that is ready to be sent; `temporary` is removed afterwards."""
 
@@ -97,6 +107,22 @@ class DatasetService:
         """One dataset."""
         async with self._store.read() as work:
             return await work.datasets.get(dataset_id, caller)
+
+    async def describe(self, caller: Caller, dataset_id: UUID) -> DescribedDataset:
+        """One dataset, and what its columns hold."""
+        async with self._store.read() as work:
+            dataset = await work.datasets.get(dataset_id, caller)
+            found = await work.datasets.find_statistics([dataset.current.id])
+        return DescribedDataset(dataset, found.get(dataset.current.id))
+
+    async def described(self, datasets: Sequence[Dataset]) -> AsyncIterator[DescribedDataset]:
+        """Datasets of a list with what their columns hold, read as they are asked for: a page may hold a great deal."""
+        for start in range(0, len(datasets), DESCRIBED_AT_ONCE):
+            group = datasets[start : start + DESCRIBED_AT_ONCE]
+            async with self._store.read() as work:
+                found = await work.datasets.find_statistics([dataset.current.id for dataset in group])
+            for dataset in group:
+                yield DescribedDataset(dataset, found.get(dataset.current.id))
 
     async def list(self, caller: Caller, project_id: UUID, page: PageRequest) -> Page[Dataset]:
         """The datasets of a project."""

@@ -13,6 +13,7 @@ from easyml_server.domain.local_files import file_sha256, read_chunks
 from easyml_server.domain.models import AliasHistoryEntry, ArtifactFormat, Model, ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
+from easyml_server.domain.results import ModelResults
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
@@ -82,6 +83,14 @@ async def find_version(work: UnitOfWork, caller: Caller, target: UUID | VersionN
 
 
 @dataclass(frozen=True, slots=True)
+class DescribedVersion:
+    """A version and how it did in detail; None for one of a release that did not look."""
+
+    version: ModelVersion
+    results: ModelResults | None
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """A file that is ready to be sent; `temporary` is removed afterwards."""
 
@@ -132,6 +141,12 @@ class ModelService:
         """One version, by id or name."""
         async with self._store.read() as work:
             return await find_version(work, caller, target)
+
+    async def describe_version(self, caller: Caller, target: UUID | VersionName) -> DescribedVersion:
+        """One version, by id or name, and how it did in detail."""
+        async with self._store.read() as work:
+            version = await find_version(work, caller, target)
+            return DescribedVersion(version, await work.models.find_results(version.id))
 
     async def locate_version(self, caller: Caller, target: UUID | VersionName) -> tuple[UUID, UUID]:
         """(project, version) of what `get_version` finds, without reading all that is known of it."""

@@ -21,6 +21,7 @@ from easyml_server.domain.events import EventBody, Finished, LogLevel, LogLine, 
 from easyml_server.domain.experiments import Experiment, Failure, FailureKind, FailureReason, TrainingState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.models import ModelVersion
+from easyml_server.domain.results import ModelResults
 from easyml_server.domain.training import Outcome, TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from easyml_server.ports.artifacts import FILES_PART, ArtifactStore, VersionKey
 from easyml_server.ports.store import Store
@@ -43,6 +44,7 @@ class Ending:
     experiment: Experiment
     last_events: tuple[EventBody, ...]
     version: ModelVersion | None = None
+    results: ModelResults | None = None
     files: VersionKey | None = None
     if_cancelled: Ending | None = None
     """What is written instead, if its user has cancelled the training where it did not run."""
@@ -129,7 +131,8 @@ class OutcomeWriter:
             confusion_matrices=outcome.confusion_matrices,
             model_version_id=version.id,
         )
-        return replace(ended(experiment, TrainingState.SUCCEEDED, now), version=version, files=files)
+        success = ended(experiment, TrainingState.SUCCEEDED, now)
+        return replace(success, version=version, results=outcome.results, files=files)
 
     async def _publish(self, work_path: Path, files: VersionKey) -> None:
         """Files that cannot be reached are waited for, as the database is."""
@@ -181,7 +184,9 @@ class OutcomeWriter:
                 ending = ending.if_cancelled
                 training_log.end(ending.last_events)
             if ending.version is not None:
-                await work.models.add_version(ending.version)
+                stored_version = await work.models.add_version(ending.version)
+                if ending.results is not None:
+                    await work.models.put_results(stored_version, ending.results)
                 await work.outbox.add(ADD_MODEL_VERSION, ending.version.id, self._clock())
             events = await training_log.store_pending(work)
             await work.experiments.save(ending.experiment)

@@ -11,7 +11,16 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from easyml_server.domain.experiments import TrainingState
-from easyml_server.repositories.documents.models import Document, ModelSessionDocument, ProjectConfigDocument
+from easyml_server.domain.statistics import (
+    ColumnStatistics,
+    NumberStatistics,
+    Quartiles,
+    TableStatistics,
+    ValueCount,
+)
+from easyml_server.repositories.documents.details import DatasetMetadataDocument
+from easyml_server.repositories.documents.document import Document
+from easyml_server.repositories.documents.models import ModelSessionDocument, ProjectConfigDocument
 from easyml_server.repositories.documents.mongo import MongoDocuments, open_client
 from easyml_server.repositories.documents.opening import prepare_mongodb
 from easyml_server.repositories.sql.store import SqlStore
@@ -147,6 +156,13 @@ def a_session_document(document_id: UUID, content: dict[str, float]) -> ModelSes
         values=content,
         update_time=TIME,
     )
+
+
+def a_metadata_document(document_id: UUID, texts: list[str], number: float) -> DatasetMetadataDocument:
+    """What columns hold."""
+    numbers = NumberStatistics(number, None, -number, 0.0, Quartiles(number, number, number), 1)
+    columns = [ColumnStatistics(text, 1, numbers=numbers, frequent=(ValueCount(text, 2**40),)) for text in texts]
+    return DatasetMetadataDocument.of(document_id, TableStatistics(tuple(columns), len(texts)))
 
 
 def plain(value: Any) -> str:

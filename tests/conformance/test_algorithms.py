@@ -82,6 +82,24 @@ def test_every_metric_has_a_finite_value_on_every_partition(trained: Trained) ->
         assert all(has_deviation) if partition is Partition.VALIDATION else not any(has_deviation)
 
 
+def test_results_in_detail_are_those_of_the_metrics(trained: Trained) -> None:
+    results = trained.outcome.results
+    values = {m.metric: m.value for m in trained.outcome.metrics if m.partition is Partition.TEST}
+    assert results.rows == next(report for report in trained.reports if isinstance(report, SplitMade)).test_rows
+    if results.classification is not None:
+        classes = results.classification.classes
+        assert values[Metric.F1_MACRO] == pytest.approx(sum(each.f1 for each in classes) / len(classes))
+        assert len(results.classification.curves) == (1 if len(classes) == 2 else len(classes))
+        for curve in results.classification.curves:
+            assert bool(curve.calibration) == trained.algorithm.predicts_probabilities
+    else:
+        assert results.regression is not None
+        assert len(results.regression.pairs) == min(results.rows, 200)
+        errors = [abs(pair.true - pair.predicted) for pair in results.regression.pairs]
+        if results.rows <= 200:
+            assert values[Metric.MAE] == pytest.approx(sum(errors) / len(errors))
+
+
 def test_the_catalogue_says_truly_whether_there_are_probabilities(trained: Trained) -> None:
     assert trained.manifest.signature.predicts_probabilities == trained.algorithm.predicts_probabilities
 

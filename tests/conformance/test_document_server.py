@@ -14,7 +14,7 @@ import pytest
 
 from easyml_server.domain.errors import Unavailable
 from easyml_server.ports.documents import WHOLE_PROJECT, PendingDocument
-from easyml_server.repositories.documents.models import Document, Upgrade
+from easyml_server.repositories.documents.document import Document, Upgrade
 from easyml_server.repositories.documents.mongo import MongoDocuments, open_client
 from easyml_server.repositories.documents.preparing import CannotOpenError, check, prepare
 from easyml_server.repositories.documents.schemas import INDEXES
@@ -53,7 +53,7 @@ def a_write(revision: int, value: float | None, document_id: UUID, project_id: U
 
 
 async def value_of(server: MongoDocuments, document_id: UUID) -> Any:
-    found = await server.find(COLLECTION, document_id)
+    found = (await server.find_many(COLLECTION, [document_id])).get(document_id)
     return None if found is None else (found.revision, found.body["values"]["n"])
 
 
@@ -131,7 +131,7 @@ async def test_what_mongodb_refuses_holds_nobody_up(
         await work.commit()
     await bench.apply()
     assert await value_of(server, good) is not None
-    assert await server.find(COLLECTION, bad) is None
+    assert await server.find_many(COLLECTION, [bad]) == {}
     async with bench.store.read() as work:
         assert [each.document_id for each in await work.pending.page(0)] == [bad]
 
@@ -157,16 +157,16 @@ async def test_a_call_waits_for_mongodb_and_no_longer_than_it_may(mongo: MongoSe
         url = mongo.through(line).database_url(name)
         patient, hasty = (MongoDocuments(open_client(url, seconds), identity) for seconds in (30.0, 0.3))
         try:
-            assert await hasty.find(COLLECTION, uuid4()) is None
+            assert await hasty.find_many(COLLECTION, [uuid4()]) == {}
             line.stall()
-            waiting = asyncio.create_task(patient.find(COLLECTION, uuid4()))
+            waiting = asyncio.create_task(patient.find_many(COLLECTION, [uuid4()]))
             with pytest.raises(Unavailable) as refused:
-                await hasty.find(COLLECTION, uuid4())
+                await hasty.find_many(COLLECTION, [uuid4()])
             assert refused.value.retry_after
             assert refused.value.metadata == {"part": "documents"}
             assert not waiting.done()
             line.up()
-            assert await waiting is None
+            assert await waiting == {}
         finally:
             await patient.close()
             await hasty.close()
@@ -176,11 +176,11 @@ async def test_a_call_waits_for_mongodb_and_no_longer_than_it_may(mongo: MongoSe
 async def test_while_it_is_away_nobody_waits_for_it(bench: Bench, server: MongoDocuments) -> None:
     bench.down()
     with pytest.raises(Unavailable):
-        await server.find(COLLECTION, uuid4())
+        await server.find_many(COLLECTION, [uuid4()])
     # Asked once; since then nothing but the probe asks.
     server._client.close()
     with pytest.raises(Unavailable):
-        await server.find(COLLECTION, uuid4())
+        await server.find_many(COLLECTION, [uuid4()])
 
 
 # Shapes.
@@ -233,7 +233,7 @@ async def notes(mongo: MongoServer) -> AsyncIterator[str]:
 
 async def test_a_document_of_an_older_shape_is_upgraded_when_it_is_read(mongo: MongoServer, notes: str) -> None:
     server = MongoDocuments(open_client(mongo.database_url(notes), WAIT_SECONDS), UUID(int=1), [Titled])
-    found = await server.find("notes", UUID(int=1))
+    found = (await server.find_many("notes", [UUID(int=1)])).get(UUID(int=1))
     await server.close()
     assert found is not None
     assert found.body["schema_version"] == 1
@@ -262,7 +262,7 @@ async def test_a_write_of_an_older_server_is_upgraded_when_it_is_applied(mongo: 
     async with shaped(mongo, Titled, notes, 2) as server:
         late = PendingDocument(60, "notes", UUID(int=2), UUID(int=9), Noted(id=UUID(int=2), text="C. d").body())
         assert (await server.apply([late])).done == [late]
-        found = await server.find("notes", UUID(int=2))
+        found = (await server.find_many("notes", [UUID(int=2)])).get(UUID(int=2))
     assert found is not None
     assert found.body["title"] == "C"
 

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from easyml_server.domain.errors import Unavailable
-from easyml_server.repositories.documents.models import Document, ModelSessionDocument, ProjectConfigDocument
+from easyml_server.repositories.documents.details import DatasetMetadataDocument
+from easyml_server.repositories.documents.document import Document
+from easyml_server.repositories.documents.models import ModelSessionDocument, ProjectConfigDocument
 from tests.conformance.documents import (
     Bench,
     Benches,
     a_config_document,
+    a_metadata_document,
     a_session_document,
     numbers,
     odd_text,
@@ -27,7 +30,7 @@ from tests.conformance.documents import (
 )
 
 IDS = [UUID(int=number) for number in (1, 2, 3)]
-KINDS = (ProjectConfigDocument, ModelSessionDocument)
+KINDS = (ProjectConfigDocument, ModelSessionDocument, DatasetMetadataDocument)
 ids = st.sampled_from(IDS)
 projects = st.sampled_from([0, 1])
 documents = st.one_of(
@@ -35,6 +38,7 @@ documents = st.one_of(
         a_config_document, ids, st.dictionaries(odd_text, st.dictionaries(odd_text, values, max_size=2), max_size=2)
     ),
     st.builds(a_session_document, ids, st.dictionaries(odd_text, numbers.map(float), max_size=2)),
+    st.builds(a_metadata_document, ids, st.lists(odd_text, max_size=2), numbers.map(float)),
 )
 Key = tuple[type[Document], UUID]
 
@@ -106,7 +110,7 @@ class Stories(RuleBasedStateMachine):
         async with self.bench.store.read() as work:
             await self.bench.server.apply(await work.pending.page(0))
         # Where nothing waits nothing is asked.
-        await self.bench.server.find("project_configs", IDS[0])
+        await self.bench.server.find_many("project_configs", [IDS[0]])
 
     @precondition(lambda self: not self.bench.away)
     @rule()

@@ -37,7 +37,14 @@ from tests.conformance.filled import DAY, World, a_world, fill, multiply_experim
 from tests.conformance.plans import Statement, recorded, scanned, steps, touched
 from tests.conformance.stores import EmptyStore, postgresql_stores, sqlite_stores
 from tests.postgresql import PostgresServer
-from tests.unit.services.builders import a_dataset, a_deployment, a_version, an_experiment
+from tests.unit.services.builders import (
+    a_dataset,
+    a_deployment,
+    a_version,
+    an_experiment,
+    some_results,
+    some_statistics,
+)
 
 LARGE = 1_000
 
@@ -194,6 +201,8 @@ def calls_of_projects(world: World) -> Iterator[Call]:
 def calls_of_datasets(world: World) -> Iterator[Call]:
     project, dataset = world.project.id, world.dataset
     yield call("datasets.add", replace(a_dataset(project, world.user.id), name="new"))
+    yield call("datasets.put_statistics", dataset.current, some_statistics())
+    yield call("datasets.find_statistics", [dataset.current.id, uuid4()])
     yield call("datasets.get", dataset.id, world.caller)
     yield call("datasets.get_version", dataset.current.id)
     yield call("datasets.find_by_name", project, dataset.name)
@@ -265,6 +274,8 @@ def calls_of_models(world: World) -> Iterator[Call]:
     project, version, model = world.project.id, world.version, world.version.model_name
     yield call("models.add_version", a_version(world.project))
     yield call("models.add_version", a_version(world.project, model_name="new"))
+    yield call("models.put_results", version, some_results())
+    yield call("models.find_results", version.id)
     yield call("models.get_version", version.id, world.caller)
     yield call("models.project_of_version", version.id, world.caller)
     yield call("models.load_version", version.id)

@@ -65,6 +65,15 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_the_main_job(shell: Shell, iris: Path, tmp_path: Path) -> None:
     assert "60 rows, 5 columns" in shell.ask("datasets", "upload", str(iris))
     assert len(shell.ask("datasets", "preview", "iris", "-n", "3").splitlines()) == 4
+    lines = [line.split("\t") for line in shell.ask("datasets", "show", "iris").splitlines()]
+    assert ["species", "string", "categorical", "feature", "100 %", "0", "3"] in lines
+    assert ["species", "setosa 33 %, versicolor 33 %, virginica 33 %"] in lines
+    (numbers,) = (line for line in lines if line[0] == "petal_length" and len(line) == 8)
+    assert [float(each) for each in numbers[1:]] == sorted(map(float, numbers[1:6])) + list(map(float, numbers[6:]))
+    shown = shell.json("datasets", "show", "iris")
+    assert isinstance(shown, dict)
+    held = {column["name"]: column for column in shown["current_version"]["statistics"]["columns"]}
+    assert held["petal_length"]["numbers"]["minimum"] == float(numbers[1])
     shell.ask("datasets", "update", "iris", "--role", "species=target")
     plan = shell.json("train", "decision_tree", "-d", "iris", "--dry-run")
     assert isinstance(plan, dict)
@@ -79,6 +88,13 @@ def test_the_main_job(shell: Shell, iris: Path, tmp_path: Path) -> None:
 
     (model,) = shell.json("models", "list")  # type: ignore[misc]
     name = model["name"]
+    lines = [line.split("\t") for line in shell.ask("models", "show", name).splitlines()]
+    classes = lines[lines.index(["CLASS", "PRECISION", "RECALL", "F1", "TEST ROWS"]) + 1 :][:3]
+    assert [each[0] for each in classes] == ["setosa", "versicolor", "virginica"]
+    assert sum(int(each[4]) for each in classes) == 12
+    version = shell.json("models", "show", name)
+    assert isinstance(version, dict)
+    assert [each["label"] for each in version["results"]["classification"]["curves"]] == [each[0] for each in classes]
     assert shell.ask("models", "alias", "set", f"{name}:1", "production") == f"{name}@production is version 1 now.\n"
     assert shell.ask("models", "export", name, str(tmp_path / "m.skops"), "--format", "skops").startswith("Saved")
 

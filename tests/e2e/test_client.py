@@ -102,6 +102,27 @@ def test_a_dataset_comes_back_byte_by_byte(client: EasyML, project: Project, iri
     assert client.datasets.preview(dataset, rows=2).rows[0]["species"] == "setosa"
 
 
+def test_a_dataset_tells_what_its_columns_hold(client: EasyML, project: Project, iris: Path) -> None:
+    dataset = client.datasets.upload(project, iris)
+    assert dataset.statistics is None
+    found = client.datasets.get(dataset).statistics
+    assert found is not None
+    assert [column.name for column in found.columns] == list(pd.read_csv(iris).columns)
+    length, species = found.column("petal_length"), found.column("species")
+    assert length is not None
+    assert length.numbers is not None
+    assert length.numbers.mean == pytest.approx(pd.read_csv(iris)["petal_length"].mean())
+    assert species is not None
+    assert species.numbers is None
+    assert [(each.value, each.count) for each in species.frequent_values] == [
+        ("setosa", 20), ("versicolor", 20), ("virginica", 20),
+    ]  # fmt: skip
+    assert client.datasets.get(dataset, view="basic").statistics is None
+    (listed,) = client.datasets.list(project, view="full")
+    assert listed.statistics == found
+    assert found.column("no such column") is None
+
+
 def test_an_upload_that_is_complete_returns_its_dataset_again(client: EasyML, project: Project, iris: Path) -> None:
     upload_id = str(uuid.uuid4())
     one, other = (client.datasets.upload(project, iris, upload_id=upload_id) for _ in range(2))
@@ -141,7 +162,11 @@ def test_the_main_job(client: EasyML, project: Project, iris: Path, tmp_path: Pa
     assert (experiment.train_rows, experiment.test_rows) == (45, 15)
     version = client.models.get(experiment.model_version_id or "")
     assert client.models.set_alias(version, "champion").aliases == ("champion",)
-    assert client.models.get(f"{version.model_name}@champion", project=project).id == version.id
+    assert client.models.get(f"{version.model_name}@champion", project=project) == client.models.get(version.id)
+    assert version.results is not None
+    assert version.results.classification is not None
+    assert [each.f1 for each in version.results.classification.classes] == [1.0] * 3
+    assert client.models.get(version, view="basic").results is None
     exported = client.models.export(version, tmp_path, format="skops")
     assert exported.stat().st_size == next(a.size_bytes for a in version.artifacts if a.format == "skops")
 
@@ -256,11 +281,17 @@ async def test_the_asyncio_client_does_the_same(server: Server, iris: Path) -> N
     async with AsyncEasyML(server.address, server.key) as client:
         project = await client.projects.create(f"e2e-{uuid.uuid4()}")
         dataset = await client.datasets.upload(project, iris)
+        statistics = (await client.datasets.get(dataset)).statistics
+        assert statistics is not None
+        assert statistics.columns[-1].frequent_values[0].value == "setosa"
         training = await client.trainings.start(project, dataset=dataset, target="species", algorithm="gaussian_nb")
         sequences = [event.sequence async for event in training.watch()]
         assert sequences == list(range(1, len(sequences) + 1))
         experiment = await training.result()
         version = await client.models.get(experiment.model_version_id or "")
+        assert version.results is not None
+        assert version.results.classification is not None
+        assert version.results.classification.classes[0].label == "setosa"
         prediction = await client.predictions.predict(version, [ROW])
         assert prediction.values == ["setosa"]
         assert [each.name async for each in client.datasets.list(project)] == ["iris"]

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from easyml.v1 import experiment_pb2, prediction_service_pb2, project_pb2, project_service_pb2, training_service_pb2
+from easyml.v1 import (
+    dataset_service_pb2,
+    experiment_pb2,
+    model_service_pb2,
+    prediction_service_pb2,
+    project_pb2,
+    project_service_pb2,
+    training_service_pb2,
+)
 from tests.builders import a_long_training, a_project_of, a_training, upload
 from tests.faults.consistency import check_no_process
 from tests.faults.plan import FaultPlan
@@ -66,6 +74,30 @@ def renamed(project_id: str, name: str) -> project_service_pb2.UpdateProjectConf
     )
 
 
+def listed(project_id: str) -> dataset_service_pb2.ListDatasetsRequest:
+    """Its datasets with what their columns hold."""
+    return dataset_service_pb2.ListDatasetsRequest(project_id=project_id, view=project_pb2.RESOURCE_VIEW_FULL)
+
+
+def check_details(client: Client, project_id: str, dataset_id: str, version_id: str) -> None:
+    """What MongoDB alone knows of a dataset or model is refused while it is away; all else is there."""
+    get = dataset_service_pb2.GetDatasetRequest(dataset_id=dataset_id)
+    version = model_service_pb2.GetModelVersionRequest(model_version_id=version_id)
+    for call, request in (
+        (client.datasets.GetDataset, get),
+        (client.datasets.ListDatasets, listed(project_id)),
+        (client.models.GetModelVersion, version),
+    ):
+        refused = refusal(call, request, timeout=READ_SECONDS)
+        assert (refused.short, refused.metadata) == (("UNAVAILABLE", "PART_UNAVAILABLE"), {"part": "documents"})
+        assert refused.retry_seconds
+        request.view = project_pb2.RESOURCE_VIEW_BASIC
+        assert call(request, timeout=READ_SECONDS)
+    preview = dataset_service_pb2.PreviewDatasetRequest(dataset_id=dataset_id)
+    assert client.datasets.PreviewDataset(preview).schema.columns
+    assert client.models.GetModelVersion(version).model_version.signature.inputs
+
+
 def state_of(client: Client, experiment_id: str) -> int:
     request = training_service_pb2.GetExperimentRequest(experiment_id=experiment_id)
     return int(client.trainings.GetExperiment(request).experiment.state)
@@ -81,6 +113,14 @@ def test_the_main_job_is_the_same(server: ServerProcess, client: Client, mongo: 
     wait_until_applied(server.data)
     assert stored(mongo, url, "model_sessions", experiment_id)["state"] == "succeeded"
     assert stored(mongo, url, "project_configs", project_id)["mlflow_experiment"] == "a.b$c"
+    get = model_service_pb2.GetModelVersionRequest(model_version_id=version_id)
+    results = client.models.GetModelVersion(get).model_version.results
+    assert len(results.classification.classes) == 2
+    assert stored(mongo, url, "model_results", version_id)["rows"] == results.rows
+    (dataset,) = client.datasets.ListDatasets(listed(project_id)).datasets
+    held = stored(mongo, url, "dataset_metadata", dataset.current_version.id)
+    assert [each["name"] for each in held["columns"]] == ["x", "z", "y"]
+    assert len(dataset.current_version.statistics.columns) == 3
     assert health_of(client, "documents") == SERVING
     server.stop()
     server.start()
@@ -91,12 +131,14 @@ def test_the_main_job_is_the_same(server: ServerProcess, client: Client, mongo: 
     assert stored(mongo, url, "project_configs", project_id) is None
     assert stored(mongo, url, "model_sessions", experiment_id) is None
     assert stored(mongo, url, "mlflow_metadata", experiment_id) is None
+    assert stored(mongo, url, "dataset_metadata", dataset.current_version.id) is None
+    assert stored(mongo, url, "model_results", version_id) is None
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.faults)])
 def test_mongodb_dies_in_the_middle_of_trainings_and_nothing_is_lost(tmp_path: Path, seconds: int) -> None:
     with mortal(tmp_path) as (mongo, server, client):
-        project_id = a_project_of(client)
+        project_id, _, version_id = trained(client)
         dataset_id = upload(client, project_id).id
         experiments = [started(client, project_id, dataset_id) for _ in range(TRAININGS)]
         wait_until_applied(server.data)
@@ -111,6 +153,7 @@ def test_mongodb_dies_in_the_middle_of_trainings_and_nothing_is_lost(tmp_path: P
         assert refused.metadata == {"part": "documents"}
         assert refused.retry_seconds
         assert refusal(client.trainings.StartTraining, a_training(project_id, dataset_id)).short == refused.short
+        check_details(client, project_id, dataset_id, version_id)
         eventually(lambda: health_of(client, "documents") == NOT_SERVING)
         other_id = a_project_of(client)
         name = ""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from easyml.v1 import algorithm_pb2, auth_service_pb2, dataset_pb2, model_pb2, project_pb2
+from easyml.v1 import algorithm_pb2, auth_service_pb2, dataset_pb2, experiment_pb2, model_pb2, project_pb2
 from easyml.v1 import model_service_pb2 as pb
 from easyml.v1 import training_service_pb2 as trainings
 from tests.builders import a_project_of, a_training, upload
@@ -29,6 +29,14 @@ def a_version(client: Client, project_id: str, dataset_id: str, **spec: Any) -> 
 def get(client: Client, version_id: str) -> model_pb2.ModelVersion:
     request = pb.GetModelVersionRequest(model_version_id=version_id)
     found: model_pb2.ModelVersion = client.models.GetModelVersion(request).model_version
+    return found
+
+
+def without_results(client: Client, version_id: str) -> model_pb2.ModelVersion:
+    """As lists and changes return it."""
+    request = pb.GetModelVersionRequest(model_version_id=version_id, view=project_pb2.RESOURCE_VIEW_BASIC)
+    found: model_pb2.ModelVersion = client.models.GetModelVersion(request).model_version
+    assert not found.HasField("results")
     return found
 
 
@@ -92,7 +100,7 @@ def test_models_and_versions_are_listed_newest_first(owner: Client, versions: li
         owner.models.ListModelVersions(pb.ListModelVersionsRequest(project_id=project_id, view=view)).model_versions
         for view in (project_pb2.RESOURCE_VIEW_BASIC, project_pb2.RESOURCE_VIEW_FULL)
     )
-    assert full[0] == get(owner, other.id)
+    assert full[0] == without_results(owner, other.id)
     assert not basic[0].HasField("signature")
     assert (basic[0].algorithm, list(basic[0].metrics), basic[0].etag) == ("gaussian_nb", [], other.etag)
 
@@ -132,6 +140,28 @@ def test_a_version_says_what_it_takes_and_gives_and_how_well(
         assert found == get(owner, expected.id)
 
 
+@answers("ModelService/GetModelVersion")
+def test_a_version_says_how_it_did_in_detail(owner: Client, project_id: str) -> None:
+    dataset_id = upload(owner, project_id).id
+    version = a_version(owner, project_id, dataset_id)
+    found = version.results
+    classes = found.classification.classes
+    assert [each.label for each in classes] == list(version.signature.classes) == ["a", "b"]
+    assert sum(each.rows for each in classes) == found.rows == 12
+    values = {(each.metric, each.partition): each.value for each in version.metrics}
+    recall = values[algorithm_pb2.METRIC_RECALL, experiment_pb2.PARTITION_TEST]
+    assert classes[1].recall == pytest.approx(recall)
+    (curve,) = found.classification.curves
+    assert (curve.label, found.classification.curves_left_out) == ("b", 0)
+    assert (curve.points[-1].recall, curve.points[-1].false_positive_rate) == (1, 1)
+    assert sum(each.rows for each in curve.calibration) == 12
+    assert not found.HasField("regression")
+    number = a_version(owner, project_id, dataset_id, target="x", algorithm="ridge").results
+    assert [each.share for each in number.regression.residuals] == [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]
+    assert len(number.regression.pairs) == number.rows == 12
+    assert not number.HasField("classification")
+
+
 @refuses("ModelService/GetModelVersion")
 def test_a_version_that_is_not_there_is_not_found(owner: Client, versions: list[model_pb2.ModelVersion]) -> None:
     for which, sought in (({"version": 3}, "birds:3"), ({"alias": "nobody"}, "birds@nobody")):
@@ -142,6 +172,9 @@ def test_a_version_that_is_not_there_is_not_found(owner: Client, versions: list[
     assert "did you mean 'birds'?" in said.message
     said = refusal(owner.models.GetModelVersion, pb.GetModelVersionRequest())
     assert said.short == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    no_view = pb.GetModelVersionRequest(model_version_id=versions[0].id, view=9)  # type: ignore[arg-type]  # no view
+    said = refusal(owner.models.GetModelVersion, no_view)
+    assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["view"])
 
 
 @answers("ModelService/UpdateModelVersion")
@@ -158,13 +191,13 @@ def test_description_and_labels_change_and_nothing_else(owner: Client, versions:
     changed = owner.models.UpdateModelVersion(request).model_version
     assert (changed.description, dict(changed.labels)) == ("the first", {})
     assert changed.etag != version.etag
-    assert get(owner, version.id) == changed
+    assert without_results(owner, version.id) == changed
     assert refusal(owner.models.UpdateModelVersion, request).short == ("ABORTED", "STALE_ETAG")
     request.etag = ""
     request.update_mask.paths[:] = ["metrics"]
     said = refusal(owner.models.UpdateModelVersion, request)
     assert (said.short, said.metadata) == (("INVALID_ARGUMENT", "INVALID_UPDATE_MASK"), {"path": "metrics"})
-    assert get(owner, version.id) == changed
+    assert without_results(owner, version.id) == changed
 
 
 @answers("ModelService/SetModelAlias", "ModelService/ListAliasHistory", "ModelService/DeleteModelAlias")

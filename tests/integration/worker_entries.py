@@ -17,6 +17,7 @@ from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.events import FoldCompleted, IterationCompleted, LogLevel, LogLine, StageStarted
 from easyml_server.domain.experiments import Metric, MetricValue, Partition, TrainingStage
 from easyml_server.domain.models import ModelManifest, Parity, Signature
+from easyml_server.domain.results import ModelResults
 from easyml_server.domain.training import SplitMade, TrainingSucceeded
 from easyml_server.trainers import codec
 from easyml_server.trainers.channel import Channel
@@ -169,7 +170,7 @@ def a_success() -> TrainingSucceeded:
         parity=Parity(proved=False, cause="none"),
         library_versions={},
     )
-    return TrainingSucceeded((MetricValue(Metric.ACCURACY, Partition.TEST, 0.5),), (), manifest)
+    return TrainingSucceeded((MetricValue(Metric.ACCURACY, Partition.TEST, 0.5),), (), ModelResults(0), manifest)
 
 
 def _first(channel: Channel) -> bytes:

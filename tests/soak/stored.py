@@ -31,6 +31,7 @@ TABLES = (
     "outbox",
     "pending_documents",
 )
+DETAILS = ("dataset_metadata", "model_results")
 JSON = ("labels", "manifest", "failure", "body")
 RUNS = (
     "SELECT runs.run_uuid, tags.value FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
@@ -109,7 +110,7 @@ def _documents(stage: Stage) -> Mapping[str, Mapping[str, Any]]:
         database = client[stage.mongo_database]
         return {
             name: {str(found["_id"]): found["body"] for found in database[name].find({"body": {"$ne": None}})}
-            for name in ("project_configs", "model_sessions", "mlflow_metadata", "dvc_metadata")
+            for name in ("project_configs", "model_sessions", "mlflow_metadata", "dvc_metadata", *DETAILS)
         }
 
 

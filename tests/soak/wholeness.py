@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from tests.soak.stored import Row, Stored
+from tests.soak.stored import DETAILS, Row, Stored
 
 TERMINAL = ("succeeded", "failed", "cancelled")
 Whole = Callable[[Stored], Iterable[str]]
@@ -80,10 +80,12 @@ def check_waiting(stored: Stored) -> Iterator[str]:
 def check_documents(stored: Stored) -> Iterator[str]:
     """Each document has its row and says the same, and each row that needs one has it."""
     experiments = {row["id"]: row for row in stored.of("ml_experiments")}
-    versions = {row["id"] for table in ("dataset_versions", "model_versions") for row in stored.of(table)}
+    datasets, models = ({row["id"] for row in stored.of(table)} for table in ("dataset_versions", "model_versions"))
+    versions = datasets | models
+    details = dict(zip(DETAILS, (datasets, models), strict=True))
     projects = {row["id"] for row in stored.of("projects")}
     owners = {"project_configs": projects, "model_sessions": experiments, "mlflow_metadata": experiments}
-    for collection, ids in (*owners.items(), ("dvc_metadata", versions)):
+    for collection, ids in (*owners.items(), ("dvc_metadata", versions), *details.items()):
         for identity in sorted(set(stored.documents.get(collection, {})) - set(ids)):
             yield f"{collection} has {identity}, which has no row"
     for identity, row in experiments.items():
@@ -97,6 +99,9 @@ def check_documents(stored: Stored) -> Iterator[str]:
         pointer = stored.documents.get("dvc_metadata", {}).get(version)
         if pointer is None or not pointer["push_time"]:
             yield f"version {version} is not in DVC"
+    for collection, ids in details.items():
+        for version in sorted(ids - set(stored.documents.get(collection, {}))):
+            yield f"{collection} has nothing of version {version}"
 
 
 def check_runs(stored: Stored) -> Iterator[str]:

@@ -22,6 +22,7 @@ EXACT_FROM = 1e16
 """From here on JSONB writes a whole float as an integer."""
 INT32, INT64 = 1 << 31, 1 << 63
 FLOAT, INT = "%float", "%int"
+LEAVES = (str, int, float, type(None))
 
 Body = Mapping[str, Any]
 
@@ -61,23 +62,26 @@ def check(body: Body) -> None:
 
 def bson_bytes(value: Any) -> int:
     """Bytes of a value in BSON's layout; embedded mode knows them without a driver."""
+    # Leaves first: there are many of them, and whether something is a Mapping takes long to tell.
+    if isinstance(value, float):
+        return 8
     if isinstance(value, str):
         return 5 + len(value.encode())
-    if isinstance(value, list | tuple):
-        value = {str(index): each for index, each in enumerate(value)}
-    if isinstance(value, Mapping):
-        return 5 + sum(2 + len(key.encode()) + bson_bytes(each) for key, each in value.items())
     if value is None or isinstance(value, bool):
         return int(value is not None)
-    return 4 if isinstance(value, int) and -INT32 <= value < INT32 else 8
+    if isinstance(value, int):
+        return 4 if -INT32 <= value < INT32 else 8
+    if isinstance(value, list | tuple):
+        value = {str(index): each for index, each in enumerate(value)}
+    return 5 + sum(2 + len(key.encode()) + bson_bytes(each) for key, each in value.items())
 
 
 def _mapped(value: Any, key: Callable[[str], str], leaf: Callable[[Any], Any]) -> Any:
-    if isinstance(value, Mapping):
-        return {key(name): _mapped(each, key, leaf) for name, each in value.items()}
+    if isinstance(value, LEAVES):
+        return leaf(value)
     if isinstance(value, list | tuple):
         return [_mapped(each, key, leaf) for each in value]
-    return leaf(value)
+    return {key(name): _mapped(each, key, leaf) for name, each in value.items()}
 
 
 def _unmapped(value: Any, mark: str, number: Callable[[str], Any]) -> Any:
@@ -115,7 +119,7 @@ def _check_text(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidInput(f"Values nest at most {MAX_DEPTH} deep.", Reason.MALFORMED_MESSAGE)
     if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if "\0" in value or not (value.isascii() or _is_whole(value)):
             raise InvalidInput("A text holds a character that cannot be stored, such as NUL; leave it out.")
     elif isinstance(value, Mapping):
         for key, each in value.items():
@@ -124,3 +128,12 @@ def _check_text(value: Any, depth: int) -> None:
     elif isinstance(value, list | tuple):
         for each in value:
             _check_text(each, depth + 1)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether there is no half of a character in it, which UTF-8 has no form for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,69 +1,18 @@
-"""The documents, validated on the way in and out. `schema_version` says which shape a stored one has.
-
-A shape that changes gets the next version and an upgrade: a function from the body of the one before. Bodies are
-upgraded whenever they are read, and all of them by `easyml-server migrate`.
-"""
+"""The documents, and the layout that all of them make together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
-
-from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.experiments import TrainingStage, TrainingState
 from easyml_server.domain.projects import ProjectConfig
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.versioning import AddedVersion, DvcPointer, VersionKind
-
-RETRY_SECONDS = 5.0
-
-Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-
-class Document(BaseModel):
-    """Base of all documents; `id` is the id of the row it belongs to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    collection: ClassVar[str]
-    upgrades: ClassVar[tuple[Upgrade, ...]] = ()
-    """The first makes version 2 of version 1, and so on."""
-
-    id: UUID
-    schema_version: int = 1
-
-    @classmethod
-    def newest(cls) -> int:
-        """The version of the shape that is written."""
-        return len(cls.upgrades) + 1
-
-    def body(self) -> Mapping[str, Any]:
-        """As it is stored."""
-        return {**self.model_dump(mode="json"), "schema_version": self.newest()}
-
-    @classmethod
-    def upgraded(cls, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A stored body in the newest shape; Unavailable if it is of a newer release."""
-        version = int(body["schema_version"])
-        if version > cls.newest():
-            raise Unavailable(
-                "A newer EasyML has written this document; ask a server of that version.",
-                metadata={"part": "documents"},
-                retry_after=RETRY_SECONDS,
-            )
-        for upgrade in cls.upgrades[version - 1 :]:
-            version += 1
-            body = {**upgrade(body), "schema_version": version}
-        return body
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Self:
-        """The document of a stored body, whatever its shape."""
-        return cls.model_validate(cls.upgraded(body))
+from easyml_server.repositories.documents.details import DatasetMetadataDocument, ModelResultDocument
+from easyml_server.repositories.documents.document import Document
 
 
 class ProjectConfigDocument(Document):
@@ -252,6 +201,8 @@ KINDS: tuple[type[Document], ...] = (
     ModelSessionDocument,
     MLflowMetadataDocument,
     DVCMetadataDocument,
+    DatasetMetadataDocument,
+    ModelResultDocument,
 )
-LAYOUT = 2
+LAYOUT = 3
 """Grows with every change of a shape, a validator or an index; a test compares it with what they are."""

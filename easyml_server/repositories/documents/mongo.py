@@ -19,9 +19,10 @@ from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge
 
 from easyml_server.ports.documents import WHOLE_PROJECT, Applied, PendingDocument, StoredDocument
+from easyml_server.repositories.documents.document import Document
 from easyml_server.repositories.documents.encoding import for_bson, from_bson
 from easyml_server.repositories.documents.errors import translated
-from easyml_server.repositories.documents.models import KINDS, Document
+from easyml_server.repositories.documents.models import KINDS
 from easyml_server.repositories.documents.preparing import verify
 from easyml_server.repositories.documents.reachability import PROBE_SECONDS, Reachability
 from easyml_server.repositories.documents.schemas import EXPIRE, TOMBSTONE_SECONDS
@@ -77,14 +78,16 @@ class MongoDocuments:
         self._identity = identity
         self.reachability = Reachability(self._verify, probe_seconds)
 
-    async def find(self, collection: str, document_id: UUID) -> StoredDocument | None:
-        """The document of that id; a tombstone is none."""
+    async def find_many(self, collection: str, document_ids: Sequence[UUID]) -> Mapping[UUID, StoredDocument]:
+        """Those of these that are there; a tombstone is none."""
         self.reachability.require()
         with translated(self.reachability.lost):
-            found = await self._database[collection].find_one({"_id": document_id})
-        if found is None or found["body"] is None:
-            return None
-        return StoredDocument(found["project_id"], found["revision"], from_bson(found["body"]))
+            found = await self._database[collection].find({"_id": {"$in": list(document_ids)}}).to_list(None)
+        return {
+            each["_id"]: StoredDocument(each["project_id"], each["revision"], from_bson(each["body"]))
+            for each in found
+            if each["body"] is not None
+        }
 
     async def apply(self, pending: Sequence[PendingDocument]) -> Applied:
         """Collection by collection; whole projects last."""

@@ -6,12 +6,13 @@ whether the server has it yet or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from easyml_server.ports.documents import WHOLE_PROJECT, DocumentServer
+from easyml_server.ports.documents import WHOLE_PROJECT, DocumentServer, StoredDocument
+from easyml_server.repositories.documents.document import Document
 from easyml_server.repositories.documents.encoding import check
-from easyml_server.repositories.documents.models import KINDS, Document
+from easyml_server.repositories.documents.models import KINDS
 from easyml_server.repositories.documents.port import Kind
 from easyml_server.repositories.sql.pending import SqlPendingDocuments
 
@@ -35,16 +36,28 @@ class OutboxDocuments:
 
     async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:
         """The document of that id."""
-        waiting = await self._pending.find(kind.collection, document_id)
-        if waiting is not None:
-            return None if waiting.body is None else kind.from_body(waiting.body)
-        stored = await self._server.find(kind.collection, document_id)
-        if stored is None:
-            return None
-        deleted = await self._pending.find(WHOLE_PROJECT, stored.project_id)
-        if deleted is not None and deleted.revision > stored.revision:
-            return None
-        return kind.from_body(stored.body)
+        return (await self.find_many(kind, [document_id])).get(document_id)
+
+    async def find_many(self, kind: type[Kind], document_ids: Sequence[UUID]) -> Mapping[UUID, Kind]:
+        """Those of these that are there; the server is asked for what does not wait only."""
+        waiting = await self._pending.find_many(kind.collection, document_ids)
+        stored = await self._stored(kind.collection, [each for each in document_ids if each not in waiting])
+        bodies = {identity: each.body for identity, each in waiting.items() if each.body is not None}
+        bodies |= {identity: each.body for identity, each in stored.items()}
+        return {identity: kind.from_body(body) for identity, body in bodies.items()}
+
+    async def _stored(self, collection: str, document_ids: Sequence[UUID]) -> Mapping[UUID, StoredDocument]:
+        """What the server has, without what was deleted with its project and waits for that."""
+        if not document_ids:
+            return {}
+        stored = await self._server.find_many(collection, document_ids)
+        projects = {each.project_id for each in stored.values()}
+        deleted = await self._pending.find_many(WHOLE_PROJECT, sorted(projects)) if projects else {}
+        return {
+            identity: each
+            for identity, each in stored.items()
+            if each.project_id not in deleted or deleted[each.project_id].revision < each.revision
+        }
 
     async def delete(self, document_id: UUID) -> None:
         """All documents of one row."""

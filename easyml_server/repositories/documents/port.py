@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from easyml_server.repositories.documents.models import Document
+from easyml_server.repositories.documents.document import Document
 
 Kind = TypeVar("Kind", bound=Document)
 
@@ -22,6 +23,10 @@ class Documents(Protocol):
 
     async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:
         """The document of that id. Unavailable while it cannot be known."""
+        ...
+
+    async def find_many(self, kind: type[Kind], document_ids: Sequence[UUID]) -> Mapping[UUID, Kind]:
+        """Those of these that are there. Unavailable while one of them cannot be known."""
         ...
 
     async def delete(self, document_id: UUID) -> None:

@@ -14,9 +14,10 @@ from uuid import UUID
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from easyml_server.domain.errors import Unavailable
+from easyml_server.repositories.documents.document import Document
 from easyml_server.repositories.documents.encoding import for_bson, from_bson
 from easyml_server.repositories.documents.errors import CannotOpenError, explained
-from easyml_server.repositories.documents.models import KINDS, LAYOUT, Document
+from easyml_server.repositories.documents.models import KINDS, LAYOUT
 from easyml_server.repositories.documents.schemas import INDEXES, validator_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from easyml_server.repositories.documents.document import Document
 from easyml_server.repositories.documents.encoding import INT
-from easyml_server.repositories.documents.models import Document
 
 EXPIRE = "expire_time"
 TOMBSTONE_SECONDS = 86_400
@@ -72,10 +72,9 @@ def _translated(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[st
     if "properties" in schema:
         made["properties"] = {name: _translated(each, shared) for name, each in schema["properties"].items()}
         made["required"] = sorted(schema["properties"])
+        made["additionalProperties"] = False
     if isinstance(schema.get("additionalProperties"), Mapping):
         made["additionalProperties"] = _translated(schema["additionalProperties"], shared)
-    elif schema.get("additionalProperties") is False:
-        made["additionalProperties"] = False
     if "items" in schema:
         made["items"] = _translated(schema["items"], shared)
     return made

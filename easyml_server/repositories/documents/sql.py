@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String, delete
+from sqlalchemy import ForeignKey, String, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from easyml_server.repositories.documents.document import Document
 from easyml_server.repositories.documents.encoding import check, for_json, from_json
-from easyml_server.repositories.documents.models import Document
 from easyml_server.repositories.documents.port import Kind
 from easyml_server.repositories.sql.base import Base, JsonType
 
@@ -45,6 +46,15 @@ class SqlDocuments:
         """The document of that id."""
         row = await self._session.get(StoredDocument, (kind.collection, document_id))
         return None if row is None else kind.from_body(from_json(row.body))
+
+    async def find_many(self, kind: type[Kind], document_ids: Sequence[UUID]) -> Mapping[UUID, Kind]:
+        """Those of these that are there."""
+        rows = await self._session.scalars(
+            select(StoredDocument).where(
+                StoredDocument.collection == kind.collection, StoredDocument.id.in_(document_ids)
+            )
+        )
+        return {row.id: kind.from_body(from_json(row.body)) for row in rows}
 
     async def delete(self, document_id: UUID) -> None:
         """All documents of one row."""

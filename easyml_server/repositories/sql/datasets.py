@@ -17,7 +17,10 @@ from easyml_server.domain import datasets as domain
 from easyml_server.domain.errors import AlreadyExists, NotFound, Stale
 from easyml_server.domain.pages import Order, Page, PageRequest
 from easyml_server.domain.projects import Role
+from easyml_server.domain.statistics import TableStatistics
 from easyml_server.domain.users import Caller
+from easyml_server.repositories.documents.details import DatasetMetadataDocument
+from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
@@ -181,8 +184,9 @@ _WITH_VERSION = select(Dataset, DatasetVersion).join(
 class SqlDatasetRepository:
     """Fulfils `ports.store.DatasetRepository`."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, documents: Documents) -> None:
         self._session = session
+        self._documents = documents
 
     async def add(self, dataset: domain.Dataset) -> None:
         """The dataset and its current version."""
@@ -224,6 +228,15 @@ class SqlDatasetRepository:
             )
         )
         await self._session.flush()
+
+    async def put_statistics(self, version: domain.DatasetVersion, statistics: TableStatistics) -> None:
+        """Written once, by who added the version."""
+        await self._documents.put(DatasetMetadataDocument.of(version.id, statistics), version.project_id)
+
+    async def find_statistics(self, version_ids: Sequence[UUID]) -> Mapping[UUID, TableStatistics]:
+        """By version."""
+        found = await self._documents.find_many(DatasetMetadataDocument, version_ids)
+        return {version_id: document.to_domain() for version_id, document in found.items()}
 
     async def get(self, dataset_id: UUID, caller: Caller) -> domain.Dataset:
         """Only what the caller can see; the role is held against what the method needs."""
@@ -283,7 +296,12 @@ class SqlDatasetRepository:
 
     async def delete(self, dataset_id: UUID, etag: str) -> None:
         """Its versions go by foreign key."""
-        await self._session.delete(await self._current(dataset_id, etag))
+        row = await self._current(dataset_id, etag)
+        for version_id in await self._session.scalars(
+            select(DatasetVersion.id).where(DatasetVersion.dataset_id == dataset_id)
+        ):
+            await self._documents.delete(version_id)
+        await self._session.delete(row)
         await self._session.flush()
 
     async def stored_bytes(self, project_id: UUID) -> int:

@@ -32,7 +32,10 @@ from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.experiments import Metric, MetricValue
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Role
+from easyml_server.domain.results import ModelResults
 from easyml_server.domain.users import Caller
+from easyml_server.repositories.documents.details import ModelResultDocument
+from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
@@ -159,8 +162,9 @@ def _entry(row: AliasHistory) -> domain.AliasHistoryEntry:
 class SqlModelRepository:
     """Fulfils `ports.store.ModelRepository`."""
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, documents: Documents) -> None:
         self._session = session
+        self._documents = documents
 
     async def add_version(self, version: domain.ModelVersion) -> domain.ModelVersion:
         """Numbers are given under the write lock, so they have no gaps unless a version is deleted."""
@@ -196,6 +200,15 @@ class SqlModelRepository:
         )
         await self._session.flush()
         return stored
+
+    async def put_results(self, version: domain.ModelVersion, results: ModelResults) -> None:
+        """Written once, by who added the version."""
+        await self._documents.put(ModelResultDocument.of(version.id, results), version.project_id)
+
+    async def find_results(self, version_id: UUID) -> ModelResults | None:
+        """How the version did in detail."""
+        document = await self._documents.find(ModelResultDocument, version_id)
+        return None if document is None else document.to_domain()
 
     async def get_version(self, version_id: UUID, caller: Caller) -> domain.ModelVersion:
         """Only what the caller can see; the role is held against what the method needs."""
@@ -350,6 +363,7 @@ class SqlModelRepository:
             .where(AliasHistory.model_version_id == version.id, AliasHistory.end_time.is_(None))
             .values(end_time=time)
         )
+        await self._documents.delete(version.id)
         await self._session.delete(row)
         await self._session.flush()
         left = await self._session.scalar(

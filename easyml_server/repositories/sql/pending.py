@@ -54,13 +54,13 @@ class SqlPendingDocuments:
         kept = None if body is None else json.dumps(for_json(body), ensure_ascii=False, allow_nan=False)
         await self._replace([(collection, document_id, project_id, kept)])
 
-    async def find(self, collection: str, document_id: UUID) -> PendingDocument | None:
-        """The write of this document that waits."""
+    async def find_many(self, collection: str, document_ids: Sequence[UUID]) -> Mapping[UUID, PendingDocument]:
+        """The writes of these documents that wait."""
         statement = select(PendingDocumentRow).where(
-            PendingDocumentRow.collection == collection, PendingDocumentRow.document_id == document_id
+            PendingDocumentRow.collection == collection, PendingDocumentRow.document_id.in_(document_ids)
         )
-        row = await self._session.scalar(statement.execution_options(populate_existing=True))
-        return None if row is None else _pending(row)
+        rows = await self._session.scalars(statement.execution_options(populate_existing=True))
+        return {row.document_id: _pending(row) for row in rows}
 
     async def delete(self, collections: Sequence[str], document_id: UUID) -> None:
         """Leave a deletion in each collection, of a project that no longer matters."""

@@ -47,10 +47,10 @@ class SqlUnitOfWork:
         self.documents = documents
         self.users = SqlUserRepository(session)
         self.projects = SqlProjectRepository(session, documents)
-        self.datasets = SqlDatasetRepository(session)
+        self.datasets = SqlDatasetRepository(session, documents)
         self.experiments = SqlExperimentRepository(session, documents)
         self.queue = SqlTrainingQueue(session)
-        self.models = SqlModelRepository(session)
+        self.models = SqlModelRepository(session, documents)
         self.deployments = SqlDeploymentRepository(session)
         self.requests = SqlRequestRepository(session)
         self.attempts = SqlAttemptRepository(session)

@@ -19,7 +19,8 @@ from easyml_server.domain.datasets import (
     UploadState,
 )
 from easyml_server.domain.limits import Limits
-from easyml_server.services.datasets import ColumnSetting, DatasetChange
+from easyml_server.domain.statistics import TableStatistics
+from easyml_server.services.datasets import ColumnSetting, DatasetChange, DescribedDataset
 from easyml_server.services.uploads import Stated, new_upload, told_format
 from easyml_server.transport.calls import caller
 from easyml_server.transport.converters.enums import (
@@ -30,10 +31,11 @@ from easyml_server.transport.converters.enums import (
     STORAGE_TYPE,
     UPLOAD_STATE,
 )
+from easyml_server.transport.converters.statistics import statistics_to_proto
 from easyml_server.transport.converters.values import text, timestamp
 
 
-def dataset_to_proto(dataset: Dataset, *, full: bool) -> dataset_pb2.Dataset:
+def dataset_to_proto(dataset: Dataset, *, full: bool, statistics: TableStatistics | None = None) -> dataset_pb2.Dataset:
     """A dataset; without the columns in a basic view."""
     return dataset_pb2.Dataset(
         id=str(dataset.id),
@@ -41,7 +43,7 @@ def dataset_to_proto(dataset: Dataset, *, full: bool) -> dataset_pb2.Dataset:
         name=dataset.name,
         description=dataset.description,
         labels=dataset.labels,
-        current_version=version_to_proto(dataset.current, full=full),
+        current_version=version_to_proto(dataset.current, full=full, statistics=statistics),
         creator_id=str(dataset.creator_id),
         create_time=timestamp(dataset.create_time),
         update_time=timestamp(dataset.update_time),
@@ -49,7 +51,14 @@ def dataset_to_proto(dataset: Dataset, *, full: bool) -> dataset_pb2.Dataset:
     )
 
 
-def version_to_proto(version: DatasetVersion, *, full: bool) -> dataset_pb2.DatasetVersion:
+def described_to_proto(described: DescribedDataset) -> dataset_pb2.Dataset:
+    """A dataset with what its columns hold."""
+    return dataset_to_proto(described.dataset, full=True, statistics=described.statistics)
+
+
+def version_to_proto(
+    version: DatasetVersion, *, full: bool, statistics: TableStatistics | None
+) -> dataset_pb2.DatasetVersion:
     """A dataset version."""
     schema = schema_to_proto(version.schema)
     if not full:
@@ -71,6 +80,7 @@ def version_to_proto(version: DatasetVersion, *, full: bool) -> dataset_pb2.Data
             for warning in (version.warnings if full else ())
         ],
         create_time=timestamp(version.create_time),
+        statistics=statistics_to_proto(statistics),
     )
 
 

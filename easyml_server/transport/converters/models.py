@@ -6,9 +6,10 @@ from uuid import UUID
 
 from easyml.v1 import model_pb2, model_service_pb2
 from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion, Signature
-from easyml_server.services.models import VersionName
+from easyml_server.services.models import DescribedVersion, VersionName
 from easyml_server.transport.converters.enums import ARTIFACT_FORMAT, COLUMN_KIND, METRIC, STORAGE_TYPE, TASK
 from easyml_server.transport.converters.experiments import metric_to_proto
+from easyml_server.transport.converters.results import results_to_proto
 from easyml_server.transport.converters.values import struct, text, timestamp
 
 
@@ -52,6 +53,15 @@ def version_to_proto(version: ModelVersion, *, full: bool) -> model_pb2.ModelVer
     )
     if full:
         _fill_details(message, version)
+    return message
+
+
+def described_to_proto(described: DescribedVersion) -> model_pb2.ModelVersion:
+    """A version with how it did in detail."""
+    message = version_to_proto(described.version, full=True)
+    results = results_to_proto(described.results, described.version.manifest.signature.classes)
+    if results is not None:
+        message.results.CopyFrom(results)
     return message
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from easyml.v1 import dataset_pb2, project_pb2
 from easyml.v1 import dataset_service_pb2 as pb
 from easyml.v1 import dataset_service_pb2_grpc as pb_grpc
-from easyml.v1 import project_pb2
+from easyml_server.domain.datasets import Dataset
 from easyml_server.domain.errors import InvalidInput
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.pages import Order
@@ -19,6 +20,7 @@ from easyml_server.transport import status
 from easyml_server.transport.calls import CURRENT, Context, caller
 from easyml_server.transport.converters.datasets import (
     dataset_to_proto,
+    described_to_proto,
     preview_to_proto,
     schema_to_proto,
     to_change,
@@ -26,7 +28,7 @@ from easyml_server.transport.converters.datasets import (
     upload_to_proto,
 )
 from easyml_server.transport.converters.enums import DATASET_ORDER, FILE_FORMAT
-from easyml_server.transport.converters.pages import by_name, by_time, fit, page_request
+from easyml_server.transport.converters.pages import MAX_PAGE_BYTES, by_name, by_time, fit, page_request
 from easyml_server.transport.converters.projects import deleted_to_proto
 from easyml_server.transport.converters.versions import pointer_to_proto
 
@@ -99,16 +101,34 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
             await self._datasets.discard(download)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
-        dataset = await self._datasets.get(caller(), UUID(request.dataset_id))
-        return pb.GetDatasetResponse(dataset=dataset_to_proto(dataset, full=True))
+        dataset_id = UUID(request.dataset_id)
+        if request.view == project_pb2.RESOURCE_VIEW_BASIC:
+            dataset = await self._datasets.get(caller(), dataset_id)
+            return pb.GetDatasetResponse(dataset=dataset_to_proto(dataset, full=True))
+        return pb.GetDatasetResponse(dataset=described_to_proto(await self._datasets.describe(caller(), dataset_id)))
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
         order = DATASET_ORDER.get(request.order_by, Order.NEWEST_FIRST)
         page = await self._datasets.list(caller(), UUID(request.project_id), page_request(request, order))
-        full = request.view == project_pb2.RESOURCE_VIEW_FULL
         position = by_name if order is Order.BY_NAME else by_time
-        datasets, token = fit(request, page, lambda dataset: dataset_to_proto(dataset, full=full), position)
+        if request.view == project_pb2.RESOURCE_VIEW_FULL:
+            full = await self._described(page.items)
+            datasets, token = fit(request, page, lambda dataset: full[dataset.id], position)
+        else:
+            datasets, token = fit(request, page, lambda dataset: dataset_to_proto(dataset, full=False), position)
         return pb.ListDatasetsResponse(datasets=datasets, next_page_token=token)
+
+    async def _described(self, datasets: Sequence[Dataset]) -> Mapping[UUID, dataset_pb2.Dataset]:
+        """In full, up to the first that does not fit on a page any more."""
+        found: dict[UUID, dataset_pb2.Dataset] = {}
+        size = 0
+        async for each in self._datasets.described(datasets):
+            found[each.dataset.id] = message = described_to_proto(each)
+            size += message.ByteSize()
+            # The first is on the page however large it is.
+            if len(found) > 1 and size > MAX_PAGE_BYTES:
+                break
+        return found
 
     async def UpdateDataset(self, request: pb.UpdateDatasetRequest, context: Context) -> pb.UpdateDatasetResponse:
         dataset = await self._datasets.update(caller(), to_change(request), request.update_mask.paths)

@@ -14,6 +14,7 @@ from easyml_server.transport.calls import Context, caller
 from easyml_server.transport.converters.enums import ARTIFACT_FORMAT
 from easyml_server.transport.converters.models import (
     alias_entry_to_proto,
+    described_to_proto,
     model_to_proto,
     to_version_name,
     version_to_proto,
@@ -49,8 +50,11 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     async def GetModelVersion(self, request: pb.GetModelVersionRequest, context: Context) -> pb.GetModelVersionResponse:
         by_id = request.WhichOneof("target") == "model_version_id"
         target = UUID(request.model_version_id) if by_id else to_version_name(request.name)
-        version = await self._models.get_version(caller(), target)
-        return pb.GetModelVersionResponse(model_version=version_to_proto(version, full=True))
+        if request.view == project_pb2.RESOURCE_VIEW_BASIC:
+            version = await self._models.get_version(caller(), target)
+            return pb.GetModelVersionResponse(model_version=version_to_proto(version, full=True))
+        described = await self._models.describe_version(caller(), target)
+        return pb.GetModelVersionResponse(model_version=described_to_proto(described))
 
     async def GetModelVersionDvcPointer(
         self, request: pb.GetModelVersionDvcPointerRequest, context: Context

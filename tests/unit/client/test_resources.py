@@ -25,12 +25,13 @@ from easyml_client.resources import (
     models,
     predictions,
     projects,
+    results,
     users,
 )
 from easyml_client.resources.base import Resource, plain
 from easyml_client.values import enum_number, enum_word, from_struct, to_struct
 
-MODULES = (algorithms, datasets, events, experiments, models, predictions, projects, users)
+MODULES = (algorithms, datasets, events, experiments, models, predictions, projects, results, users)
 RESOURCES = sorted(
     {
         kind

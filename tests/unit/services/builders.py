@@ -28,6 +28,21 @@ from easyml_server.domain.experiments import (
 )
 from easyml_server.domain.models import ModelManifest, ModelVersion, Parity, Signature
 from easyml_server.domain.projects import Project
+from easyml_server.domain.results import (
+    CalibrationBin,
+    ClassCurve,
+    ClassificationResults,
+    ClassResult,
+    ModelResults,
+)
+from easyml_server.domain.statistics import (
+    ColumnStatistics,
+    NumberStatistics,
+    Quartiles,
+    TableStatistics,
+    TimeStatistics,
+    ValueCount,
+)
 from tests.builders import TIME
 
 
@@ -105,6 +120,28 @@ def a_version(project: Project, **changes: Any) -> ModelVersion:
 def measured(value: float, metric: Metric = Metric.ACCURACY, partition: Partition = Partition.TEST) -> MetricValue:
     """One measurement."""
     return MetricValue(metric, partition, value)
+
+
+def some_statistics() -> TableStatistics:
+    """Of a table with a column of each kind, one of them without a finite number."""
+    numbers = NumberStatistics(-1.5, 1e300, 0.1, 2.0, Quartiles(0.0, 0.25, 1.0), 3)
+    unknown = NumberStatistics(None, None, None, None, None, 2)
+    return TableStatistics(
+        (
+            ColumnStatistics("x", 97, numbers),
+            ColumnStatistics("inf", 2, unknown),
+            ColumnStatistics("t", 1, times=TimeStatistics(TIME, None)),
+            ColumnStatistics("z", 100, frequent=(ValueCount("ü.$%", 60), ValueCount("b", 40))),
+        ),
+        100,
+    )
+
+
+def some_results() -> ModelResults:
+    """Of a classification with a curve."""
+    curve = ClassCurve(1, (0.9, 0.1), (0.5, 1.0), (0.0, 1.0), (1.0, 0.25), (CalibrationBin(0.9, 1, 0.9, 1.0),))
+    classes = (ClassResult(1.0, 0.5, 2 / 3, 2), ClassResult(0.25, 1.0, 0.4, 1))
+    return ModelResults(3, classification=ClassificationResults(classes, (curve,), 0))
 
 
 def a_dataset(project_id: UUID, creator_id: UUID, columns: tuple[ColumnSchema, ...] = (), rows: int = 100) -> Dataset:

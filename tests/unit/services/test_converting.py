@@ -25,6 +25,7 @@ from easyml_server.domain.datasets import (
 )
 from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.limits import Limits
+from easyml_server.domain.statistics import TableStatistics
 from easyml_server.domain.users import Caller
 from easyml_server.repositories.sql.store import SqlStore, SqlUnitOfWork
 from easyml_server.services.converting import UploadConverter, key_of
@@ -39,7 +40,7 @@ class Table:
     async def convert(self, conversion: Conversion) -> ConvertedTable:
         """See TableReader.convert."""
         await asyncio.to_thread(Path(conversion.target).write_bytes, b"table")
-        return ConvertedTable(TableSchema((), 0), (), 5, "0" * 64)
+        return ConvertedTable(TableSchema((), 0), TableStatistics((), 0), (), 5, "0" * 64)
 
 
 @dataclass

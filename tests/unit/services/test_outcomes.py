@@ -33,7 +33,7 @@ from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.events import EventHub, Heartbeat, Watcher
 from easyml_server.services.recorder import RECORD_RUN
 from tests.builders import TIME, a_config, a_project, a_user
-from tests.unit.services.builders import a_dataset, a_spec, an_experiment
+from tests.unit.services.builders import a_dataset, a_spec, an_experiment, some_results
 
 HOUR = timedelta(hours=1)
 MANIFEST = ModelManifest(
@@ -66,7 +66,7 @@ class OneTraining:
         report(IterationCompleted(1, 2))
         self._happens()
         report(IterationCompleted(2, 2))
-        return TrainingSucceeded((), (), MANIFEST)
+        return TrainingSucceeded((), (), some_results(), MANIFEST)
 
 
 class World:

@@ -67,6 +67,8 @@ class Story:
                 "model_sessions": {"E": {"state": "succeeded"}},
                 "mlflow_metadata": {"E": {"run_id": "run"}},
                 "dvc_metadata": {"DV": {"push_time": "t"}, "V": {"push_time": "t"}},
+                "dataset_metadata": {"DV": {"columns": []}},
+                "model_results": {"V": {"rows": 1}},
             },
             files={
                 "DV": {"table.parquet": "t", "original": "f"},
@@ -234,6 +236,14 @@ def a_version_that_is_not_in_dvc(story: Story) -> None:
     story.stored.documents["dvc_metadata"]["V"]["push_time"] = None
 
 
+def a_dataset_of_which_nothing_is_known(story: Story) -> None:
+    story.stored.documents["dataset_metadata"].clear()  # type: ignore[attr-defined]
+
+
+def a_model_without_results(story: Story) -> None:
+    story.stored.documents["model_results"]["X"] = story.stored.documents["model_results"].pop("V")  # type: ignore[attr-defined,index]
+
+
 def a_doubled_run(story: Story) -> None:
     story.stored.runs = [("run", "E"), ("run2", "E")]
 
@@ -282,6 +292,8 @@ BROKEN: dict[Callable[[Story], None], str] = {
     a_document_behind_its_row: "documents",
     a_document_without_a_row: "documents",
     a_version_that_is_not_in_dvc: "documents",
+    a_dataset_of_which_nothing_is_known: "documents",
+    a_model_without_results: "documents",
     a_doubled_run: "runs in MLflow",
     a_left_file: "nothing is left",
     a_left_process: "nothing is left",

@@ -35,6 +35,7 @@ from easyml_client.cli.output import (
     print_table,
     size,
 )
+from easyml_client.cli.statistics import print_statistics, share
 
 _COUNTED = 10_000
 
@@ -134,7 +135,7 @@ def list_(*, prefix: str = "", label: Labels = (), project: ProjectOption = None
 
 @app.command
 def show(dataset: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
-    """Show a dataset and its columns.
+    """Show a dataset, its columns, and what they hold.
 
     Example: `easyml datasets show customers --project churn`
 
@@ -291,7 +292,7 @@ def delete_(
     :param force: Delete it although experiments refer to it.
     """
     with connected(common) as client:
-        found = client.datasets.get(dataset, project=project_for(client, dataset, project))
+        found = client.datasets.get(dataset, project=project_for(client, dataset, project), view="basic")
         delete(
             f"dataset {found.name}",
             lambda validate_only: client.datasets.delete(found, force=force, validate_only=validate_only),
@@ -319,10 +320,19 @@ def _print(dataset: Any, *, as_json: bool) -> None:
         return
     print()
     print_table(
-        ["COLUMN", "TYPE", "KIND", "ROLE", "MISSING", "DIFFERENT"],
-        [[c.name, c.storage_type, c.kind, c.role, c.null_count, _different(c)] for c in dataset.columns],
+        ["COLUMN", "TYPE", "KIND", "ROLE", "FULL", "MISSING", "DIFFERENT"],
+        [
+            [c.name, c.storage_type, c.kind, c.role, _full(c, dataset.row_count), c.null_count, _different(c)]
+            for c in dataset.columns
+        ],
     )
+    if dataset.statistics:
+        print_statistics(dataset.statistics, dataset.row_count)
     _print_warnings(dataset)
+
+
+def _full(column: Any, row_count: int) -> str:
+    return share(row_count - column.null_count, row_count)
 
 
 def _different(column: Any) -> Any:

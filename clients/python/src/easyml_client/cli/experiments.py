@@ -114,7 +114,7 @@ def watch_to_the_end(client: EasyML, training: Training, *, after: int = 0, as_j
     if finished.failure:
         complain(f"The training failed: {finished.failure.message}")
     elif finished.model_version_id and not as_json:
-        version = client.models.get(finished.model_version_id)
+        version = client.models.get(finished.model_version_id, view="basic")
         complain(f"Look at the model with: easyml models show {version.model_name}:{version.version}")
     return 0 if finished.state == "succeeded" else 1
 

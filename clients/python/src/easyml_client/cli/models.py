@@ -27,6 +27,7 @@ from easyml_client.cli.common import (
 from easyml_client.cli.datasets import refuse_to_replace
 from easyml_client.cli.experiments import print_metrics
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table, size
+from easyml_client.cli.results import print_results
 from easyml_client.resources.projects import DeletedResources
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def versions(
 
 @app.command
 def show(model: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
-    """Show a version: metrics, inputs, files.
+    """Show a version: metrics, how each class or the residuals came out, inputs, files.
+
+    With --json also ROC and precision-recall curves, calibration, and true and predicted values.
 
     Example: `easyml models show churn@production`
 
@@ -173,7 +176,7 @@ def _versions_to_delete(
     """The version that is named, or all of a model; a name alone must not take the newest of several by surprise."""
     of_project = project_for(client, model, project)
     if of_project is None:
-        return [client.models.get(model)]
+        return [client.models.get(model, view="basic")]
     versions = list(client.models.versions(of_project, model))
     if all_versions and not versions:
         raise UsageError(f"--all takes the name of a model, and there is none called {model!r} (`easyml models list`).")
@@ -181,7 +184,7 @@ def _versions_to_delete(
         raise UsageError(
             f"{model} has {len(versions)} versions; name one, such as {_named(versions[0])}, or delete all with --all."
         )
-    return versions or [client.models.get(model, project=of_project)]
+    return versions or [client.models.get(model, project=of_project, view="basic")]
 
 
 def _named(version: ModelVersion) -> str:
@@ -325,6 +328,8 @@ def _print(version: Any, *, as_json: bool) -> None:
     if as_json:
         return
     print_metrics(version.metrics)
+    if version.results:
+        print_results(version.results)
     if version.signature:
         print()
         rows = [[column.name, column.storage_type, column.kind, column.nullable] for column in version.signature.inputs]

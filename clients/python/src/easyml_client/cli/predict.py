@@ -90,13 +90,13 @@ def _answering(
 ) -> tuple[ModelVersion | Deployment, ModelVersion]:
     """Who is asked, and the version whose columns count."""
     if model is not None:
-        version = client.models.get(model, project=project_for(client, model, project))
+        version = client.models.get(model, project=project_for(client, model, project), view="basic")
         return version, version
     reference = deployment or ""
     found = client.deployments.get(reference, project=project_for(client, reference, project))
     number = found.active_revision or found.latest_revision
     revision = next(each for each in client.deployments.revisions(found) if each.number == number)
-    return found, client.models.get(revision.model_version_id or "")
+    return found, client.models.get(revision.model_version_id or "", view="basic")
 
 
 def _predictions(client: EasyML, answering: ModelVersion | Deployment, rows: Iterator[Row]) -> Iterator[Prediction]:

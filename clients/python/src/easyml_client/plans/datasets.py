@@ -154,7 +154,7 @@ def download(
     wanted = yield from dataset_id(dataset, project)
     told = told_format(path, _ENDINGS)
     if format is None and told is not None:
-        stored = (yield from get(wanted)).current_version
+        stored = (yield from get(wanted, view="basic")).current_version
         format = None if stored is not None and stored.format == told else told
     request = pb.DownloadDatasetRequest(dataset_id=wanted, format=enum_number("format", dataset_pb2.FileFormat, format))
     return (yield from arrive(request, pb.DownloadDatasetResponse, path, progress))
@@ -168,9 +168,15 @@ def to_frame(dataset: DatasetRef, *, project: ProjectRef | None = None) -> Plan[
     return (yield from work(lambda: as_frame(path)))
 
 
-def get(dataset: DatasetRef, *, project: ProjectRef | None = None) -> Plan[Dataset]:
-    """One dataset with the schema of its current version; a name needs the project."""
-    request = pb.GetDatasetRequest(dataset_id=(yield from dataset_id(dataset, project)))
+def get(dataset: DatasetRef, *, project: ProjectRef | None = None, view: str | None = None) -> Plan[Dataset]:
+    """One dataset with the schema of its current version and what its columns hold; a name needs the project.
+
+    The view "basic" leaves the statistics out, and is answered while a document server of the platform is away.
+    """
+    request = pb.GetDatasetRequest(
+        dataset_id=(yield from dataset_id(dataset, project)),
+        view=enum_number("view", project_pb2.ResourceView, view),
+    )
     return Dataset.of((yield from call(request, pb.GetDatasetResponse)).dataset)
 
 
@@ -272,5 +278,5 @@ def dvc(
 
     It waits, for `timeout` seconds at most, until the version is in the remote.
     """
-    found = yield from get(dataset, project=project)
+    found = yield from get(dataset, project=project, view="basic")
     return (yield from write_pointer(lambda: dvc_pointer(found), found.name, folder, timeout))

@@ -55,9 +55,14 @@ def versions(
     yield from pages(request, pb.ListModelVersionsResponse, lambda page: map(ModelVersion.of, page.model_versions))
 
 
-def get(model: ModelRef, *, project: ProjectRef | None = None) -> Plan[ModelVersion]:
-    """One version, by id or as "churn", "churn:3", "churn@champion"; names need the project."""
-    request = pb.GetModelVersionRequest(**(yield from model_version(model, project)))
+def get(model: ModelRef, *, project: ProjectRef | None = None, view: str | None = None) -> Plan[ModelVersion]:
+    """One version, by id or as "churn", "churn:3", "churn@champion", and how it did; names need the project.
+
+    The view "basic" leaves the results out, and is answered while a document server of the platform is away.
+    """
+    request = pb.GetModelVersionRequest(
+        **(yield from model_version(model, project)), view=enum_number("view", project_pb2.ResourceView, view)
+    )
     return ModelVersion.of((yield from call(request, pb.GetModelVersionResponse)).model_version)
 
 
@@ -164,11 +169,11 @@ def dvc(
 
     It waits, for `timeout` seconds at most, until the version is in the remote.
     """
-    found = yield from get(model, project=project)
+    found = yield from get(model, project=project, view="basic")
     return (yield from write_pointer(lambda: dvc_pointer(found), found.model_name, folder, timeout))
 
 
 def _version_id(model: ModelRef, project: ProjectRef | None) -> Plan[str]:
     if isinstance(model, str) and not is_id(model):
-        return (yield from get(model, project=project)).id
+        return (yield from get(model, project=project, view="basic")).id
     return model if isinstance(model, str) else model.id

@@ -37,8 +37,56 @@ class DatasetWarning(Resource[dataset_pb2.DatasetWarning]):
     message: str
 
 
+class ValueCount(Resource[dataset_pb2.ValueCount]):
+    """A value as text, and the rows that hold it."""
+
+    value: str
+    count: int
+
+
+class NumberStatistics(Resource[dataset_pb2.NumberStatistics]):
+    """About the finite numbers of a column; None is not known. The quartiles come from the table's `sampled_rows`."""
+
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    standard_deviation: float | None
+    lower_quartile: float | None
+    median: float | None
+    upper_quartile: float | None
+    infinite_count: int
+
+
+class TimeStatistics(Resource[dataset_pb2.TimeStatistics]):
+    """The first and the last point in time of a column."""
+
+    earliest: dt.datetime | None
+    latest: dt.datetime | None
+
+
+class ColumnStatistics(Resource[dataset_pb2.ColumnStatistics]):
+    """What one column holds; `numbers`, `times` and `frequent_values` where they make sense for it."""
+
+    name: str
+    value_count: int
+    numbers: NumberStatistics | None
+    times: TimeStatistics | None
+    frequent_values: tuple[ValueCount, ...]
+
+
+class TableStatistics(Resource[dataset_pb2.TableStatistics]):
+    """What the columns of a table hold, in the order of the file."""
+
+    columns: tuple[ColumnStatistics, ...]
+    sampled_rows: int
+
+    def column(self, name: str) -> ColumnStatistics | None:
+        """That of a column."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
 class DatasetVersion(Resource[dataset_pb2.DatasetVersion]):
-    """The immutable content of a dataset."""
+    """The immutable content of a dataset; `statistics` come with `datasets.get` and the view "full" of a list."""
 
     id: str
     dataset_id: str
@@ -51,6 +99,7 @@ class DatasetVersion(Resource[dataset_pb2.DatasetVersion]):
     schema: TableSchema | None
     warnings: tuple[DatasetWarning, ...]
     create_time: dt.datetime
+    statistics: TableStatistics | None
 
 
 class Dataset(Resource[dataset_pb2.Dataset]):
@@ -76,6 +125,11 @@ class Dataset(Resource[dataset_pb2.Dataset]):
     def row_count(self) -> int:
         """Rows of the current version."""
         return self.current_version.schema.row_count if self.current_version and self.current_version.schema else 0
+
+    @property
+    def statistics(self) -> TableStatistics | None:
+        """What the columns hold; None where it was not asked for, or an older server took the table in."""
+        return self.current_version.statistics if self.current_version else None
 
 
 class Upload(Resource[dataset_pb2.Upload]):

@@ -9,6 +9,7 @@ from typing import Any
 from easyml.v1 import model_pb2
 from easyml_client.resources.base import Resource
 from easyml_client.resources.experiments import MetricValue
+from easyml_client.resources.results import ModelResults
 
 
 class ModelAlias(Resource[model_pb2.ModelAlias]):
@@ -67,7 +68,7 @@ class Artifact(Resource[model_pb2.Artifact]):
 
 
 class ModelVersion(Resource[model_pb2.ModelVersion]):
-    """A fitted pipeline, preprocessing included."""
+    """A fitted pipeline, preprocessing included; `results` come with `models.get`."""
 
     id: str
     project_id: str
@@ -93,6 +94,7 @@ class ModelVersion(Resource[model_pb2.ModelVersion]):
     update_time: dt.datetime
     etag: str
     input_example: tuple[Mapping[str, Any], ...]
+    results: ModelResults | None
 
     def metric(self, name: str, partition: str = "test") -> float | None:
         """One value, such as metric("accuracy"); None if it was not measured."""

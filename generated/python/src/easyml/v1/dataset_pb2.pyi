@@ -425,6 +425,7 @@ class DatasetVersion(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, a UUID."""
     dataset_id: _builtins.str
@@ -453,6 +454,12 @@ class DatasetVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def statistics(self) -> Global___TableStatistics:
+        """What the columns hold, in numbers; only of GetDataset, and of ListDatasets with a FULL view. Not set for a table
+        that an older release took in, which did not look.
+        """
+
     def __init__(
         self,
         *,
@@ -467,14 +474,226 @@ class DatasetVersion(_message.Message):
         schema: Global___TableSchema | None = ...,
         warnings: _abc.Iterable[Global___DatasetWarning] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        statistics: Global___TableStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "schema", b"schema"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "schema", b"schema", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset_id", b"dataset_id", "filename", b"filename", "format", b"format", "id", b"id", "schema", b"schema", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_bytes", b"stored_bytes", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset_id", b"dataset_id", "filename", b"filename", "format", b"format", "id", b"id", "schema", b"schema", "sha256", b"sha256", "size_bytes", b"size_bytes", "statistics", b"statistics", "stored_bytes", b"stored_bytes", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DatasetVersion: _TypeAlias = DatasetVersion  # noqa: Y015
+
+@_typing.final
+class TableStatistics(_message.Message):
+    """TableStatistics is what the columns of a table hold, in numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    SAMPLED_ROWS_FIELD_NUMBER: _builtins.int
+    sampled_rows: _builtins.int
+    """Rows that the quartiles were found from: all, or 65,536 that were drawn by chance, evenly over the whole table. All
+    other numbers are of all rows.
+    """
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStatistics]:
+        """The columns, in the order of the file."""
+
+    def __init__(
+        self,
+        *,
+        columns: _abc.Iterable[Global___ColumnStatistics] | None = ...,
+        sampled_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "sampled_rows", b"sampled_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableStatistics: _TypeAlias = TableStatistics  # noqa: Y015
+
+@_typing.final
+class ColumnStatistics(_message.Message):
+    """ColumnStatistics is what one column holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_COUNT_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    FREQUENT_VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the column."""
+    value_count: _builtins.int
+    """Rows with a value."""
+    @_builtins.property
+    def numbers(self) -> Global___NumberStatistics:
+        """Of a column that is stored as numbers."""
+
+    @_builtins.property
+    def times(self) -> Global___TimeStatistics:
+        """Of a column of points in time."""
+
+    @_builtins.property
+    def frequent_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueCount]:
+        """The ten most frequent values, most frequent first; of categorical and boolean columns, and of whole numbers of at
+        most 20 different ones. Of the first 1,000 such columns, and of texts of at most 256 bytes only.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value_count: _builtins.int = ...,
+        numbers: Global___NumberStatistics | None = ...,
+        times: Global___TimeStatistics | None = ...,
+        frequent_values: _abc.Iterable[Global___ValueCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "times", b"times"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frequent_values", b"frequent_values", "name", b"name", "numbers", b"numbers", "times", b"times", "value_count", b"value_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColumnStatistics: _TypeAlias = ColumnStatistics  # noqa: Y015
+
+@_typing.final
+class NumberStatistics(_message.Message):
+    """NumberStatistics is about the finite numbers of a column; what is not known is not set. Whole numbers beyond 2^53 are
+    rounded to the nearest double.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
+    LOWER_QUARTILE_FIELD_NUMBER: _builtins.int
+    MEDIAN_FIELD_NUMBER: _builtins.int
+    UPPER_QUARTILE_FIELD_NUMBER: _builtins.int
+    INFINITE_COUNT_FIELD_NUMBER: _builtins.int
+    minimum: _builtins.float
+    """The smallest."""
+    maximum: _builtins.float
+    """The largest."""
+    mean: _builtins.float
+    """Arithmetic mean; not set where the numbers are too large to be added up."""
+    standard_deviation: _builtins.float
+    """Sample standard deviation (divided by n - 1); not set for fewer than two numbers."""
+    lower_quartile: _builtins.float
+    """A quarter of the sampled numbers is at most this; quartiles are interpolated between neighbours."""
+    median: _builtins.float
+    """Half of the sampled numbers is at most this."""
+    upper_quartile: _builtins.float
+    """Three quarters of the sampled numbers are at most this."""
+    infinite_count: _builtins.int
+    """Rows whose number is infinite; they are left out of all else."""
+    def __init__(
+        self,
+        *,
+        minimum: _builtins.float | None = ...,
+        maximum: _builtins.float | None = ...,
+        mean: _builtins.float | None = ...,
+        standard_deviation: _builtins.float | None = ...,
+        lower_quartile: _builtins.float | None = ...,
+        median: _builtins.float | None = ...,
+        upper_quartile: _builtins.float | None = ...,
+        infinite_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lower_quartile", b"_lower_quartile", "_maximum", b"_maximum", "_mean", b"_mean", "_median", b"_median", "_minimum", b"_minimum", "_standard_deviation", b"_standard_deviation", "_upper_quartile", b"_upper_quartile", "lower_quartile", b"lower_quartile", "maximum", b"maximum", "mean", b"mean", "median", b"median", "minimum", b"minimum", "standard_deviation", b"standard_deviation", "upper_quartile", b"upper_quartile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lower_quartile", b"_lower_quartile", "_maximum", b"_maximum", "_mean", b"_mean", "_median", b"_median", "_minimum", b"_minimum", "_standard_deviation", b"_standard_deviation", "_upper_quartile", b"_upper_quartile", "infinite_count", b"infinite_count", "lower_quartile", b"lower_quartile", "maximum", b"maximum", "mean", b"mean", "median", b"median", "minimum", b"minimum", "standard_deviation", b"standard_deviation", "upper_quartile", b"upper_quartile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lower_quartile: _TypeAlias = _typing.Literal["lower_quartile"]  # noqa: Y015
+    _WhichOneofArgType__lower_quartile: _TypeAlias = _typing.Literal["_lower_quartile", b"_lower_quartile"]  # noqa: Y015
+    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
+    _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    _WhichOneofReturnType__median: _TypeAlias = _typing.Literal["median"]  # noqa: Y015
+    _WhichOneofArgType__median: _TypeAlias = _typing.Literal["_median", b"_median"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    _WhichOneofReturnType__standard_deviation: _TypeAlias = _typing.Literal["standard_deviation"]  # noqa: Y015
+    _WhichOneofArgType__standard_deviation: _TypeAlias = _typing.Literal["_standard_deviation", b"_standard_deviation"]  # noqa: Y015
+    _WhichOneofReturnType__upper_quartile: _TypeAlias = _typing.Literal["upper_quartile"]  # noqa: Y015
+    _WhichOneofArgType__upper_quartile: _TypeAlias = _typing.Literal["_upper_quartile", b"_upper_quartile"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lower_quartile) -> _WhichOneofReturnType__lower_quartile | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__median) -> _WhichOneofReturnType__median | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__standard_deviation) -> _WhichOneofReturnType__standard_deviation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__upper_quartile) -> _WhichOneofReturnType__upper_quartile | None: ...
+
+Global___NumberStatistics: _TypeAlias = NumberStatistics  # noqa: Y015
+
+@_typing.final
+class TimeStatistics(_message.Message):
+    """TimeStatistics is about points in time; what lies outside the years 1 to 9999 is not set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EARLIEST_FIELD_NUMBER: _builtins.int
+    LATEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def earliest(self) -> _timestamp_pb2.Timestamp:
+        """The first."""
+
+    @_builtins.property
+    def latest(self) -> _timestamp_pb2.Timestamp:
+        """The last."""
+
+    def __init__(
+        self,
+        *,
+        earliest: _timestamp_pb2.Timestamp | None = ...,
+        latest: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["earliest", b"earliest", "latest", b"latest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["earliest", b"earliest", "latest", b"latest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeStatistics: _TypeAlias = TimeStatistics  # noqa: Y015
+
+@_typing.final
+class ValueCount(_message.Message):
+    """ValueCount is a value and how often it occurs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """The value as text, "true" or "false" for truth values; of one of more than 60 characters the first 60 and "…"."""
+    count: _builtins.int
+    """Rows that hold it."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValueCount: _TypeAlias = ValueCount  # noqa: Y015
 
 @_typing.final
 class DatasetWarning(_message.Message):

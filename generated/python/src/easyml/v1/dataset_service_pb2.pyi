@@ -369,16 +369,20 @@ class GetDatasetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATASET_ID_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """Id of the dataset."""
+    view: _project_pb2.ResourceView.ValueType
+    """How much of it is returned; FULL if not set. BASIC is without statistics."""
     def __init__(
         self,
         *,
         dataset_id: _builtins.str = ...,
+        view: _project_pb2.ResourceView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_id", b"dataset_id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -498,7 +502,7 @@ class ListDatasetsRequest(_message.Message):
     order_by: Global___DatasetOrder.ValueType
     """Order of the list."""
     view: _project_pb2.ResourceView.ValueType
-    """How much of each is returned."""
+    """How much of each is returned. FULL needs documents, as GetDataset does."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only datasets that carry all of these labels."""

@@ -113,7 +113,10 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDataset(self, request, context):
-        """GetDataset returns one dataset with the schema of its current version.
+        """GetDataset returns one dataset with the schema of its current version, and what its columns hold.
+
+        What the columns hold is a document: while the document server is away, UNAVAILABLE (part: documents). A BASIC view
+        needs none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

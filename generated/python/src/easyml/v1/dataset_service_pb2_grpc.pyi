@@ -29,7 +29,11 @@ class DatasetServiceStub:
     DownloadDataset: _aio.UnaryStreamMultiCallable[_dataset_service_pb2.DownloadDatasetRequest, _dataset_service_pb2.DownloadDatasetResponse]
     """DownloadDataset streams the current version in a format of choice: a header, then chunks."""
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_service_pb2.GetDatasetResponse]
-    """GetDataset returns one dataset with the schema of its current version."""
+    """GetDataset returns one dataset with the schema of its current version, and what its columns hold.
+
+    What the columns hold is a document: while the document server is away, UNAVAILABLE (part: documents). A BASIC view
+    needs none.
+    """
     ListDatasets: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]
     """ListDatasets lists the datasets of a project."""
     UpdateDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.UpdateDatasetRequest, _dataset_service_pb2.UpdateDatasetResponse]
@@ -84,7 +88,11 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.GetDatasetRequest,
         context: _aio.ServicerContext[_dataset_service_pb2.GetDatasetRequest, _abc.Awaitable[_dataset_service_pb2.GetDatasetResponse]],
     ) -> _abc.Awaitable[_dataset_service_pb2.GetDatasetResponse]:
-        """GetDataset returns one dataset with the schema of its current version."""
+        """GetDataset returns one dataset with the schema of its current version, and what its columns hold.
+
+        What the columns hold is a document: while the document server is away, UNAVAILABLE (part: documents). A BASIC view
+        needs none.
+        """
 
     @_abc_1.abstractmethod
     def ListDatasets(

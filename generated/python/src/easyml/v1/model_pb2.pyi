@@ -7,6 +7,7 @@ from collections import abc as _abc
 from easyml.v1 import algorithm_pb2 as _algorithm_pb2
 from easyml.v1 import dataset_pb2 as _dataset_pb2
 from easyml.v1 import experiment_pb2 as _experiment_pb2
+from easyml.v1 import result_pb2 as _result_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -342,6 +343,7 @@ class ModelVersion(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     INPUT_EXAMPLE_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, a UUID."""
     project_id: _builtins.str
@@ -412,6 +414,10 @@ class ModelVersion(_message.Message):
     def input_example(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
         """The first rows of the training data, to try a prediction with; FULL views only."""
 
+    @_builtins.property
+    def results(self) -> _result_pb2.ModelResults:
+        """How it did on its test rows, in detail; only of GetModelVersion. Not set for a version that an older release trained."""
+
     def __init__(
         self,
         *,
@@ -439,10 +445,11 @@ class ModelVersion(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         input_example: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        results: _result_pb2.ModelResults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "hyperparameters", b"hyperparameters", "parity", b"parity", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "hyperparameters", b"hyperparameters", "parity", b"parity", "results", b"results", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "aliases", b"aliases", "artifacts", b"artifacts", "create_time", b"create_time", "creator_id", b"creator_id", "dataset_version_id", b"dataset_version_id", "description", b"description", "etag", b"etag", "experiment_id", b"experiment_id", "hyperparameters", b"hyperparameters", "id", b"id", "input_example", b"input_example", "labels", b"labels", "library_versions", b"library_versions", "metrics", b"metrics", "model_id", b"model_id", "model_name", b"model_name", "parity", b"parity", "primary_metric", b"primary_metric", "project_id", b"project_id", "signature", b"signature", "task", b"task", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "aliases", b"aliases", "artifacts", b"artifacts", "create_time", b"create_time", "creator_id", b"creator_id", "dataset_version_id", b"dataset_version_id", "description", b"description", "etag", b"etag", "experiment_id", b"experiment_id", "hyperparameters", b"hyperparameters", "id", b"id", "input_example", b"input_example", "labels", b"labels", "library_versions", b"library_versions", "metrics", b"metrics", "model_id", b"model_id", "model_name", b"model_name", "parity", b"parity", "primary_metric", b"primary_metric", "project_id", b"project_id", "results", b"results", "signature", b"signature", "task", b"task", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -225,8 +225,11 @@ class GetModelVersionRequest(_message.Message):
 
     MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     model_version_id: _builtins.str
     """Id of the version."""
+    view: _project_pb2.ResourceView.ValueType
+    """How much of it is returned; FULL if not set. BASIC is without results."""
     @_builtins.property
     def name(self) -> Global___ModelVersionName:
         """Model and version or alias."""
@@ -236,10 +239,11 @@ class GetModelVersionRequest(_message.Message):
         *,
         model_version_id: _builtins.str = ...,
         name: Global___ModelVersionName | None = ...,
+        view: _project_pb2.ResourceView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "name", b"name", "target", b"target", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015

@@ -106,7 +106,10 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModelVersion(self, request, context):
-        """GetModelVersion returns one version, by id, or by model and version or alias.
+        """GetModelVersion returns one version, by id, or by model and version or alias, and how it did in detail.
+
+        How it did in detail is a document: while the document server is away, UNAVAILABLE (part: documents). A BASIC view
+        needs none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

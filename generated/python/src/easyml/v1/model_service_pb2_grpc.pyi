@@ -21,7 +21,11 @@ class ModelServiceStub:
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]
     """ListModelVersions lists the versions of a model, or of all models of a project."""
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionRequest, _model_service_pb2.GetModelVersionResponse]
-    """GetModelVersion returns one version, by id, or by model and version or alias."""
+    """GetModelVersion returns one version, by id, or by model and version or alias, and how it did in detail.
+
+    How it did in detail is a document: while the document server is away, UNAVAILABLE (part: documents). A BASIC view
+    needs none.
+    """
     GetModelVersionDvcPointer: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionDvcPointerRequest, _model_service_pb2.GetModelVersionDvcPointerResponse]
     """GetModelVersionDvcPointer returns what plain DVC needs to pull the files of a version."""
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelVersionRequest, _model_service_pb2.UpdateModelVersionResponse]
@@ -65,7 +69,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetModelVersionRequest,
         context: _aio.ServicerContext[_model_service_pb2.GetModelVersionRequest, _abc.Awaitable[_model_service_pb2.GetModelVersionResponse]],
     ) -> _abc.Awaitable[_model_service_pb2.GetModelVersionResponse]:
-        """GetModelVersion returns one version, by id, or by model and version or alias."""
+        """GetModelVersion returns one version, by id, or by model and version or alias, and how it did in detail.
+
+        How it did in detail is a document: while the document server is away, UNAVAILABLE (part: documents). A BASIC view
+        needs none.
+        """
 
     @_abc_1.abstractmethod
     def GetModelVersionDvcPointer(

@@ -80,19 +80,23 @@ class _ResourceView:
 class _ResourceViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResourceView.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RESOURCE_VIEW_UNSPECIFIED: _ResourceView.ValueType  # 0
-    """Not set; BASIC."""
+    """Not set; BASIC in a list, FULL where one resource is asked for."""
     RESOURCE_VIEW_BASIC: _ResourceView.ValueType  # 1
-    """Without metric values, schemas and configurations."""
+    """In a list without metric values, schemas and configurations; where one resource is asked for without what documents
+    hold of it, so that it is answered while the document server is away.
+    """
     RESOURCE_VIEW_FULL: _ResourceView.ValueType  # 2
     """Everything a Get returns."""
 
 class ResourceView(_ResourceView, metaclass=_ResourceViewEnumTypeWrapper):
-    """ResourceView says how much of each resource a list returns."""
+    """ResourceView says how much of each resource is returned."""
 
 RESOURCE_VIEW_UNSPECIFIED: ResourceView.ValueType  # 0
-"""Not set; BASIC."""
+"""Not set; BASIC in a list, FULL where one resource is asked for."""
 RESOURCE_VIEW_BASIC: ResourceView.ValueType  # 1
-"""Without metric values, schemas and configurations."""
+"""In a list without metric values, schemas and configurations; where one resource is asked for without what documents
+hold of it, so that it is answered while the document server is away.
+"""
 RESOURCE_VIEW_FULL: ResourceView.ValueType  # 2
 """Everything a Get returns."""
 Global___ResourceView: _TypeAlias = ResourceView  # noqa: Y015
