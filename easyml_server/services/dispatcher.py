@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from easyml_server.domain.datasets import DatasetVersion
-from easyml_server.domain.errors import EasyMLError, Stale, Unavailable
+from easyml_server.domain.errors import EasyMLError, NotFound, Stale, Unavailable
 from easyml_server.domain.events import StateChanged, WarningRaised
 from easyml_server.domain.experiments import (
     Experiment,
@@ -176,6 +176,8 @@ class TrainingDispatcher:
                     await self._write_down(run, outcome, training_log)
         except Stale:
             log.warning("training_taken_over", experiment_id=str(experiment.id))
+        except NotFound:
+            log.warning("training_deleted", experiment_id=str(experiment.id))
         except Exception:
             # The row stays RUNNING; once its lease has ended it is queued again.
             log.exception("training_not_written_down", experiment_id=str(experiment.id))
