@@ -272,6 +272,19 @@ async def test_experiments_are_narrowed_by_state_algorithm_and_labels(store: Sto
 # Trainings.
 
 
+async def test_trainings_asked_for_in_one_moment_have_places_of_their_own_in_the_queue(store: Store) -> None:
+    project = await with_project(store)
+    for _ in range(4):
+        await with_experiments(store, project)
+    async with store.read() as work:
+        listed = (await work.experiments.list(project.id, PageRequest(), ExperimentFilter())).items
+        places = {(await work.experiments.load(each.id)).queue_position: each.id for each in listed}
+    assert sorted(places) == [1, 2, 3, 4]
+    async with store.begin() as work:
+        claimed = [await work.queue.claim(TIME, LEASE, 100) for _ in places]
+    assert [each.id for each in claimed if each is not None] == [places[place] for place in sorted(places)]
+
+
 async def test_each_training_is_claimed_once(store: Store) -> None:
     project = await with_project(store)
     queued = await with_experiments(store, project, 6)

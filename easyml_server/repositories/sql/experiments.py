@@ -19,7 +19,9 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    literal,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -275,7 +277,7 @@ class SqlExperimentRepository:
                 MLExperiment.project_id == project_id,
                 MLExperiment.state == TrainingState.SUCCEEDED.value,
             )
-            .order_by(MLExperiment.create_time.desc())
+            .order_by(MLExperiment.create_time.desc(), MLExperiment.id.desc())
             .limit(_DURATIONS)
         )
         rows = (await self._session.scalars(statement)).all()
@@ -363,9 +365,14 @@ class SqlExperimentRepository:
     async def _queue_position(self, row: MLExperiment) -> int:
         if row.state != TrainingState.QUEUED.value:
             return 0
+        # In the order in which they are claimed.
+        place = tuple_(literal(row.create_time, UtcDateTime()), literal(row.id, MLExperiment.id.type))
         statement = (
             select(func.count())
             .select_from(MLExperiment)
-            .where(MLExperiment.state == TrainingState.QUEUED.value, MLExperiment.create_time < row.create_time)
+            .where(
+                MLExperiment.state == TrainingState.QUEUED.value,
+                tuple_(MLExperiment.create_time, MLExperiment.id) < place,
+            )
         )
         return (await self._session.scalar(statement) or 0) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -46,6 +45,7 @@ from easyml_server.repositories.sql.base import (
     with_labels,
     with_prefix,
 )
+from easyml_server.repositories.sql.errors import key_is_there
 from easyml_server.repositories.sql.experiments import MLExperiment
 from easyml_server.repositories.sql.projects import Project, visible_to
 
@@ -418,9 +418,12 @@ class SqlModelRepository:
             create_time=version.create_time,
             update_time=version.create_time,
         )
-        with suppress(IntegrityError):
+        try:
             async with self._session.begin_nested():
                 self._session.add(model)
+        except IntegrityError as error:
+            if not key_is_there(error):
+                raise
 
     async def _lock(self, model_id: UUID) -> None:
         """Versions and aliases of one model change one after the other."""
