@@ -43,7 +43,8 @@ from easyml_server.ports.signals import Signals, Topic
 from easyml_server.ports.store import Store
 from easyml_server.ports.trainer import Trainer
 from easyml_server.services.converting import TABLE_FILE
-from easyml_server.services.events import EventHub, TrainingLog, latest_event_time
+from easyml_server.services.events import EventHub
+from easyml_server.services.logs import TrainingLog, latest_event_time
 from easyml_server.services.outcomes import OutcomeWriter, delays, files_failure
 from easyml_server.services.takeover import Takeover
 

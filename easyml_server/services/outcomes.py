@@ -24,7 +24,7 @@ from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.training import Outcome, TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from easyml_server.ports.artifacts import FILES_PART, ArtifactStore, VersionKey
 from easyml_server.ports.store import Store
-from easyml_server.services.events import TrainingLog
+from easyml_server.services.logs import TrainingLog
 from easyml_server.services.recorder import RECORD_RUN
 from easyml_server.services.versions import ADD_MODEL_VERSION
 

@@ -34,7 +34,7 @@ from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.pages import Order, PageRequest
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import Caller
-from easyml_server.ports.store import ExperimentFilter
+from easyml_server.ports.store import EventGroup, ExperimentFilter
 from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME
 from tests.conformance.machines import StoryOfAll, filters, labels, names, orders, sizes, tell, texts
@@ -292,6 +292,36 @@ class Experiments(StoryOfAll):
         known.events += events
         known.session = session
         known.experiment = replace(before, last_sequence=events[-1].sequence)
+
+    @rule(
+        identities=st.lists(made, min_size=1, max_size=3, unique=True),
+        body=bodies,
+        overtaken=st.integers(0, 3),
+        again=st.booleans(),
+    )
+    def add_groups(self, identities: list[UUID], body: EventBody, overtaken: int, again: bool) -> None:
+        """Of several at once, one of whom may have been overtaken."""
+        groups = []
+        for number, identity in enumerate(identities):
+            known = self.model.get(identity)
+            before = known.experiment if known else an_experiment(id=identity)
+            event = TrainingEvent(identity, before.last_sequence + 1, self.clock, body)
+            session = TrainingSession(identity, before.state, iteration=event.sequence)
+            groups.append(EventGroup([event], session, before.fencing + (number == overtaken)))
+
+        async def add(work: Any) -> Any:
+            return sorted(await work.experiments.add_groups(groups))
+
+        stored = [
+            group for number, group in enumerate(groups) if group.experiment_id in self.model and number != overtaken
+        ]
+        for _ in range(1 + again):
+            assert self.told(add) == sorted(group.experiment_id for group in stored)
+        for group in stored:
+            known = self.model[group.experiment_id]
+            known.events += group.events
+            known.session = group.session
+            known.experiment = replace(known.experiment, last_sequence=group.events[-1].sequence)
 
     @rule(identity=made, after=st.integers(0, 9), limit=st.integers(1, 5))
     def list_events(self, identity: UUID, after: int, limit: int) -> None:

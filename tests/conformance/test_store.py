@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -21,7 +21,7 @@ from easyml_server.domain.projects import Project, Role
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.domain.users import Caller, Permission, User
-from easyml_server.ports.store import LONGEST_WAIT, ExperimentFilter, Store
+from easyml_server.ports.store import LONGEST_WAIT, EventGroup, ExperimentFilter, Store
 from tests.builders import TIME, a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, a_version, an_experiment
 
@@ -358,6 +358,53 @@ async def test_who_was_overtaken_writes_nothing(store: Store) -> None:
     async with store.read() as work:
         assert (await work.experiments.load(old.id)).state is TrainingState.RUNNING
         assert await work.experiments.list_events(old.id, 0, 10) == []
+
+
+def a_group(experiment: Experiment, first: int, count: int, **changes: Any) -> EventGroup:
+    session = TrainingSession(experiment.id, TrainingState.RUNNING, iteration=first + count - 1)
+    return replace(EventGroup(events_of(experiment, first, count), session, experiment.fencing), **changes)
+
+
+async def add_groups(store: Store, *groups: EventGroup) -> set[UUID]:
+    async with store.begin() as work:
+        stored = await work.experiments.add_groups(groups)
+        await work.commit()
+    return set(stored)
+
+
+async def stored_of(store: Store, experiment: Experiment) -> tuple[list[int], int, TrainingSession | None]:
+    async with store.read() as work:
+        events = await work.experiments.list_events(experiment.id, 0, 100)
+        last = (await work.experiments.load(experiment.id)).last_sequence
+        return [event.sequence for event in events], last, await work.experiments.find_session(experiment.id)
+
+
+async def test_groups_of_several_trainings_are_stored_together(store: Store) -> None:
+    project, another = await with_project(store), await with_project(store)
+    experiments = [*await with_experiments(store, project, 2), *await with_experiments(store, another)]
+    for first in (1, 4):
+        groups = [a_group(each, first, 3) for each in experiments]
+        assert await add_groups(store, *groups) == {each.id for each in experiments}
+    # As after a COMMIT that was not answered.
+    assert await add_groups(store, *groups) == {each.id for each in experiments}
+    for each in experiments:
+        session = TrainingSession(each.id, TrainingState.RUNNING, iteration=6)
+        assert await stored_of(store, each) == ([1, 2, 3, 4, 5, 6], 6, session)
+    async with store.read() as work:
+        assert await work.experiments.list_events(experiments[1].id, 0, 3) == events_of(experiments[1], 1, 3)
+
+
+async def test_a_group_of_who_was_overtaken_or_deleted_is_left_out(store: Store) -> None:
+    taken, deleted, own = await with_experiments(store, await with_project(store), 3)
+    async with store.begin() as work:
+        assert await work.queue.claim(TIME, LEASE, 1) is not None
+        await work.experiments.delete(deleted.id, "")
+        await work.commit()
+    groups = [a_group(each, 1, 2) for each in (taken, deleted, own)]
+    assert await add_groups(store, *groups) == {own.id}
+    assert await add_groups(store, *groups[:2]) == set()
+    assert (await stored_of(store, own))[:2] == ([1, 2], 2)
+    assert await stored_of(store, taken) == ([], 0, None)
 
 
 async def test_the_session_is_that_of_the_newest_events_however_many_write_at_once(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -18,6 +19,10 @@ class Documents(Protocol):
 
     async def put(self, document: Document, project_id: UUID) -> None:
         """Insert or replace. InvalidInput if it holds what not every engine can keep, or is too large."""
+        ...
+
+    async def put_all(self, documents: Sequence[tuple[Document, UUID]]) -> None:
+        """The same of several, each of another row."""
         ...
 
     async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:

@@ -146,9 +146,19 @@ def locked(session: AsyncSession, statement: Any, of: type[Base]) -> Any:
 
 def insert_missing(session: AsyncSession, table: Table) -> Any:
     """An insert that leaves rows alone whose key is there."""
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+    return _insert(session, table).on_conflict_do_nothing()
+
+
+def insert_or_replace(session: AsyncSession, table: Table) -> Any:
+    """An insert that replaces all else of a row whose key is there."""
+    statement = _insert(session, table)
+    keys = list(table.primary_key.columns)
+    changed = {column.name: column for column in statement.excluded if column.name not in {key.name for key in keys}}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+
+
+def _insert(session: AsyncSession, table: Table) -> Any:
+    return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)
 
 
 async def one_at_a_time(session: AsyncSession, what: str) -> None:

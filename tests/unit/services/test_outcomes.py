@@ -301,7 +301,11 @@ async def test_the_files_of_an_end_that_was_stored_unheard_stay_as_long_as_its_v
 ) -> None:
     """Its experiment may be deleted before the server asks what became of it; the model version outlives that."""
     unanswered = UnansweredEnd(world, happens)
-    monkeypatch.setattr(SqlUnitOfWork, "commit", lambda work: unanswered.commit(work))
+
+    async def commit(work: SqlUnitOfWork) -> None:
+        await unanswered.commit(work)
+
+    monkeypatch.setattr(SqlUnitOfWork, "commit", commit)
     await world.queue()
     async with world.running(lambda: None) as dispatcher:
         await told.of("outcome_waits")
