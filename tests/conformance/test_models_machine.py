@@ -308,4 +308,4 @@ def in_order(items: Iterable[Any], order: Order) -> list[Any]:
 
 @pytest.mark.slow
 def test_models_answer_as_a_dictionary(stores: Mapping[str, SqlStore], runner: asyncio.Runner) -> None:
-    tell(Models, examples=10, steps=20, stores=stores, runner=runner)
+    tell(Models, examples=6, steps=20, stores=stores, runner=runner)

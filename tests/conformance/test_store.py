@@ -199,6 +199,16 @@ async def test_any_text_comes_back_as_it_was(store: Store, text: str) -> None:
     assert [each.id for each in listed.items] == [project.id]
 
 
+async def test_the_longest_text_comes_back_as_it_was_whatever_its_bytes(store: Store) -> None:
+    name, description, label = "🐧" * 255, "🐧" * 4000, "🐧" * 63
+    project = await with_project(store, name=name, description=description, labels={label: name})
+    async with store.read() as work:
+        found = await work.projects.get(project.id, owner_of(project))
+        listed = await work.projects.list(owner_of(project), PageRequest(name_prefix=name, labels={label: name}))
+    assert (found.name, found.description, dict(found.labels)) == (name, description, {label: name})
+    assert [each.id for each in listed.items] == [project.id]
+
+
 async def test_a_time_comes_back_in_utc_to_the_microsecond(store: Store) -> None:
     time = datetime(2026, 3, 29, 2, 30, 0, 123456, tzinfo=timezone(timedelta(hours=5, minutes=45)))
     user = await with_user(store, create_time=time)

@@ -48,6 +48,7 @@ from easyml_server.repositories.sql.base import (
     ordered,
     paged,
     to_json,
+    with_floats,
     with_labels,
 )
 from easyml_server.repositories.sql.events import insert_events, select_events
@@ -121,7 +122,7 @@ def experiment_of(row: MLExperiment | Row[Any], queue_position: int = 0) -> doma
         name=row.name,
         labels=dict(row.labels),
         state=TrainingState(row.state),
-        spec=_SPEC.validate_python(row.spec),
+        spec=_SPEC.validate_python({**row.spec, "hyperparameters": with_floats(row.spec["hyperparameters"])}),
         dataset_name=row.dataset_name,
         dataset_sha256=row.dataset_sha256,
         creator_id=row.creator_id,

@@ -42,6 +42,7 @@ from easyml_server.repositories.sql.base import (
     ordered,
     paged,
     to_json,
+    with_floats,
     with_labels,
     with_prefix,
 )
@@ -138,7 +139,7 @@ def _version(row: ModelVersion, name: str, aliases: tuple[str, ...] = ()) -> dom
         labels=dict(row.labels),
         experiment_id=row.experiment_id,
         dataset_version_id=row.dataset_version_id,
-        hyperparameters=row.hyperparameters,
+        hyperparameters=with_floats(row.hyperparameters),
         primary_metric=Metric(row.primary_metric),
         metrics=_METRICS.validate_python(row.metrics),
         manifest=_MANIFEST.validate_python(row.manifest),
