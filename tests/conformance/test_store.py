@@ -447,6 +447,22 @@ async def with_version(store: Store, project: Project, name: str = "churn", **ch
     return made
 
 
+@pytest.mark.parametrize("value", [1e16, -1e300, [1e300, 0.5], 2**53 + 1, True, None, "1e300"], ids=repr)
+async def test_a_hyperparameter_comes_back_as_it_was(store: Store, value: Any) -> None:
+    project = await with_project(store)
+    version = await with_version(store, project, hyperparameters={"a.b$c": value})
+    spec = a_spec(hyperparameters={"a.b$c": value})
+    dataset = replace(a_dataset(project.id, project.creator_id), id=spec.dataset_id)
+    experiment = an_experiment(project.id, project.creator_id, spec=spec)
+    async with store.begin() as work:
+        await work.datasets.add(dataset)
+        await work.experiments.add(experiment)
+        await work.commit()
+    async with store.read() as work:
+        assert (await work.models.load_version(version.id)).hyperparameters == {"a.b$c": value}
+        assert (await work.experiments.load(experiment.id)).spec == spec
+
+
 async def test_versions_of_a_model_are_numbered_without_gap_or_repeat(store: Store) -> None:
     project = await with_project(store)
     made, lost = await at_once(*(with_version(store, project) for _ in range(8)))
