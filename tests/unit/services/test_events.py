@@ -95,17 +95,22 @@ async def test_a_log_whose_training_was_taken_over_stores_nothing(store: SqlStor
 
 
 class CountingStore:
-    """A store that counts units of work, and how many are open at once."""
+    """A store that counts units of work, and how many are open at once, unless it is away."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
         self._open = 0
         self.largest = 0
         self.total = 0
+        self.away = False
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SqlUnitOfWork]:
         self.total += 1
+        if self.away:
+            # As asking for a connection does.
+            await asyncio.sleep(0)
+            raise Unavailable("The database cannot be used just now; try again.")
         self._open += 1
         self.largest = max(self.largest, self._open)
         try:
@@ -172,6 +177,15 @@ async def test_who_was_overtaken_is_told_and_the_others_are_stored(many: Many, e
     assert isinstance(overtaken, Stale)
     assert others == [None] * 9
     assert await many.stored() == [[], *[[1]] * 9]
+
+
+async def test_while_the_database_is_away_all_are_told_at_once_and_keep_their_events(many: Many) -> None:
+    many.counting.away = True
+    assert {type(each) for each in await many.flush()} == {Unavailable}
+    assert many.counting.total <= TOGETHER_AT_ONCE + 1
+    many.counting.away = False
+    assert await many.flush() == [None] * 10
+    assert await many.stored() == [[1]] * 10
 
 
 async def test_who_has_what_cannot_be_stored_fails_alone(many: Many) -> None:
