@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from random import Random
@@ -41,6 +42,9 @@ label_values = st.sampled_from(["blue", "", "'", "null", "1", "🐧" * 99])
 labels = st.dictionaries(label_names, label_values, max_size=2)
 filters = st.dictionaries(label_names, label_values, max_size=1)
 sizes = st.integers(1, 3)
+etags = st.sampled_from(["its", "its", "", "another"])
+rarely = st.sampled_from([False, False, False, True])
+ticks = st.sampled_from([timedelta(), timedelta(), timedelta(microseconds=1), timedelta(seconds=1)])
 orders = st.sampled_from(Order)
 
 

@@ -34,6 +34,7 @@ from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME, a_user
 from tests.conformance.machines import (
     StoryOfAll,
+    etags,
     filters,
     labels,
     names,
@@ -42,6 +43,7 @@ from tests.conformance.machines import (
     sizes,
     tell,
     texts,
+    ticks,
 )
 from tests.unit.services.builders import a_dataset
 
@@ -85,7 +87,7 @@ class Datasets(StoryOfAll):
         warnings=noticed,
         size=bytes_,
         kept=st.booleans(),
-        passed=st.sampled_from([timedelta(), timedelta(microseconds=1), SECOND]),
+        passed=ticks,
     )
     def add(
         self,
@@ -141,7 +143,7 @@ class Datasets(StoryOfAll):
         description=texts,
         given=labels,
         columns=columns,
-        etag=st.sampled_from(["", "its", "another"]),
+        etag=etags,
     )
     def save(
         self, identity: UUID, name: str, description: str, given: Mapping[str, str], columns: Any, etag: str
@@ -172,7 +174,7 @@ class Datasets(StoryOfAll):
             self.told(save)
             self.model[identity] = changed
 
-    @rule(identity=consumes(made), etag=st.sampled_from(["", "its", "another"]))
+    @rule(identity=consumes(made), etag=etags)
     def delete(self, identity: UUID, etag: str) -> None:
         known = self.model.get(identity)
         etag = known.etag if known and etag == "its" else etag
