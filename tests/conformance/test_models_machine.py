@@ -37,7 +37,7 @@ from tests.unit.services.builders import a_version
 
 SECOND = timedelta(seconds=1)
 few_names = st.sampled_from(["a", "a", "a", "b"]) | names
-aliases = st.sampled_from(["a", "a-b", "a_b"])
+aliases = st.sampled_from(["a", "a", "a", "a-b", "a_b"])
 numbers = st.sampled_from([0, -0.0, 1, 0.1, 1e16, 1e300, 5e-324, True, None, "1", 2**53 + 1])
 hyperparameters = st.dictionaries(names, numbers | st.lists(numbers, max_size=2), max_size=2)
 

@@ -494,6 +494,25 @@ async def test_an_alias_points_to_one_version_and_remembers_where_it_was(store: 
     assert len(history) == 4
 
 
+async def test_when_a_version_is_deleted_only_what_points_to_it_ends(store: Store) -> None:
+    project = await with_project(store)
+    first, second = await with_version(store, project), await with_version(store, project)
+    times = [TIME + timedelta(seconds=number) for number in range(3)]
+    async with store.begin() as work:
+        await work.models.set_alias(first, "production", project.creator_id, times[0])
+        await work.models.set_alias(first, "candidate", project.creator_id, times[0])
+        await work.models.set_alias(second, "production", project.creator_id, times[1])
+        await work.models.delete_version(first, "", times[2])
+        await work.commit()
+    async with store.read() as work:
+        history = (await work.models.list_alias_history(first.model_id, PageRequest())).items
+    assert {(each.alias, each.version): each.end_time for each in history} == {
+        ("production", 1): times[1],
+        ("candidate", 1): times[2],
+        ("production", 2): None,
+    }
+
+
 async def test_a_model_goes_with_its_last_version(store: Store) -> None:
     project = await with_project(store)
     first, second = await with_version(store, project), await with_version(store, project)
