@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from easyml_server.artifacts.locks import exclusive
 from easyml_server.data_folder import DataFolder, StartError
 from easyml_server.file_owners import FolderOwner, ObjectOwner
 from easyml_server.files import check_object_store, files_root, make_root, object_store, object_url
 from easyml_server.ports.signals import Alone
+from easyml_server.processes.locks import exclusive
 from easyml_server.repositories.sql.opening import (
     CannotOpenError,
     check_url,

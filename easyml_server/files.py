@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from easyml_server.artifacts.local import LocalArtifacts
-from easyml_server.artifacts.locks import exclusive
 from easyml_server.data_folder import DataFolder, StartError
 from easyml_server.ports.artifacts import ArtifactStore, Key
+from easyml_server.processes.locks import exclusive
 from easyml_server.settings import Settings
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from easyml_server.repositories.sql.opening import open_server
 from easyml_server.repositories.sql.signals import PostgresSignals
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.services.documents import DocumentDispatcher
-from easyml_server.services.events import EventHub, TrainingLog
+from easyml_server.services.events import EventHub
+from easyml_server.services.logs import TrainingLog
 from tests.builders import a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, an_experiment
 

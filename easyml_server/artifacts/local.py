@@ -1,7 +1,7 @@
 """Files in a folder, made durable before anybody is told.
 
 Servers may share the folder. What one of them receives or has moved into place without a committed row carries its lock
-(`artifacts.locks`), so that no other takes it for left behind.
+(`processes.locks`), so that no other takes it for left behind.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
-from easyml_server.artifacts.locks import TakenError, exclusive
 from easyml_server.artifacts.receiving import Receiver, another_receives, open_at
 from easyml_server.artifacts.work import WorkFolder, bytes_of, remove_all
 from easyml_server.domain.disk import disk_errors
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.local_files import read_chunks
 from easyml_server.ports.artifacts import Key, UploadKey, VersionKey, VersionKind, upload_key, version_key
+from easyml_server.processes.locks import TakenError, exclusive
 
 
 class LocalArtifacts(WorkFolder):

@@ -169,6 +169,20 @@ class ExperimentFilter:
     algorithm: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class EventGroup:
+    """Events of one experiment that are stored together, with the session they lead to, under a fencing number."""
+
+    events: Sequence[TrainingEvent]
+    session: TrainingSession
+    fencing: int
+
+    @property
+    def experiment_id(self) -> UUID:
+        """Whose they are."""
+        return self.session.experiment_id
+
+
 class ExperimentRepository(Protocol):
     """Experiments, their events and live sessions."""
 
@@ -202,6 +216,14 @@ class ExperimentRepository(Protocol):
         """Store a group of events of one experiment with the session they lead to.
 
         Raises Stale when the fencing number is no longer the stored one.
+        """
+        ...
+
+    async def add_groups(self, groups: Sequence[EventGroup]) -> Collection[UUID]:
+        """Store groups of several experiments, and say of which.
+
+        Left out are those whose fencing number is no longer the stored one, and those that somebody else changes just
+        now: nobody is waited for.
         """
         ...
 

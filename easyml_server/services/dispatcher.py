@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from easyml_server.domain.datasets import DatasetVersion
-from easyml_server.domain.errors import EasyMLError, Stale, Unavailable
+from easyml_server.domain.errors import EasyMLError, NotFound, Stale, Unavailable
 from easyml_server.domain.events import StateChanged, WarningRaised
 from easyml_server.domain.experiments import (
     Experiment,
@@ -43,7 +43,8 @@ from easyml_server.ports.signals import Signals, Topic
 from easyml_server.ports.store import Store
 from easyml_server.ports.trainer import Trainer
 from easyml_server.services.converting import TABLE_FILE
-from easyml_server.services.events import EventHub, TrainingLog, latest_event_time
+from easyml_server.services.events import EventHub
+from easyml_server.services.logs import TrainingLog, latest_event_time
 from easyml_server.services.outcomes import OutcomeWriter, delays, files_failure
 from easyml_server.services.takeover import Takeover
 
@@ -176,6 +177,8 @@ class TrainingDispatcher:
                     await self._write_down(run, outcome, training_log)
         except Stale:
             log.warning("training_taken_over", experiment_id=str(experiment.id))
+        except NotFound:
+            log.warning("training_deleted", experiment_id=str(experiment.id))
         except Exception:
             # The row stays RUNNING; once its lease has ended it is queued again.
             log.exception("training_not_written_down", experiment_id=str(experiment.id))

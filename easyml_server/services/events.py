@@ -1,7 +1,8 @@
-"""Event logs of running trainings: stored in groups, then shown to the watchers.
+"""Feeds of running trainings, and those who watch them.
 
-Every event is stored before anybody sees it. A watcher at the head is served from memory; one that lags reads the log
-and slows nobody. What another server stored comes into memory by one read for all watchers (`services.following`).
+Every event is stored before anybody sees it (`services.logs`). A watcher at the head is served from memory; one that
+lags reads the log and slows nobody. What another server stored comes into memory by one read for all watchers
+(`services.following`).
 """
 
 from __future__ import annotations
@@ -16,28 +17,19 @@ from functools import partial
 from itertools import islice
 from uuid import UUID
 
-import structlog
-
-from easyml_server.domain.errors import LimitReached, Reason, Unavailable
-from easyml_server.domain.events import EventBody, Finished, TrainingEvent
+from easyml_server.domain.errors import Reason, Unavailable
+from easyml_server.domain.events import Finished, TrainingEvent
 from easyml_server.domain.experiments import Experiment
-from easyml_server.domain.faults import fault_point
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.ports.signals import Alone, Signals, Topic
 from easyml_server.ports.store import Store, UnitOfWork
+from easyml_server.services.groups import GroupWriter
 
-GROUP_SECONDS = 0.02
-"""How long events wait for company; a commit that runs makes the next group longer."""
-GROUPS_AT_ONCE = 4
-"""Of all trainings here; while others wait for their turn their groups grow, and calls find connections left."""
 REMEMBERED_EVENTS = 1_000
 PAGE_EVENTS = 100
 """What a watcher takes at once, and holds until it is sent: a watcher that does not read holds no more than this."""
 HEARTBEAT_SECONDS = 10.0
 DRAIN_RETRY_SECONDS = 2.0
-RETRY_SECONDS = 1.0
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -69,8 +61,8 @@ class Feed:
     """The newest sequence that a watcher read in the log."""
     announce: Callable[[], None] = lambda: None
     """Tells other servers that there is something new."""
-    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(GROUPS_AT_ONCE))
-    """Held while a group is stored; the feeds of a server share it."""
+    groups: GroupWriter = field(default_factory=GroupWriter)
+    """Stores what is to be shown; the feeds of a server share it."""
 
     @property
     def head(self) -> int:
@@ -110,14 +102,14 @@ class EventHub:
     def __init__(self, signals: Signals | None = None) -> None:
         self._signals = signals or Alone()
         self._feeds: dict[UUID, Feed] = {}
-        self._turns = asyncio.Semaphore(GROUPS_AT_ONCE)
+        self._groups = GroupWriter()
         self.draining = False
 
     @contextmanager
     def use(self, experiment_id: UUID) -> Iterator[Feed]:
         """The feed of a training, kept while somebody uses it."""
         announce = partial(self._signals.send, Topic.EVENTS, experiment_id)
-        feed = self._feeds.setdefault(experiment_id, Feed(announce=announce, turns=self._turns))
+        feed = self._feeds.setdefault(experiment_id, Feed(announce=announce, groups=self._groups))
         feed.users += 1
         try:
             yield feed
@@ -140,113 +132,6 @@ class EventHub:
         self.draining = True
         for feed in self._feeds.values():
             feed.wake()
-
-
-class TrainingLog:
-    """The log of one training that runs here: gives sequences, stores groups, publishes them."""
-
-    def __init__(
-        self,
-        store: Store,
-        feed: Feed,
-        experiment: Experiment,
-        session: TrainingSession,
-        clock: Callable[[], datetime],
-        latest: datetime,
-    ) -> None:
-        """`latest` is the time of the newest event that is stored, by whatever clock."""
-        self._store = store
-        self._feed = feed
-        self._experiment = experiment
-        self._clock = clock
-        self._latest = max(latest, experiment.start_time or latest)
-        self._sequence = experiment.last_sequence
-        self._pending: list[TrainingEvent] = []
-        self._wanted = asyncio.Event()
-        self._writing = asyncio.Lock()
-        self._stopping = False
-        self._before_end: tuple[int, TrainingSession] | None = None
-        self.session = session
-
-    @property
-    def pending(self) -> Sequence[TrainingEvent]:
-        """What is queued, and not known to be stored."""
-        return tuple(self._pending)
-
-    def now(self) -> datetime:
-        """The time of the next event: a clock that is set back puts no event before another."""
-        self._latest = max(self._latest, self._clock())
-        return self._latest
-
-    def stored_up_to(self, sequence: int) -> bool:
-        """Whether all that is queued lies at or before a sequence."""
-        return self._sequence <= sequence
-
-    def end(self, bodies: Sequence[EventBody]) -> None:
-        """Queue the last events, in place of those of another end that was not stored; nothing comes after them."""
-        if self._before_end is not None:
-            self._sequence, self.session = self._before_end
-            self._pending = [event for event in self._pending if event.sequence <= self._sequence]
-        self._before_end = self._sequence, self.session
-        for body in bodies:
-            self._add(body)
-
-    def add(self, body: EventBody) -> None:
-        """Queue an event for the next group."""
-        if self._before_end is None:
-            self._add(body)
-
-    def _add(self, body: EventBody) -> None:
-        now = self.now()
-        self._sequence += 1
-        self._pending.append(TrainingEvent(self._experiment.id, self._sequence, now, body))
-        self.session = self.session.after(body, now)
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Store groups as they come, until `stop`; while the database is away they gather."""
-        while not self._stopping:
-            await self._wanted.wait()
-            await asyncio.sleep(GROUP_SECONDS)
-            try:
-                await self.flush()
-            except (Unavailable, LimitReached) as error:
-                log.warning("events_wait", experiment_id=str(self._experiment.id), error=error.message)
-                await asyncio.sleep(RETRY_SECONDS)
-
-    def stop(self) -> None:
-        """Let `run` end once the group it stores is stored: cut off in between, its events would be lost."""
-        self._stopping = True
-        self._wanted.set()
-
-    async def flush(self) -> None:
-        """Store what is queued now."""
-        async with self._writing, self._feed.turns, self._store.begin() as work:
-            stored = await self.store_pending(work)
-            if not stored:
-                return
-            await work.commit()
-            fault_point("training.events")
-            self.publish(stored)
-
-    async def store_pending(self, work: UnitOfWork) -> Sequence[TrainingEvent]:
-        """Store what is queued in a unit of work; the caller commits and then publishes."""
-        events = self.pending
-        self._wanted.clear()
-        if events:
-            await work.experiments.add_events(events, self.session, self._experiment.fencing)
-        return events
-
-    def publish(self, events: Sequence[TrainingEvent]) -> None:
-        """Show events that were stored and committed to the watchers; only now are they no longer queued."""
-        del self._pending[: len(events)]
-        self._feed.publish(events)
-
-
-async def latest_event_time(work: UnitOfWork, experiment: Experiment) -> datetime:
-    """When the newest event was stored, perhaps by a server with another clock; no other comes before it."""
-    newest = await work.experiments.list_events(experiment.id, experiment.last_sequence - 1, 1)
-    return newest[0].event_time if newest else experiment.create_time
 
 
 class Watcher:

@@ -25,7 +25,7 @@ from easyml_server.domain.results import ModelResults
 from easyml_server.domain.training import Outcome, TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from easyml_server.ports.artifacts import FILES_PART, ArtifactStore, VersionKey
 from easyml_server.ports.store import Store
-from easyml_server.services.events import TrainingLog
+from easyml_server.services.logs import TrainingLog
 from easyml_server.services.recorder import RECORD_RUN
 from easyml_server.services.versions import ADD_MODEL_VERSION
 
@@ -162,10 +162,24 @@ class OutcomeWriter:
                     log.warning("outcome_waits", experiment_id=experiment_id, seconds=delay, error=error.message)
                 await self._pause(delay)
         except (Stale, NotFound):
-            # Certainly not written. Whatever else was raised, it may have been: the next start compares files and rows.
+            # Whatever else was raised, it may have been written: the next start compares files and rows.
             if ending.files is not None:
-                await self._artifacts.remove(ending.files)
+                await self._remove_unless_kept(ending.files)
             raise
+
+    async def _remove_unless_kept(self, files: VersionKey) -> None:
+        """A try whose answer did not come may have stored the version, and the experiment was deleted since."""
+        try:
+            async with self._store.read() as work:
+                await work.models.load_version(files.version_id)
+        except NotFound:
+            await self._artifacts.remove(files)
+        except EasyMLError:
+            # Left to housekeeping, which removes what has no row.
+            self._artifacts.committed(files)
+            raise
+        else:
+            self._artifacts.committed(files)
 
     async def _commit(self, ending: Ending, training_log: TrainingLog) -> None:
         events = await self._store_once(ending, training_log)

@@ -13,7 +13,8 @@ from easyml_server.domain.experiments import Experiment, Failure, FailureKind, F
 from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.ports.store import Store
-from easyml_server.services.events import EventHub, TrainingLog, latest_event_time
+from easyml_server.services.events import EventHub
+from easyml_server.services.logs import TrainingLog, latest_event_time
 from easyml_server.services.outcomes import MAX_ATTEMPTS, Ending, as_new, cut_off_events, ended
 from easyml_server.services.recorder import RECORD_RUN
 

@@ -2,6 +2,9 @@
 
 A version has a folder of its own, named by ids, with a pointer `v3.dvc` in it. The files themselves are links into
 DVC's cache: the ones in the server's data folder too, so nothing is stored twice.
+
+Servers may share the folder. One of them is at work in a repository at a time; the others wait. DVC's own lock does not
+hold while a repository is made, and gives up after three seconds. A push leaves the others alone, but for that lock.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
 
+from easyml_server.processes.locks import exclusive
 from easyml_server.versioning.messages import Repository
 
 LINKS = ["reflink", "hardlink", "copy"]
@@ -22,7 +26,7 @@ LINKS = ["reflink", "hardlink", "copy"]
 
 def add(repository: Repository, place: str, number: int, files: Path) -> dict[str, Any]:
     """`dvc add` the files; what a crash left half-done is finished."""
-    with _opened(repository) as repo:
+    with _alone_in(repository), _opened(repository) as repo:
         folder = Path(repo.root_dir) / place
         links, pointer = folder / f"v{number}", folder / f"v{number}.dvc"
         if pointer.exists() and not repository.whole and repo.stage.load_one(str(pointer)).outs[0].changed_cache():
@@ -48,7 +52,9 @@ def add(repository: Repository, place: str, number: int, files: Path) -> dict[st
 
 def push(repository: Repository, place: str) -> None:
     """`dvc push` a version. Raises what DVC raises, also when only some files arrived."""
-    with _opened(repository) as repo:
+    with _alone_in(repository):
+        _make(repository)
+    with closing(Repo(repository.folder)) as repo:
         (pointer,) = (Path(repo.root_dir) / place).glob("*.dvc")
         repo.push(targets=[str(pointer)], remote=repository.remote_name)
     if not repository.whole:
@@ -58,48 +64,59 @@ def push(repository: Repository, place: str) -> None:
 
 def forget(repository: Repository, place: str) -> int:
     """Remove a version, then what no pointer refers to, here and in the remote; the bytes freed in the cache."""
-    folder = Path(repository.folder) / place
-    if not folder.exists():
-        return 0
-    shutil.rmtree(folder)
-    before = _bytes(Path(repository.cache))
-    with _opened(repository) as repo:
-        elsewhere = repository.whole and repository.remote_url != repository.cache
-        repo.gc(workspace=True, force=True, cloud=elsewhere, remote=repository.remote_name if elsewhere else None)
-    return before - _bytes(Path(repository.cache))
+    with _alone_in(repository):
+        folder = Path(repository.folder) / place
+        if not folder.exists():
+            return 0
+        shutil.rmtree(folder)
+        before = _bytes(Path(repository.cache))
+        with _opened(repository) as repo:
+            elsewhere = repository.whole and repository.remote_url != repository.cache
+            repo.gc(workspace=True, force=True, cloud=elsewhere, remote=repository.remote_name if elsewhere else None)
+        return before - _bytes(Path(repository.cache))
 
 
 def forget_project(repository: Repository) -> int:
     """Remove everything of a project; the bytes freed in the cache."""
     root, cache = Path(repository.folder), Path(repository.cache)
-    freed = _bytes(cache)
-    if root.exists() and repository.remote_url != repository.cache:
-        for pointer in root.glob("*/*/*.dvc"):
-            pointer.unlink()
-        with _opened(repository) as repo:
-            repo.gc(workspace=True, force=True, cloud=True, remote=repository.remote_name)
-    for folder in (root, cache):
-        shutil.rmtree(folder, ignore_errors=True)
+    with _alone_in(repository):
+        freed = _bytes(cache)
+        if root.exists() and repository.remote_url != repository.cache:
+            for pointer in root.glob("*/*/*.dvc"):
+                pointer.unlink()
+            with _opened(repository) as repo:
+                repo.gc(workspace=True, force=True, cloud=True, remote=repository.remote_name)
+        for folder in (root, cache):
+            shutil.rmtree(folder, ignore_errors=True)
     return freed
 
 
 @contextmanager
+def _alone_in(repository: Repository) -> Iterator[None]:
+    folder = Path(repository.folder)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with exclusive(folder.with_name(f"{folder.name}.lock"), wait=True):
+        yield
+
+
+@contextmanager
 def _opened(repository: Repository) -> Iterator[Any]:
+    _make(repository)
+    with closing(Repo(repository.folder)) as repo:
+        yield repo
+
+
+def _make(repository: Repository) -> None:
     root = Path(repository.folder)
     if not _is_made(root, repository):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         Repo.init(str(root), no_scm=True, force=True).close()
         _configure(root, repository)
-    repo = Repo(str(root))
-    try:
-        if repo.config["remote"][repository.remote_name]["url"] != repository.remote_url:
-            # The remote was set anew: the pointers name it, not where it is.
-            repo.close()
-            _configure(root, repository)
-            repo = Repo(str(root))
-        yield repo
-    finally:
-        repo.close()
+    with closing(Repo(str(root))) as repo:
+        known = repo.config["remote"][repository.remote_name]["url"]
+    if known != repository.remote_url:
+        # The remote was set anew: the pointers name it, not where it is.
+        _configure(root, repository)
 
 
 def _is_made(root: Path, repository: Repository) -> bool:

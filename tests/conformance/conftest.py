@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,32 @@ def empty_store_of_rows(request: pytest.FixtureRequest) -> EmptyStore:
 def _rows(request: pytest.FixtureRequest, engine: str) -> EmptyStore:
     made: EmptyStore = request.getfixturevalue(f"{engine}_rows")
     return made
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """Where stories run, which are told by hypothesis outside of any loop."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def stores(
+    request: pytest.FixtureRequest, runner: asyncio.Runner, mongo: MongoServer
+) -> Iterator[Mapping[str, SqlStore]]:
+    """One of each engine, to be asked alike."""
+
+    rows = {name: _rows(request, name) for name in ("sqlite", "postgresql")}
+    empty = {**rows, "postgresql+mongodb": mongodb_stores(rows["postgresql"], mongo)}
+
+    async def opened(stack: AsyncExitStack) -> Mapping[str, SqlStore]:
+        return {name: await stack.enter_async_context(make()) for name, make in empty.items()}
+
+    stack = AsyncExitStack()
+    try:
+        yield runner.run(opened(stack))
+    finally:
+        runner.run(stack.aclose())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -13,16 +14,18 @@ from sqlalchemy import text
 
 from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.domain.errors import Unavailable
+from easyml_server.domain.events import LogLevel, LogLine
 from easyml_server.domain.experiments import TrainingState
 from easyml_server.domain.projects import Project
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.repositories.sql.store import SqlStore
-from easyml_server.services.events import EventHub, TrainingLog
+from easyml_server.services.events import EventHub
+from easyml_server.services.logs import TrainingLog
 from easyml_server.services.outcomes import OutcomeWriter
 from tests.builders import TIME
 from tests.conformance.stores import postgresql_stores
 from tests.conformance.test_queue import claimed
-from tests.conformance.test_store import owner_of, with_project
+from tests.conformance.test_store import owner_of, with_experiments, with_project
 from tests.postgresql import PostgresServer
 
 
@@ -77,6 +80,30 @@ async def somebody_waits(store: SqlStore) -> None:
                 if await work.users._session.scalar(WAITING):
                     return
             await asyncio.sleep(0.01)
+
+
+async def test_a_training_that_is_being_changed_holds_up_the_events_of_no_other(store: SqlStore) -> None:
+    experiments = await with_experiments(store, await with_project(store), 4)
+    hub = EventHub()
+    with ExitStack() as stack:
+        logs = [
+            TrainingLog(
+                store, stack.enter_context(hub.use(each.id)), each, TrainingSession.of(each), lambda: TIME, TIME
+            )
+            for each in experiments
+        ]
+        for log in logs:
+            log.add(LogLine(LogLevel.INFO, "here"))
+        async with store.begin() as work:
+            await work.experiments.load(experiments[0].id)
+            flushing = [asyncio.create_task(log.flush()) for log in logs]
+            async with asyncio.timeout(30):
+                await asyncio.gather(*flushing[1:])
+            await somebody_waits(store)
+            assert not flushing[0].done()
+        await flushing[0]
+    async with store.read() as work:
+        assert [(await work.experiments.load(each.id)).last_sequence for each in experiments] == [1] * 4
 
 
 async def test_a_cancel_that_is_being_stored_is_not_written_over(store: SqlStore, tmp_path: Path) -> None:

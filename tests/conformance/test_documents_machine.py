@@ -4,14 +4,12 @@ that it cannot just now."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant, precondition, rule
 
 from easyml_server.domain.errors import Unavailable
 from easyml_server.repositories.documents.details import DatasetMetadataDocument
@@ -28,6 +26,7 @@ from tests.conformance.documents import (
     plain,
     values,
 )
+from tests.conformance.machines import Story, tell
 
 IDS = [UUID(int=number) for number in (1, 2, 3)]
 KINDS = (ProjectConfigDocument, ModelSessionDocument, DatasetMetadataDocument)
@@ -43,22 +42,17 @@ documents = st.one_of(
 Key = tuple[type[Document], UUID]
 
 
-class Stories(RuleBasedStateMachine):
+class Stories(Story):
     """Documents of two projects."""
 
     benches: Benches
-    runner: asyncio.Runner
 
     def __init__(self) -> None:
         super().__init__()
         self.model: dict[Key, tuple[Document, int]] = {}
         # Written since the last time that all was applied: known without the server.
         self.waiting: set[Key] = set()
-        self.stack = AsyncExitStack()
         self.bench: Bench = self.runner.run(self.stack.enter_async_context(self.benches()))
-
-    def teardown(self) -> None:
-        self.runner.run(self.stack.aclose())
 
     @rule(document=documents, project=projects, kept=st.booleans())
     def put(self, document: Document, project: int, kept: bool) -> None:
@@ -153,23 +147,7 @@ class Stories(RuleBasedStateMachine):
         assert plain(found) == plain(None if expected is None else expected[0])
 
 
-@pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
 @pytest.mark.slow
 def test_documents_answer_as_a_dictionary(document_benches: Benches, runner: asyncio.Runner) -> None:
-    # Set on a class of its own: hypothesis makes the machine without arguments.
-    machine = type("OfOneEngine", (Stories,), {"benches": staticmethod(document_benches), "runner": runner})
-    options = settings(
-        max_examples=12,
-        stateful_step_count=15,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-        database=None,
-        # To make a story shorter takes minutes here.
-        phases=[Phase.generate],
-    )
-    run_state_machine_as_test(machine, settings=options)
+    # To make a story shorter takes minutes here.
+    tell(Stories, examples=12, phases=[Phase.generate], benches=document_benches, runner=runner)

@@ -29,7 +29,7 @@ from easyml_server.domain.users import Caller, Scope
 from easyml_server.domain.versioning import AddedVersion, DvcPointer, VersionKind
 from easyml_server.ports import store as ports
 from easyml_server.ports.documents import PendingDocument, PendingDocuments
-from easyml_server.ports.store import ExperimentFilter, Intent
+from easyml_server.ports.store import EventGroup, ExperimentFilter, Intent
 from easyml_server.repositories.sql.base import Base
 from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME, a_config, a_project, a_user
@@ -242,6 +242,7 @@ def calls_of_experiments(world: World) -> Iterator[Call]:
         yield call("experiments.count_of_dataset", dataset, active=active)
     yield call("experiments.durations", "algorithm-1", project)
     yield call("experiments.add_events", [world.event], world.live, experiment.fencing)
+    yield call("experiments.add_groups", [EventGroup([world.event], world.live, experiment.fencing)])
     yield call("experiments.list_events", experiment.id, 0, 100)
     yield call("experiments.put_session", world.live)
     yield call("experiments.find_session", experiment.id)

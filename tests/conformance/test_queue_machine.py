@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule
 
 from easyml_server.domain.errors import Stale
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.leases import Abandoned, Held, Lease
-from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME
+from tests.conformance.machines import StoryOfOne, tell
 from tests.conformance.stores import EmptyStore
 from tests.conformance.test_queue import HOUR, OVER
 from tests.conformance.test_store import with_experiments, with_project
@@ -47,21 +36,14 @@ class Known:
     lapsed: bool = False
 
 
-class Queue(RuleBasedStateMachine):
+class Queue(StoryOfOne):
     """Trainings of one project, and three servers; leases last an hour, or have ended already."""
 
-    empty_store: EmptyStore
-    runner: asyncio.Runner
     runs = Bundle("runs")
 
     def __init__(self) -> None:
         super().__init__()
         self.model: dict[UUID, Known] = {}
-        self.stack = AsyncExitStack()
-        self.store: SqlStore = self.runner.run(self.stack.enter_async_context(self.empty_store()))
-
-    def teardown(self) -> None:
-        self.runner.run(self.stack.aclose())
 
     @initialize(count=st.integers(1, 4))
     def some_trainings(self, count: int) -> None:
@@ -183,20 +165,6 @@ def left(known: Known, which: Abandoned) -> bool:
     return which is Abandoned.ALL or known.owner is None or (which is Abandoned.LAPSED and known.lapsed)
 
 
-@pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
 @pytest.mark.slow
 def test_a_queue_answers_as_a_dictionary(empty_store: EmptyStore, runner: asyncio.Runner) -> None:
-    machine = type("OfOneEngine", (Queue,), {"empty_store": staticmethod(empty_store), "runner": runner})
-    options = settings(
-        max_examples=20,
-        stateful_step_count=25,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-        database=None,
-    )
-    run_state_machine_as_test(machine, settings=options)
+    tell(Queue, examples=20, steps=25, empty_store=empty_store, runner=runner)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -34,7 +34,7 @@ from easyml_server.domain.projects import Project, Role
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.domain.users import Caller, Permission, User
-from easyml_server.ports.store import LONGEST_WAIT, ExperimentFilter, Store
+from easyml_server.ports.store import LONGEST_WAIT, EventGroup, ExperimentFilter, Store
 from tests.builders import TIME, a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_deployment, a_revision, a_spec, a_version, an_experiment
 
@@ -212,6 +212,16 @@ async def test_any_text_comes_back_as_it_was(store: Store, text: str) -> None:
     assert [each.id for each in listed.items] == [project.id]
 
 
+async def test_the_longest_text_comes_back_as_it_was_whatever_its_bytes(store: Store) -> None:
+    name, description, label = "🐧" * 255, "🐧" * 4000, "🐧" * 63
+    project = await with_project(store, name=name, description=description, labels={label: name})
+    async with store.read() as work:
+        found = await work.projects.get(project.id, owner_of(project))
+        listed = await work.projects.list(owner_of(project), PageRequest(name_prefix=name, labels={label: name}))
+    assert (found.name, found.description, dict(found.labels)) == (name, description, {label: name})
+    assert [each.id for each in listed.items] == [project.id]
+
+
 async def test_a_time_comes_back_in_utc_to_the_microsecond(store: Store) -> None:
     time = datetime(2026, 3, 29, 2, 30, 0, 123456, tzinfo=timezone(timedelta(hours=5, minutes=45)))
     user = await with_user(store, create_time=time)
@@ -283,6 +293,19 @@ async def test_experiments_are_narrowed_by_state_algorithm_and_labels(store: Sto
 
 
 # Trainings.
+
+
+async def test_trainings_asked_for_in_one_moment_have_places_of_their_own_in_the_queue(store: Store) -> None:
+    project = await with_project(store)
+    for _ in range(4):
+        await with_experiments(store, project)
+    async with store.read() as work:
+        listed = (await work.experiments.list(project.id, PageRequest(), ExperimentFilter())).items
+        places = {(await work.experiments.load(each.id)).queue_position: each.id for each in listed}
+    assert sorted(places) == [1, 2, 3, 4]
+    async with store.begin() as work:
+        claimed = [await work.queue.claim(TIME, LEASE, 100) for _ in places]
+    assert [each.id for each in claimed if each is not None] == [places[place] for place in sorted(places)]
 
 
 async def test_each_training_is_claimed_once(store: Store) -> None:
@@ -360,6 +383,53 @@ async def test_who_was_overtaken_writes_nothing(store: Store) -> None:
         assert await work.experiments.list_events(old.id, 0, 10) == []
 
 
+def a_group(experiment: Experiment, first: int, count: int, **changes: Any) -> EventGroup:
+    session = TrainingSession(experiment.id, TrainingState.RUNNING, iteration=first + count - 1)
+    return replace(EventGroup(events_of(experiment, first, count), session, experiment.fencing), **changes)
+
+
+async def add_groups(store: Store, *groups: EventGroup) -> set[UUID]:
+    async with store.begin() as work:
+        stored = await work.experiments.add_groups(groups)
+        await work.commit()
+    return set(stored)
+
+
+async def stored_of(store: Store, experiment: Experiment) -> tuple[list[int], int, TrainingSession | None]:
+    async with store.read() as work:
+        events = await work.experiments.list_events(experiment.id, 0, 100)
+        last = (await work.experiments.load(experiment.id)).last_sequence
+        return [event.sequence for event in events], last, await work.experiments.find_session(experiment.id)
+
+
+async def test_groups_of_several_trainings_are_stored_together(store: Store) -> None:
+    project, another = await with_project(store), await with_project(store)
+    experiments = [*await with_experiments(store, project, 2), *await with_experiments(store, another)]
+    for first in (1, 4):
+        groups = [a_group(each, first, 3) for each in experiments]
+        assert await add_groups(store, *groups) == {each.id for each in experiments}
+    # As after a COMMIT that was not answered.
+    assert await add_groups(store, *groups) == {each.id for each in experiments}
+    for each in experiments:
+        session = TrainingSession(each.id, TrainingState.RUNNING, iteration=6)
+        assert await stored_of(store, each) == ([1, 2, 3, 4, 5, 6], 6, session)
+    async with store.read() as work:
+        assert await work.experiments.list_events(experiments[1].id, 0, 3) == events_of(experiments[1], 1, 3)
+
+
+async def test_a_group_of_who_was_overtaken_or_deleted_is_left_out(store: Store) -> None:
+    taken, deleted, own = await with_experiments(store, await with_project(store), 3)
+    async with store.begin() as work:
+        assert await work.queue.claim(TIME, LEASE, 1) is not None
+        await work.experiments.delete(deleted.id, "")
+        await work.commit()
+    groups = [a_group(each, 1, 2) for each in (taken, deleted, own)]
+    assert await add_groups(store, *groups) == {own.id}
+    assert await add_groups(store, *groups[:2]) == set()
+    assert (await stored_of(store, own))[:2] == ([1, 2], 2)
+    assert await stored_of(store, taken) == ([], 0, None)
+
+
 async def test_the_session_is_that_of_the_newest_events_however_many_write_at_once(store: Store) -> None:
     experiment = (await with_experiments(store, await with_project(store)))[0]
 
@@ -388,6 +458,22 @@ async def with_version(store: Store, project: Project, name: str = "churn", **ch
         made = await work.models.add_version(a_version(project, model_name=name, **changes))
         await work.commit()
     return made
+
+
+@pytest.mark.parametrize("value", [1e16, -1e300, [1e300, 0.5], 2**53 + 1, True, None, "1e300"], ids=repr)
+async def test_a_hyperparameter_comes_back_as_it_was(store: Store, value: Any) -> None:
+    project = await with_project(store)
+    version = await with_version(store, project, hyperparameters={"a.b$c": value})
+    spec = a_spec(hyperparameters={"a.b$c": value})
+    dataset = replace(a_dataset(project.id, project.creator_id), id=spec.dataset_id)
+    experiment = an_experiment(project.id, project.creator_id, spec=spec)
+    async with store.begin() as work:
+        await work.datasets.add(dataset)
+        await work.experiments.add(experiment)
+        await work.commit()
+    async with store.read() as work:
+        assert (await work.models.load_version(version.id)).hyperparameters == {"a.b$c": value}
+        assert (await work.experiments.load(experiment.id)).spec == spec
 
 
 async def test_versions_of_a_model_are_numbered_without_gap_or_repeat(store: Store) -> None:
@@ -419,6 +505,25 @@ async def test_an_alias_points_to_one_version_and_remembers_where_it_was(store: 
     assert current.id == model.aliases[0].model_version_id
     assert len([entry for entry in history if entry.end_time is None]) == 1
     assert len(history) == 4
+
+
+async def test_when_a_version_is_deleted_only_what_points_to_it_ends(store: Store) -> None:
+    project = await with_project(store)
+    first, second = await with_version(store, project), await with_version(store, project)
+    times = [TIME + timedelta(seconds=number) for number in range(3)]
+    async with store.begin() as work:
+        await work.models.set_alias(first, "production", project.creator_id, times[0])
+        await work.models.set_alias(first, "candidate", project.creator_id, times[0])
+        await work.models.set_alias(second, "production", project.creator_id, times[1])
+        await work.models.delete_version(first, "", times[2])
+        await work.commit()
+    async with store.read() as work:
+        history = (await work.models.list_alias_history(first.model_id, PageRequest())).items
+    assert {(each.alias, each.version): each.end_time for each in history} == {
+        ("production", 1): times[1],
+        ("candidate", 1): times[2],
+        ("production", 2): None,
+    }
 
 
 async def test_a_model_goes_with_its_last_version(store: Store) -> None:

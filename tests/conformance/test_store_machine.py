@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, consumes, initialize, invariant, rule
 
 from easyml_server.domain.errors import AlreadyExists, NotFound, Stale
 from easyml_server.domain.pages import Order, PageRequest
 from easyml_server.domain.projects import Project
 from easyml_server.domain.users import Caller, Permission
-from easyml_server.repositories.sql.store import SqlStore
 from tests.builders import TIME, a_config, a_project, a_user
+from tests.conformance.machines import StoryOfOne, tell
 from tests.conformance.stores import EmptyStore
 
 # Few letters, and each of them odd to one engine or the other, so that names collide and prefixes match.
@@ -38,23 +27,16 @@ values = st.sampled_from(["blue", "'"])
 labels = st.dictionaries(keys, values, max_size=2)
 
 
-class Projects(RuleBasedStateMachine):
+class Projects(StoryOfOne):
     """Projects of one owner."""
 
-    empty_store: EmptyStore
-    runner: asyncio.Runner
     made = Bundle("made")
 
     def __init__(self) -> None:
         super().__init__()
         self.model: dict[UUID, Project] = {}
-        self.stack = AsyncExitStack()
-        self.store: SqlStore = self.runner.run(self.stack.enter_async_context(self.empty_store()))
         self.owner = a_user()
         self.clock = TIME
-
-    def teardown(self) -> None:
-        self.runner.run(self.stack.aclose())
 
     @initialize()
     def an_owner(self) -> None:
@@ -156,21 +138,6 @@ class Projects(RuleBasedStateMachine):
             request = replace(request, after=page.next)
 
 
-@pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
 @pytest.mark.slow
 def test_a_store_of_projects_answers_as_a_dictionary(empty_store: EmptyStore, runner: asyncio.Runner) -> None:
-    # Set on a class of its own: hypothesis makes the machine without arguments.
-    machine = type("OfOneEngine", (Projects,), {"empty_store": staticmethod(empty_store), "runner": runner})
-    options = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-        database=None,
-    )
-    run_state_machine_as_test(machine, settings=options)
+    tell(Projects, examples=15, empty_store=empty_store, runner=runner)

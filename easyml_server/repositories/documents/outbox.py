@@ -29,10 +29,17 @@ class OutboxDocuments:
 
     async def put(self, document: Document, project_id: UUID) -> None:
         """Insert or replace."""
-        body = document.body()
-        check(body)
+        await self.put_all([(document, project_id)])
+
+    async def put_all(self, documents: Sequence[tuple[Document, UUID]]) -> None:
+        """The same of several."""
+        writes = [(document, project_id, document.body()) for document, project_id in documents]
+        for _, _, body in writes:
+            check(body)
         self._written = True
-        await self._pending.put(document.collection, document.id, project_id, body)
+        await self._pending.put_all(
+            [(document.collection, document.id, project_id, body) for document, project_id, body in writes]
+        )
 
     async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:
         """The document of that id."""

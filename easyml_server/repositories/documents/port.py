@@ -21,6 +21,10 @@ class Documents(Protocol):
         """Insert or replace. InvalidInput if it holds what not every engine can keep, or is too large."""
         ...
 
+    async def put_all(self, documents: Sequence[tuple[Document, UUID]]) -> None:
+        """The same of several, each of another row."""
+        ...
+
     async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:
         """The document of that id. Unavailable while it cannot be known."""
         ...

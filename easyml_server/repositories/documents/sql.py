@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String, delete, select
+from sqlalchemy import ForeignKey, String, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from easyml_server.repositories.documents.document import Document
 from easyml_server.repositories.documents.encoding import check, for_json, from_json
 from easyml_server.repositories.documents.port import Kind
-from easyml_server.repositories.sql.base import Base, JsonType
+from easyml_server.repositories.sql.base import Base, JsonType, insert_or_replace
 
 
 class StoredDocument(Base):
@@ -35,16 +35,21 @@ class SqlDocuments:
 
     async def put(self, document: Document, project_id: UUID) -> None:
         """Insert or replace."""
-        body = document.body()
-        check(body)
-        await self._session.merge(
-            StoredDocument(collection=document.collection, id=document.id, project_id=project_id, body=for_json(body))
-        )
-        await self._session.flush()
+        await self.put_all([(document, project_id)])
+
+    async def put_all(self, documents: Sequence[tuple[Document, UUID]]) -> None:
+        """The same of several."""
+        rows = []
+        for document, project_id in documents:
+            body = document.body()
+            check(body)
+            identity = {"collection": document.collection, "id": document.id}
+            rows.append({**identity, "project_id": project_id, "body": for_json(body)})
+        await self._session.execute(insert_or_replace(self._session, cast(Table, StoredDocument.__table__)), rows)
 
     async def find(self, kind: type[Kind], document_id: UUID) -> Kind | None:
         """The document of that id."""
-        row = await self._session.get(StoredDocument, (kind.collection, document_id))
+        row = await self._session.get(StoredDocument, (kind.collection, document_id), populate_existing=True)
         return None if row is None else kind.from_body(from_json(row.body))
 
     async def find_many(self, kind: type[Kind], document_ids: Sequence[UUID]) -> Mapping[UUID, Kind]:

@@ -38,6 +38,7 @@ from easyml_server.domain.users import Caller
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 
+BEYOND = 1 << 63
 JsonType = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
@@ -90,6 +91,15 @@ class StoreIdentity(Base):
 def to_json(adapter: TypeAdapter[Any], value: Any) -> Any:
     """A domain value as what a JSON column takes."""
     return adapter.dump_python(value, mode="json")
+
+
+def with_floats(value: Any) -> Any:
+    """A value of a JSON column: JSONB gives a float from 1e16 on back as an integer, which it is not beyond 64 bits."""
+    if isinstance(value, dict):
+        return {name: with_floats(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [with_floats(each) for each in value]
+    return float(value) if isinstance(value, int) and abs(value) >= BEYOND else value
 
 
 def one_of(column: str, values: Sequence[str]) -> str:
@@ -146,9 +156,19 @@ def locked(session: AsyncSession, statement: Any, of: type[Base]) -> Any:
 
 def insert_missing(session: AsyncSession, table: Table) -> Any:
     """An insert that leaves rows alone whose key is there."""
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+    return _insert(session, table).on_conflict_do_nothing()
+
+
+def insert_or_replace(session: AsyncSession, table: Table) -> Any:
+    """An insert that replaces all else of a row whose key is there."""
+    statement = _insert(session, table)
+    keys = list(table.primary_key.columns)
+    changed = {column.name: column for column in statement.excluded if column.name not in {key.name for key in keys}}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+
+
+def _insert(session: AsyncSession, table: Table) -> Any:
+    return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)
 
 
 async def one_at_a_time(session: AsyncSession, what: str) -> None:

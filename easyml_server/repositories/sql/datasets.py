@@ -9,12 +9,11 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from easyml_server.domain import datasets as domain
-from easyml_server.domain.errors import AlreadyExists, NotFound, Stale
+from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.pages import Order, Page, PageRequest
 from easyml_server.domain.projects import Role
 from easyml_server.domain.statistics import TableStatistics
@@ -34,6 +33,7 @@ from easyml_server.repositories.sql.base import (
     with_labels,
     with_prefix,
 )
+from easyml_server.repositories.sql.errors import named
 from easyml_server.repositories.sql.models import ModelVersion
 from easyml_server.repositories.sql.projects import Project, visible_to
 
@@ -205,10 +205,8 @@ class SqlDatasetRepository:
                 current_version=version.version,
             )
         )
-        try:
+        with named("dataset", dataset.name):
             await self._session.flush()
-        except IntegrityError as error:
-            raise AlreadyExists.of("dataset", dataset.name) from error
         self._session.add(
             DatasetVersion(
                 id=version.id,
@@ -289,10 +287,8 @@ class SqlDatasetRepository:
         row.etag = dataset.etag
         version = await self._session.get_one(DatasetVersion, dataset.current.id)
         version.schema = to_json(_SCHEMA, dataset.current.schema)
-        try:
+        with named("dataset", dataset.name):
             await self._session.flush()
-        except IntegrityError as error:
-            raise AlreadyExists.of("dataset", dataset.name) from error
 
     async def delete(self, dataset_id: UUID, etag: str) -> None:
         """Its versions go by foreign key."""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from easyml_server.domain.disk import FULL, disk_full
-from easyml_server.domain.errors import Collided, EasyMLError, InvalidInput, LimitReached, Reason, Stale, Unavailable
+from easyml_server.domain.errors import (
+    AlreadyExists,
+    Collided,
+    EasyMLError,
+    InvalidInput,
+    LimitReached,
+    Reason,
+    Stale,
+    Unavailable,
+)
 
 RETRY_SECONDS = 1.0
 DISK_FULL = "53100"
 WRONG_TEXT = ("22021", "22P05")
 """Of PostgreSQL: a character that the database cannot hold, such as NUL."""
+KEY_IS_THERE = ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 COLLIDED = ("40001", "40P01")
 """Of PostgreSQL: serialization failure, deadlock. Nothing was changed."""
 WAITED = ("55P03", "57014")
@@ -43,6 +53,22 @@ async def translated() -> AsyncIterator[None]:
     except ConnectionError as error:
         # asyncpg says so itself when nobody answers at the address.
         raise _away() from error
+
+
+@contextmanager
+def named(kind: str, name: str) -> Iterator[None]:
+    """A name that is taken is told as such; whatever else a row refers to in vain, `translated` tells."""
+    try:
+        yield
+    except IntegrityError as error:
+        if not key_is_there(error):
+            raise
+        raise AlreadyExists.of(kind, name) from error
+
+
+def key_is_there(error: IntegrityError) -> bool:
+    """Whether a row with that key was there before; else it refers to one that is not."""
+    return (sqlstate_of(error) or getattr(error.orig, "sqlite_errorname", "")) in KEY_IS_THERE
 
 
 def _meaning(error: DBAPIError) -> EasyMLError | None:

@@ -1,13 +1,13 @@
-"""Experiments and their events as rows; the live session and the MLflow record as documents."""
+"""Experiments as rows; the live session and the MLflow record as documents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -17,9 +17,11 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    Text,
+    bindparam,
     func,
+    literal,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,13 +29,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from easyml_server.domain import experiments as domain
 from easyml_server.domain.errors import NotFound, Stale
-from easyml_server.domain.events import EventBody, TrainingEvent
+from easyml_server.domain.events import TrainingEvent
 from easyml_server.domain.experiments import TrainingState
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Role
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import Caller
-from easyml_server.ports.store import ExperimentFilter
+from easyml_server.ports.store import EventGroup, ExperimentFilter
 from easyml_server.repositories.documents.models import MLflowMetadataDocument, ModelSessionDocument
 from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.sql.base import (
@@ -41,14 +43,15 @@ from easyml_server.repositories.sql.base import (
     JsonType,
     UtcDateTime,
     authorize,
-    insert_missing,
     locked,
     one_of,
     ordered,
     paged,
     to_json,
+    with_floats,
     with_labels,
 )
+from easyml_server.repositories.sql.events import insert_events, select_events
 from easyml_server.repositories.sql.projects import Project, visible_to
 
 _SPEC = TypeAdapter(domain.TrainingSpec)
@@ -56,7 +59,6 @@ _METRICS = TypeAdapter(tuple[domain.MetricValue, ...])
 _CONFUSION = TypeAdapter(tuple[domain.ConfusionMatrix, ...])
 _WARNINGS = TypeAdapter(tuple[domain.TrainingWarning, ...])
 _FAILURE = TypeAdapter(domain.Failure)
-_EVENT: TypeAdapter[EventBody] = TypeAdapter(Annotated[EventBody, Field(discriminator="type")])
 _ACTIVE = tuple(state.value for state in TrainingState if not state.terminal)
 TAKEN = (TrainingState.RUNNING, TrainingState.CANCELLING)
 """States in which somebody may be at work on it."""
@@ -112,17 +114,6 @@ class MLExperiment(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class TrainingEventRow(Base):
-    """One event of a training; the primary key forbids repeats."""
-
-    __tablename__ = "training_events"
-
-    experiment_id: Mapped[UUID] = mapped_column(ForeignKey("ml_experiments.id", ondelete="CASCADE"), primary_key=True)
-    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    event_time: Mapped[datetime] = mapped_column(UtcDateTime)
-    body: Mapped[str] = mapped_column(Text)
-
-
 def experiment_of(row: MLExperiment | Row[Any], queue_position: int = 0) -> domain.Experiment:
     """The row in the words of the business."""
     return domain.Experiment(
@@ -131,7 +122,7 @@ def experiment_of(row: MLExperiment | Row[Any], queue_position: int = 0) -> doma
         name=row.name,
         labels=dict(row.labels),
         state=TrainingState(row.state),
-        spec=_SPEC.validate_python(row.spec),
+        spec=_SPEC.validate_python({**row.spec, "hyperparameters": with_floats(row.spec["hyperparameters"])}),
         dataset_name=row.dataset_name,
         dataset_sha256=row.dataset_sha256,
         creator_id=row.creator_id,
@@ -275,7 +266,7 @@ class SqlExperimentRepository:
                 MLExperiment.project_id == project_id,
                 MLExperiment.state == TrainingState.SUCCEEDED.value,
             )
-            .order_by(MLExperiment.create_time.desc())
+            .order_by(MLExperiment.create_time.desc(), MLExperiment.id.desc())
             .limit(_DURATIONS)
         )
         rows = (await self._session.scalars(statement)).all()
@@ -297,31 +288,37 @@ class SqlExperimentRepository:
         if project_id is None:
             raise Stale("Another server has taken this training over.")
         await self._documents.put(ModelSessionDocument.of(session), project_id)
-        values = [
-            {
-                "experiment_id": event.experiment_id,
-                "sequence": event.sequence,
-                "event_time": event.event_time,
-                "body": _EVENT.dump_json(event.body).decode(),
-            }
-            for event in events
+        await insert_events(self._session, events)
+
+    async def add_groups(self, groups: Sequence[EventGroup]) -> Collection[UUID]:
+        """Rows that somebody else holds are passed over, and the others held until the end."""
+        held = await self._session.execute(
+            select(MLExperiment.id, MLExperiment.project_id, MLExperiment.fencing)
+            .where(MLExperiment.id.in_([group.experiment_id for group in groups]))
+            .with_for_update(key_share=True, skip_locked=True)
+        )
+        rows = {row.id: row for row in held}
+        free = [
+            (group, rows[group.experiment_id].project_id)
+            for group in groups
+            if group.experiment_id in rows and rows[group.experiment_id].fencing == group.fencing
         ]
-        # A group whose commit was not answered comes again: one number has one log, so what is there is the same.
-        await self._session.execute(insert_missing(self._session, cast(Table, TrainingEventRow.__table__)), values)
+        if free:
+            await self._session.execute(
+                update(cast(Table, MLExperiment.__table__))
+                .where(MLExperiment.id == bindparam("experiment"))
+                .values(last_sequence=bindparam("sequence")),
+                [{"experiment": each.experiment_id, "sequence": each.events[-1].sequence} for each, _ in free],
+            )
+            await self._documents.put_all(
+                [(ModelSessionDocument.of(each.session), project_id) for each, project_id in free]
+            )
+            await insert_events(self._session, [event for each, _ in free for event in each.events])
+        return {each.experiment_id for each, _ in free}
 
     async def list_events(self, experiment_id: UUID, after: int, limit: int) -> Sequence[TrainingEvent]:
         """Oldest first."""
-        statement = (
-            select(TrainingEventRow)
-            .where(TrainingEventRow.experiment_id == experiment_id, TrainingEventRow.sequence > after)
-            .order_by(TrainingEventRow.sequence)
-            .limit(limit)
-        )
-        rows = await self._session.scalars(statement)
-        return [
-            TrainingEvent(row.experiment_id, row.sequence, row.event_time, _EVENT.validate_json(row.body))
-            for row in rows
-        ]
+        return await select_events(self._session, experiment_id, after, limit)
 
     async def put_session(self, session: TrainingSession) -> None:
         """Insert or replace the live session."""
@@ -363,9 +360,14 @@ class SqlExperimentRepository:
     async def _queue_position(self, row: MLExperiment) -> int:
         if row.state != TrainingState.QUEUED.value:
             return 0
+        # In the order in which they are claimed.
+        place = tuple_(literal(row.create_time, UtcDateTime()), literal(row.id, MLExperiment.id.type))
         statement = (
             select(func.count())
             .select_from(MLExperiment)
-            .where(MLExperiment.state == TrainingState.QUEUED.value, MLExperiment.create_time < row.create_time)
+            .where(
+                MLExperiment.state == TrainingState.QUEUED.value,
+                tuple_(MLExperiment.create_time, MLExperiment.id) < place,
+            )
         )
         return (await self._session.scalar(statement) or 0) + 1

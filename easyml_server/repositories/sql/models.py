@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -46,9 +45,11 @@ from easyml_server.repositories.sql.base import (
     ordered,
     paged,
     to_json,
+    with_floats,
     with_labels,
     with_prefix,
 )
+from easyml_server.repositories.sql.errors import key_is_there
 from easyml_server.repositories.sql.experiments import MLExperiment
 from easyml_server.repositories.sql.projects import Project, visible_to
 
@@ -141,7 +142,7 @@ def _version(row: ModelVersion, name: str, aliases: tuple[str, ...] = ()) -> dom
         labels=dict(row.labels),
         experiment_id=row.experiment_id,
         dataset_version_id=row.dataset_version_id,
-        hyperparameters=row.hyperparameters,
+        hyperparameters=with_floats(row.hyperparameters),
         primary_metric=Metric(row.primary_metric),
         metrics=_METRICS.validate_python(row.metrics),
         manifest=_MANIFEST.validate_python(row.manifest),
@@ -432,9 +433,12 @@ class SqlModelRepository:
             create_time=version.create_time,
             update_time=version.create_time,
         )
-        with suppress(IntegrityError):
+        try:
             async with self._session.begin_nested():
                 self._session.add(model)
+        except IntegrityError as error:
+            if not key_is_there(error):
+                raise
 
     async def _lock(self, model_id: UUID) -> None:
         """Versions and aliases of one model change one after the other."""

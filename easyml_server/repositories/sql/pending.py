@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -51,8 +52,16 @@ class SqlPendingDocuments:
 
     async def put(self, collection: str, document_id: UUID, project_id: UUID, body: Mapping[str, Any] | None) -> None:
         """Replace the write of this document that waits; without a body it is a deletion."""
-        kept = None if body is None else json.dumps(for_json(body), ensure_ascii=False, allow_nan=False)
-        await self._replace([(collection, document_id, project_id, kept)])
+        await self.put_all([(collection, document_id, project_id, body)])
+
+    async def put_all(self, writes: Sequence[tuple[str, UUID, UUID, Mapping[str, Any] | None]]) -> None:
+        """The same of several documents."""
+        await self._replace(
+            [
+                (collection, document_id, project_id, None if body is None else _as_text(body))
+                for collection, document_id, project_id, body in writes
+            ]
+        )
 
     async def find_many(self, collection: str, document_ids: Sequence[UUID]) -> Mapping[UUID, PendingDocument]:
         """The writes of these documents that wait."""
@@ -135,10 +144,13 @@ class SqlPendingDocuments:
         return len(moved.all())
 
     async def _replace(self, writes: Sequence[tuple[str, UUID, UUID, str | None]]) -> None:
+        ids: defaultdict[str, list[UUID]] = defaultdict(list)
         for collection, document_id, _, _ in writes:
+            ids[collection].append(document_id)
+        for collection, document_ids in ids.items():
             await self._session.execute(
                 delete(PendingDocumentRow).where(
-                    PendingDocumentRow.collection == collection, PendingDocumentRow.document_id == document_id
+                    PendingDocumentRow.collection == collection, PendingDocumentRow.document_id.in_(document_ids)
                 )
             )
         names = ("collection", "document_id", "project_id", "body")
@@ -154,6 +166,10 @@ class SqlPendingDocuments:
             return
         sequence = func.pg_get_serial_sequence(PendingDocumentRow.__tablename__, "revision")
         await self._session.execute(select(func.setval(sequence, func.greatest(revision, func.nextval(sequence)))))
+
+
+def _as_text(body: Mapping[str, Any]) -> str:
+    return json.dumps(for_json(body), ensure_ascii=False, allow_nan=False)
 
 
 def _pending(row: PendingDocumentRow) -> PendingDocument:

@@ -20,12 +20,11 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from easyml_server.domain import projects as domain
-from easyml_server.domain.errors import AlreadyExists, NotFound, Stale
+from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.pages import Order, Page, PageRequest
 from easyml_server.domain.users import Caller
 from easyml_server.repositories.documents.models import ProjectConfigDocument
@@ -42,6 +41,7 @@ from easyml_server.repositories.sql.base import (
     with_labels,
     with_prefix,
 )
+from easyml_server.repositories.sql.errors import named
 from easyml_server.repositories.sql.users import User
 
 
@@ -137,10 +137,8 @@ class SqlProjectRepository:
                 etag=project.etag,
             )
         )
-        try:
+        with named("project", project.name):
             await self._session.flush()
-        except IntegrityError as error:
-            raise AlreadyExists.of("project", project.name) from error
         await self.set_member(project.id, project.creator_id, domain.Role.OWNER, project.create_time)
         await self._documents.put(ProjectConfigDocument.of(config), project.id)
 
@@ -183,10 +181,8 @@ class SqlProjectRepository:
         row.visibility = project.visibility.value
         row.update_time = project.update_time
         row.etag = project.etag
-        try:
+        with named("project", project.name):
             await self._session.flush()
-        except IntegrityError as error:
-            raise AlreadyExists.of("project", project.name) from error
 
     async def delete(self, project_id: UUID, etag: str) -> None:
         """Rows below go by foreign key, documents by their project."""

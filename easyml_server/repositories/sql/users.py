@@ -6,14 +6,14 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from easyml_server.domain import users as domain
-from easyml_server.domain.errors import AlreadyExists, NotFound
+from easyml_server.domain.errors import NotFound
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.repositories.sql.base import Base, UtcDateTime, one_of, ordered, paged
+from easyml_server.repositories.sql.errors import named
 
 
 class User(Base):
@@ -121,10 +121,8 @@ class SqlUserRepository:
                 update_time=user.update_time,
             )
         )
-        try:
+        with named("account", user.email):
             await self._session.flush()
-        except IntegrityError as error:
-            raise AlreadyExists.of("account", user.email) from error
 
     async def get(self, user_id: UUID) -> domain.User:
         """The account of that id."""

@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 from uuid import uuid4
 
 import pytest
 
-from easyml_server.domain.errors import Reason, Stale, Unavailable
+from easyml_server.domain.errors import InvalidInput, Reason, Stale, Unavailable
 from easyml_server.domain.events import Finished, IterationCompleted, StateChanged, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
-from easyml_server.domain.leases import Lease
+from easyml_server.domain.leases import Abandoned, Lease
 from easyml_server.domain.sessions import TrainingSession
 from easyml_server.repositories.sql.store import SqlStore, SqlUnitOfWork
 from easyml_server.services.events import (
-    GROUPS_AT_ONCE,
     REMEMBERED_EVENTS,
     EventHub,
     Feed,
     Heartbeat,
-    TrainingLog,
     Watcher,
 )
+from easyml_server.services.groups import TOGETHER_AT_ONCE
+from easyml_server.services.logs import TrainingLog
 from tests.builders import a_config, a_project, a_user
 from tests.unit.services.builders import a_dataset, a_spec, an_experiment
 
@@ -95,15 +95,22 @@ async def test_a_log_whose_training_was_taken_over_stores_nothing(store: SqlStor
 
 
 class CountingStore:
-    """A store that counts how many units of work are open at once."""
+    """A store that counts units of work, and how many are open at once, unless it is away."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
         self._open = 0
         self.largest = 0
+        self.total = 0
+        self.away = False
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SqlUnitOfWork]:
+        self.total += 1
+        if self.away:
+            # As asking for a connection does.
+            await asyncio.sleep(0)
+            raise Unavailable("The database cannot be used just now; try again.")
         self._open += 1
         self.largest = max(self.largest, self._open)
         try:
@@ -113,11 +120,29 @@ class CountingStore:
             self._open -= 1
 
 
-async def test_many_trainings_store_a_few_groups_at_once_and_leave_connections_to_others(
-    store: SqlStore, experiment: Experiment
-) -> None:
+@dataclass
+class Many:
+    """Trainings that run in one server, with a log each."""
+
+    store: SqlStore
+    counting: CountingStore
+    experiments: list[Experiment]
+    logs: list[TrainingLog]
+
+    async def flush(self) -> list[BaseException | None]:
+        return await asyncio.gather(*(log.flush() for log in self.logs), return_exceptions=True)
+
+    async def stored(self) -> list[list[int]]:
+        async with self.store.read() as work:
+            found = [await work.experiments.list_events(each.id, 0, 100) for each in self.experiments]
+        return [[event.sequence for event in events] for events in found]
+
+
+@pytest.fixture
+async def many(store: SqlStore, experiment: Experiment) -> AsyncIterator[Many]:
+    """Ten of them, each with an event to be stored."""
     hub, counting = EventHub(), CountingStore(store)
-    experiments = [replace(experiment, id=uuid4()) for _ in range(3 * GROUPS_AT_ONCE)]
+    experiments = [replace(experiment, id=uuid4()) for _ in range(10)]
     async with store.begin() as work:
         for each in experiments:
             await work.experiments.add(each)
@@ -126,9 +151,58 @@ async def test_many_trainings_store_a_few_groups_at_once_and_leave_connections_t
         logs = [a_log(cast("SqlStore", counting), stack.enter_context(hub.use(each.id)), each) for each in experiments]
         for log in logs:
             log.add(StateChanged(TrainingState.RUNNING))
-        await asyncio.gather(*(log.flush() for log in logs))
-    assert counting.largest == GROUPS_AT_ONCE
-    assert not any(log.pending for log in logs)
+        yield Many(store, counting, experiments, logs)
+
+
+async def test_many_trainings_store_their_groups_together_and_leave_connections_to_others(many: Many) -> None:
+    for round_ in range(1, 4):
+        assert await many.flush() == [None] * 10
+        assert await many.stored() == [list(range(1, round_ + 1))] * 10
+        for log in many.logs:
+            assert not log.pending
+            log.add(IterationCompleted(round_, 3))
+    # The first has nobody to wait for; all others go together.
+    assert many.counting.total <= 3 * (TOGETHER_AT_ONCE + 1)
+    assert many.counting.largest <= TOGETHER_AT_ONCE
+
+
+async def test_who_was_overtaken_is_told_and_the_others_are_stored(many: Many, experiment: Experiment) -> None:
+    spared = {each.id for each in (experiment, *many.experiments[1:])}
+    async with many.store.begin() as work:
+        taken = await work.queue.take_over(Abandoned.ALL, spared)
+        await work.commit()
+    assert taken is not None
+    assert taken.id == many.experiments[0].id
+    overtaken, *others = await many.flush()
+    assert isinstance(overtaken, Stale)
+    assert others == [None] * 9
+    assert await many.stored() == [[], *[[1]] * 9]
+
+
+async def test_while_the_database_is_away_all_are_told_at_once_and_keep_their_events(many: Many) -> None:
+    many.counting.away = True
+    assert {type(each) for each in await many.flush()} == {Unavailable}
+    assert many.counting.total <= TOGETHER_AT_ONCE + 1
+    many.counting.away = False
+    assert await many.flush() == [None] * 10
+    assert await many.stored() == [[1]] * 10
+
+
+async def test_who_has_what_cannot_be_stored_fails_alone(many: Many) -> None:
+    many.logs[3].add(IterationCompleted(1, 2, {"\0": 1.0}))
+    found = await many.flush()
+    assert [type(each) for each in found if each is not None] == [InvalidInput]
+    assert await many.stored() == [[] if number == 3 else [1] for number in range(10)]
+
+
+async def test_what_was_asked_for_by_somebody_who_gave_up_is_stored_once(many: Many) -> None:
+    flushing = [asyncio.create_task(log.flush()) for log in many.logs]
+    await asyncio.sleep(0)
+    for task in flushing[::2]:
+        task.cancel()
+    await asyncio.gather(*flushing, return_exceptions=True)
+    assert await many.flush() == [None] * 10
+    assert await many.stored() == [[1]] * 10
 
 
 async def test_watchers_from_every_place_see_the_rest_once(store: SqlStore, experiment: Experiment) -> None:

@@ -16,8 +16,9 @@ from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.ports.signals import Topic
 from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.services import following
-from easyml_server.services.events import EventHub, Feed, Heartbeat, StoredEvent, TrainingLog, Watcher
+from easyml_server.services.events import EventHub, Feed, Heartbeat, StoredEvent, Watcher
 from easyml_server.services.following import Follower
+from easyml_server.services.logs import TrainingLog
 from tests.builders import TIME
 from tests.unit.services.test_events import a_log, experiment, now, sequences
 

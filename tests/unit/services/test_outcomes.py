@@ -19,6 +19,7 @@ import structlog
 from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.domain.algorithms import Task
 from easyml_server.domain.datasets import StorageType
+from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.events import Finished, IterationCompleted, TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
 from easyml_server.domain.leases import Lease
@@ -27,7 +28,7 @@ from easyml_server.domain.models import ModelManifest, Parity, Signature
 from easyml_server.domain.training import Outcome, Report, TrainingJob, TrainingSucceeded
 from easyml_server.ports.signals import Alone
 from easyml_server.repositories.sql import store as stores
-from easyml_server.repositories.sql.store import SqlStore, open_sqlite
+from easyml_server.repositories.sql.store import SqlStore, SqlUnitOfWork, open_sqlite
 from easyml_server.services import outcomes
 from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.events import EventHub, Heartbeat, Watcher
@@ -269,3 +270,48 @@ async def test_an_outcome_that_could_not_be_written_is_left_to_the_next_server(w
         events = await world.watch(experiment_id)
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert (await world.load(experiment_id)).state is TrainingState.SUCCEEDED
+
+
+class UnansweredEnd:
+    """A COMMIT of the end of a training that is done and not answered; then something happens."""
+
+    def __init__(self, world: World, happens: str) -> None:
+        self._world = world
+        self._happens = happens
+        self._commit = SqlUnitOfWork.commit
+        self._lost = False
+
+    async def commit(self, work: SqlUnitOfWork) -> None:
+        await self._commit(work)
+        with sqlite3.connect(self._world.database) as other:
+            ended = other.execute("SELECT count(*) FROM ml_experiments WHERE state = 'succeeded'").fetchone()[0]
+            if ended and not self._lost:
+                self._lost = True
+                other.execute("PRAGMA foreign_keys=ON")
+                other.execute(self._happens)
+                other.commit()
+                raise Unavailable("The database cannot be used just now; try again.", retry_after=1.0)
+
+
+@pytest.mark.parametrize(
+    ("happens", "stays"), [("DELETE FROM ml_experiments", True), ("DELETE FROM projects", False)], ids=lambda each: each
+)
+async def test_the_files_of_an_end_that_was_stored_unheard_stay_as_long_as_its_version(
+    world: World, told: Told, monkeypatch: pytest.MonkeyPatch, happens: str, stays: bool
+) -> None:
+    """Its experiment may be deleted before the server asks what became of it; the model version outlives that."""
+    unanswered = UnansweredEnd(world, happens)
+
+    async def commit(work: SqlUnitOfWork) -> None:
+        await unanswered.commit(work)
+
+    monkeypatch.setattr(SqlUnitOfWork, "commit", commit)
+    await world.queue()
+    async with world.running(lambda: None) as dispatcher:
+        await told.of("outcome_waits")
+        await told.of("training_deleted")
+        await dispatcher.stop()
+    async with world.store.read() as work:
+        known = await work.known_file_ids()
+    assert {path.name for path in world.folders()} == {path.name for path in world.folders()} & known
+    assert bool(world.folders()) == stays
