@@ -9,12 +9,11 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from easyml_server.domain import deployments as domain
-from easyml_server.domain.errors import AlreadyExists, NotFound, Stale
+from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Role
 from easyml_server.domain.users import Caller
@@ -31,6 +30,7 @@ from easyml_server.repositories.sql.base import (
     with_labels,
     with_prefix,
 )
+from easyml_server.repositories.sql.errors import named
 from easyml_server.repositories.sql.projects import Project, visible_to
 
 _CONFIG = TypeAdapter(domain.DeploymentConfig)
@@ -106,10 +106,8 @@ class SqlDeploymentRepository:
         row.creator_id, row.create_time = deployment.creator_id, deployment.create_time
         _fill(row, deployment)
         self._session.add(row)
-        try:
+        with named("deployment", deployment.name):
             await self._session.flush()
-        except IntegrityError as error:
-            raise AlreadyExists.of("deployment", deployment.name) from error
 
     async def get(self, deployment_id: UUID, caller: Caller) -> domain.Deployment:
         """Only what the caller can see; the role is held against what the method needs."""
