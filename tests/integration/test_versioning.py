@@ -123,13 +123,14 @@ def test_versions_follow_the_remote_when_it_changes(tmp_path: Path) -> None:
             easyml.datasets.dvc(each, work)
             easyml.datasets.dvc(each, tmp_path / "empty")
     shutil.rmtree(old)
-    for folder in (work, tmp_path / "empty"):
-        pull(folder)
-        for each in datasets:
-            here, there = folder / each.name / "v1", files_of(server, each.current_version.id)
-            assert {path.name: path.read_bytes() for path in here.iterdir()} == {
-                path.name: path.read_bytes() for path in there.iterdir()
-            }
+    told = [(folder / ".dvc" / "config").read_text() for folder in (work, tmp_path / "empty")]
+    assert told[0] == told[1]
+    pull(tmp_path / "empty")
+    for each in datasets:
+        here, there = tmp_path / "empty" / each.name / "v1", files_of(server, each.current_version.id)
+        assert {path.name: path.read_bytes() for path in here.iterdir()} == {
+            path.name: path.read_bytes() for path in there.iterdir()
+        }
     # A start that changes nothing pushes nothing.
     before = {path: path.stat().st_mtime_ns for path in new.rglob("*")}
     with serving(tmp_path / "data", DVC_REMOTE=f"{new}/") as server, EasyML(server.address, server.key) as easyml:
