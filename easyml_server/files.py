@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from easyml_server.artifacts.objects import ObjectArtifacts
 
 EXAMPLE = "file:///srv/easyml"
+FILES = "files"
+"""The folder of what versions consist of, below the place of all files."""
 S3_EXAMPLE = "s3://bucket/easyml"
 
 

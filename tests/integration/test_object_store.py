@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,13 +14,14 @@ from easyml.v1 import dataset_service_pb2, model_pb2, model_service_pb2, predict
 from easyml_client import EasyML
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
 from tests.integration.replicas import a_key_file, client_of, watch
+from tests.integration.test_belongings import told
 from tests.integration.test_rpcs_predictions import as_rows
 from tests.integration.test_shared_files import refused_by
 from tests.integration.test_versioning import pull
 from tests.postgresql import PostgresServer, postgresql
 from tests.s3 import CREDENTIALS, S3Server, s3, s3_environment
 from tests.s3_refusing import refusing
-from tests.servers import Client, environment, eventually, log_of, refusal, serving
+from tests.servers import Client, eventually, log_of, refusal, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -183,6 +181,22 @@ def test_versions_are_pulled_from_the_bucket_by_plain_dvc(tmp_path: Path, server
     pull(folder)
     assert (pointer.with_suffix("") / "original").read_bytes() == CONTENT
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in (folder / ".dvc" / "config").read_text()
+    # A remote elsewhere gets them from the bucket, since nothing of them is here.
+    remote = tmp_path / "remote"
+    with (
+        serving(tmp_path / "data", ARTIFACT_URL=url, DVC_REMOTE=str(remote)) as running,
+        EasyML(running.address, running.key) as easyml,
+    ):
+        easyml.datasets.dvc(dataset, tmp_path / "other")
+    assert CONTENT in [path.read_bytes() for path in remote.rglob("*") if path.is_file()]
+    assert told(tmp_path / "data", ARTIFACT_URL=url)["files"]["sentence"] == f"{url}; versions: 1, all there."
+    root = url.removeprefix("s3://")
+    server.files().rm(f"{root}/files", recursive=True)
+    found = told(tmp_path / "data", ARTIFACT_URL=url)["files"]
+    assert not found["ok"]
+    assert f"1 of 1 versions of datasets and models have no files in {url}" in found["sentence"]
+    server.files().rm(f"{root}/database.id")
+    assert f"are not in {url}" in told(tmp_path / "data", ARTIFACT_URL=url)["files"]["sentence"]
 
 
 # At the start.
@@ -223,15 +237,12 @@ def test_what_is_missing_to_reach_a_bucket_is_one_line(
 
 
 def test_doctor_looks_at_the_bucket(tmp_path: Path, server: S3Server, url: str) -> None:
-    def told(artifact_url: str) -> tuple[bool, str]:
-        command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(tmp_path / "data")]
-        settings = environment({"PORT": "0", "ARTIFACT_URL": artifact_url})
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
-        found = next(each for each in json.loads(answer.stdout) if each["what"] == "shared files")
-        return found["ok"], found["sentence"]
-
-    assert told(url) == (True, url)
-    fine, sentence = told("s3://no-such-bucket/easyml")
-    assert not fine
-    assert "no such bucket" in sentence
+    assert told(tmp_path / "data", ARTIFACT_URL=url)["shared files"] == {
+        "what": "shared files",
+        "ok": True,
+        "sentence": url,
+    }
+    found = told(tmp_path / "data", ARTIFACT_URL="s3://no-such-bucket/easyml")["shared files"]
+    assert not found["ok"]
+    assert "no such bucket" in found["sentence"]
     assert names(server, url) == []
