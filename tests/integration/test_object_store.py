@@ -13,6 +13,7 @@ import pytest
 from easyml.v1 import dataset_service_pb2, model_pb2, model_service_pb2, prediction_service_pb2
 from easyml_client import EasyML
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
+from tests.dask import dask_cluster
 from tests.integration.replicas import a_key_file, client_of, watch
 from tests.integration.test_belongings import told
 from tests.integration.test_rpcs_predictions import as_rows
@@ -164,6 +165,18 @@ def test_two_servers_share_a_bucket(tmp_path: Path, postgres: PostgresServer, se
     assert "belong to another database" in refused_by(tmp_path / "embedded", ARTIFACT_URL=url)
     moved = {**settings, "ARTIFACT_URL": f"{url}-elsewhere"}
     assert f"are not in {url}-elsewhere" in refused_by(tmp_path / "moved", **moved)
+
+
+def test_trainings_on_dask_go_by_the_data_folder(tmp_path: Path, server: S3Server, url: str) -> None:
+    with dask_cluster(tmp_path / "dask") as cluster:
+        cluster.add_worker()
+        with (
+            serving(tmp_path / "data", ARTIFACT_URL=url, DASK_ADDRESS=cluster.address) as running,
+            client_of(running) as client,
+        ):
+            project_id = a_project_of(client)
+            assert predicted(client, trained(client, project_id, upload(client, project_id, CONTENT).id))
+        assert not (tmp_path / "data" / "files").exists()
 
 
 def test_versions_are_pulled_from_the_bucket_by_plain_dvc(tmp_path: Path, server: S3Server, url: str) -> None:
