@@ -42,8 +42,10 @@ class _Version:
 
 async def follow_remote(store: Store, versioner: Versioner, time: datetime) -> None:
     """If versions were brought elsewhere until now, all of them come to the remote of now."""
-    if await store.change_dvc_remote(versioner.place, ADD_DATASET_VERSION, ADD_MODEL_VERSION, time):
-        log.info("dvc_remote_changed", remote=versioner.place)
+    before = await store.dvc_remote()
+    changed = await store.change_dvc_remote(versioner.place, ADD_DATASET_VERSION, ADD_MODEL_VERSION, time)
+    if changed and before is not None:
+        log.info("dvc_remote_changed", before=before, now=versioner.place)
 
 
 class VersionService:

@@ -92,8 +92,9 @@ def _opened(repository: Repository) -> Iterator[Any]:
         _configure(root, repository)
     repo = Repo(str(root))
     try:
-        if repo.config["remote"][repository.remote_name]["url"] != repository.remote_url:
-            # The remote was set anew: the pointers name it, not where it is.
+        places = repo.config["remote"][repository.remote_name]["url"], repo.config["cache"]["dir"]
+        if places != (repository.remote_url, repository.cache):
+            # The remote was set anew, or the folders were moved: the pointers name neither place.
             repo.close()
             _configure(root, repository)
             repo = Repo(str(root))
