@@ -97,9 +97,14 @@ async def connected(address: str, folder: SharedFolder, work: Work) -> AsyncIter
         finally:
             await session.close()
     finally:
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await client.close()
+        # In a task of its own: Dask takes a cancellation that comes while it closes for its own, and it would be lost.
+        await to_the_end(_closed(client))
+
+
+async def _closed(client: Client) -> None:
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.close()
 
 
 @asynccontextmanager
