@@ -120,7 +120,10 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
     if url is not None:
         with object_store(url) as objects:
             await check_object_store(objects)
-            await _bind_to(store, ObjectOwner(objects))
+            store_owner = ObjectOwner(objects)
+            if not await store.files_bound() and await store_owner.read() is None:
+                await _check_bucket(store, store_owner)
+            await _bind_to(store, store_owner)
         return
     owner = FolderOwner(root)
     if owner.written() or not await store.files_bound():
@@ -138,13 +141,27 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
         await _bind_to(store, owner)
 
 
+async def _check_bucket(store: SqlStore, owner: ObjectOwner) -> None:
+    """Of a database whose files lay beside it until now."""
+    known = await _known(store)
+    if known and not await owner.has(FILES):
+        raise StartError(
+            f"The database has {known} versions of datasets and models, and there are no files in {owner.place}: bring "
+            "them there, or leave EASYML_ARTIFACT_URL as it was. If they are lost, write "
+            f"{await store.identity()} into {owner.place}/database.id."
+        )
+
+
+async def _known(store: SqlStore) -> int:
+    async with store.read() as work:
+        return len(await work.known_file_ids())
+
+
 async def _check_folder(store: SqlStore, root: Path) -> None:
     """Every start makes this folder, so only another place, or what somebody restored, has none."""
     if (root / FILES).exists():
         return
-    async with store.read() as work:
-        known = len(await work.known_file_ids())
-    if known:
+    if known := await _known(store):
         raise StartError(
             f"The database has {known} versions of datasets and models, and there is no {root / FILES}: bring that "
             f"folder here, or name the place where it is (EASYML_ARTIFACT_URL, --data-dir). If it is lost, run: mkdir "

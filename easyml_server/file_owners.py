@@ -71,6 +71,13 @@ class ObjectOwner:
         except Unavailable as error:
             raise StartError(f"The files in {self.place} cannot be written: {error.__cause__}") from error
 
+    async def has(self, folder: str) -> bool:
+        """Whether there is something in a folder."""
+        try:
+            return bool(await self._store.list(folder))
+        except Unavailable as error:
+            raise StartError(f"The files in {self.place} cannot be read: {error.__cause__}") from error
+
     async def take_back(self) -> None:
         """They are not."""
         await self._store.remove(NAME)

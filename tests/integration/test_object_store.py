@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -213,6 +214,19 @@ def test_versions_are_pulled_from_the_bucket_by_plain_dvc(tmp_path: Path, server
 
 
 # At the start.
+
+
+def test_a_bucket_without_the_files_of_a_database_is_refused(tmp_path: Path, server: S3Server, url: str) -> None:
+    data = tmp_path / "data"
+    with serving(data) as running, client_of(running) as client:
+        upload(client, a_project_of(client))
+    said = refused_by(data, ARTIFACT_URL=url)
+    assert f"has 1 versions of datasets and models, and there are no files in {url}" in said
+    assert names(server, url) == []
+    (identity,) = re.findall(r"write (\S+) into", said)
+    server.files().pipe_file(f"{url.removeprefix('s3://')}/database.id", identity.encode())
+    with serving(data, ARTIFACT_URL=url):
+        pass
 
 
 @pytest.mark.parametrize(
