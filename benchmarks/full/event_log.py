@@ -119,7 +119,7 @@ async def at_rate(store: SqlStore, hub: EventHub, rate: int, say: Say) -> Held:
     experiments = await running(store)
     async with AsyncExitStack() as stack:
         logs = [
-            TrainingLog(store, stack.enter_context(hub.use(each.id)), each, TrainingSession.of(each), now)
+            TrainingLog(store, stack.enter_context(hub.use(each.id)), each, TrainingSession.of(each), now, now())
             for each in experiments
         ]
         writers = [asyncio.create_task(log.run()) for log in logs]
