@@ -55,7 +55,7 @@ quickstart: $(STAMP) ## Start a server and run the main job on real data
 serve: $(STAMP) ## Start a server on this machine
 	@$(RUN) easyml-server serve
 
-full: $(STAMP) mongodb ## Start two servers on a PostgreSQL, MongoDB, MLflow and Dask of their own, until Ctrl-C
+full: $(STAMP) mongodb s3 ## Start two servers on a PostgreSQL, MongoDB, S3, MLflow and Dask of their own, until Ctrl-C
 	@PYTHONPATH=. exec $(RUN) python scripts/full.py
 
 test: lint ## Everything check does, with every test; what CI runs
@@ -117,12 +117,14 @@ $(MOTO)/.installed: tests/s3.txt
 $(TRITON)/.installed: tests/triton.txt
 $(KSERVE)/.installed: tests/kserve.txt
 
-# Each in an environment of its own, because they do not bear our packages, or we theirs.
+# Each in an environment of its own, because they do not bear our packages, or we theirs. What is installed already, by
+# another checkout too, is not installed again under whoever uses it.
 $(MONGODB)/.installed $(MOTO)/.installed $(TRITON)/.installed $(KSERVE)/.installed: | $(UV)
-	@echo "Installing $(filter %.txt,$^) into $(@D) (once) ..."
+	@if cmp -s $(filter %.txt,$^) $@; then touch $@; exit 0; fi
+	echo "Installing $(filter %.txt,$^) into $(@D) (once) ..."
 	$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D)/bin/python --require-hashes -r $(filter %.txt,$^)
-	touch $@
+	cp $(filter %.txt,$^) $@
 
 clean: ## Remove what was installed and cached here
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist

@@ -52,7 +52,7 @@ from easyml_server.services.recorder import RunRecorder
 from easyml_server.services.requests import REMEMBERED
 from easyml_server.services.trainings import TrainingService
 from easyml_server.services.uploads import UploadService
-from easyml_server.services.versions import VersionRecorder, VersionService
+from easyml_server.services.versions import VersionRecorder, VersionService, follow_remote
 from easyml_server.settings import Settings
 from easyml_server.tracking.process import start_tracker
 from easyml_server.trainers.converter import ConverterLimits, start_table_reader
@@ -166,8 +166,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         )
         if settings.loopback:
             await ensure_local_owner(store, auth, folder)
-        if settings.database_url is None:
-            await recover(dispatcher, outbox)
+        await follow_remote(store, versioner, now())
+        await recover(settings, dispatcher, outbox)
         await remove_left_behind(store, files.artifacts)
         server = Server(services, limits, transport_limits(settings), now)
         address = listen(server, settings, certificates)
@@ -212,8 +212,10 @@ def outbox_workers(
     )
 
 
-async def recover(dispatcher: TrainingDispatcher, outbox: Sequence[OutboxWorker]) -> None:
+async def recover(settings: Settings, dispatcher: TrainingDispatcher, outbox: Sequence[OutboxWorker]) -> None:
     """At the start of the only server: whoever was at work on anything lives no more."""
+    if settings.database_url is not None:
+        return
     await dispatcher.recover()
     for worker in outbox:
         await worker.recover()

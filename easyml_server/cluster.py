@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from easyml_server.data_folder import StartError
 from easyml_server.file_owners import NAME
-from easyml_server.files import EXAMPLE, files_root, object_url
+from easyml_server.files import EXAMPLE, WORK_MARKER, files_root, object_url
 from easyml_server.ports.trainer import Trainer
 from easyml_server.settings import Settings, is_loopback
 from easyml_server.trainers.local import TrainingLimits, start_local_trainer
@@ -61,10 +60,11 @@ def check_dask(settings: Settings) -> None:
             "code there; use tls:// (distributed.comm.tls of Dask's configuration), or set EASYML_ALLOW_PLAINTEXT=true "
             "where something else encrypts."
         )
-    if settings.artifact_url is None or object_url(settings) is not None:
+    if settings.artifact_url is None:
         raise StartError(
             "EASYML_DASK_ADDRESS needs a folder in EASYML_ARTIFACT_URL: the workers read and write the files "
-            f"themselves, and see them at the same path as the server, such as {EXAMPLE}."
+            f"themselves, and see them at the same path as the server, such as {EXAMPLE}. Where it names a bucket they "
+            "see the server's data folder."
         )
     if find_spec("distributed") is None:
         raise StartError(
@@ -81,6 +81,7 @@ async def look_at_dask(settings: Settings, address: str) -> str:
     """What there is to say of the cluster; StartError says what is wrong."""
     check_dask(settings)
     from easyml_server.trainers.dask.session import Work
+    from easyml_server.trainers.dask.tls import why_away
     from easyml_server.trainers.dask.trainer import connected
 
     folder = _shared_folder(settings)
@@ -92,7 +93,7 @@ async def look_at_dask(settings: Settings, address: str) -> str:
             slots, workers, refused = session.slots, len(session.fit), session.refused
     except (OSError, TimeoutError) as error:
         raise StartError(
-            f"{address} does not answer ({_first_line(error)}); start a scheduler there (dask scheduler), or correct "
+            f"{address} does not answer ({why_away(error)}); start a scheduler there (dask scheduler), or correct "
             "EASYML_DASK_ADDRESS. Trainings wait for it."
         ) from error
     if refused:
@@ -105,8 +106,8 @@ async def look_at_dask(settings: Settings, address: str) -> str:
 def _shared_folder(settings: Settings) -> SharedFolder:
     from easyml_server.trainers.dask.session import SharedFolder
 
-    return SharedFolder(files_root(settings, Path()), MARKER)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    data_dir = settings.data_dir.expanduser().absolute()
+    if object_url(settings) is not None:
+        # Its working folder, and its copies of what is in the store.
+        return SharedFolder(data_dir, f"work/{WORK_MARKER}")
+    return SharedFolder(files_root(settings, data_dir), MARKER)

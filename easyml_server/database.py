@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from easyml_server.data_folder import DataFolder, StartError
-from easyml_server.file_owners import FolderOwner, ObjectOwner
-from easyml_server.files import check_object_store, files_root, make_root, object_store, object_url
+from easyml_server.domain.errors import EasyMLError
+from easyml_server.file_owners import FolderOwner, ObjectOwner, elsewhere, of_another
+from easyml_server.files import FILES, check_object_store, files_root, make_root, object_store, object_url
 from easyml_server.ports.signals import Alone
 from easyml_server.processes.locks import exclusive
 from easyml_server.repositories.sql.opening import (
@@ -19,7 +23,7 @@ from easyml_server.repositories.sql.opening import (
     open_server,
     prepare_server,
 )
-from easyml_server.repositories.sql.store import SqlStore
+from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from easyml_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,16 +47,19 @@ def open_signals(settings: Settings) -> PostgresSignals | Alone:
     # Its driver is nothing that an embedded server needs.
     from easyml_server.repositories.sql.signals import PostgresSignals
 
-    url = settings.database_url
-    setting = "EASYML_DATABASE_URL"
+    return PostgresSignals(listening_url(settings, settings.database_url)[0])
+
+
+def listening_url(settings: Settings, database_url: SecretStr) -> tuple[str, str]:
+    """Where servers on PostgreSQL hear each other, and the setting that says so."""
+    url, setting = database_url, "EASYML_DATABASE_URL"
     if settings.database_listen_url is not None:
-        url = settings.database_listen_url
-        setting = "EASYML_DATABASE_LISTEN_URL"
+        url, setting = settings.database_listen_url, "EASYML_DATABASE_LISTEN_URL"
     try:
         check_url(url.get_secret_value(), setting)
     except CannotOpenError as error:
         raise StartError(str(error)) from error
-    return PostgresSignals(url.get_secret_value())
+    return url.get_secret_value(), setting
 
 
 async def migrate_database(settings: Settings, folder: DataFolder) -> bool:
@@ -82,6 +89,30 @@ async def _open(settings: Settings, folder: DataFolder) -> SqlStore:
     return store
 
 
+@asynccontextmanager
+async def database_as_it_is(settings: Settings, folder: DataFolder) -> AsyncIterator[SqlStore]:
+    """The store, wherever its files are: nothing is migrated, and nothing bound."""
+    try:
+        async with _as_it_is(settings, folder) as store:
+            yield store
+    except (CannotOpenError, EasyMLError) as error:
+        raise StartError("what belongs to it is known when the database is in order; see there.") from error
+
+
+@asynccontextmanager
+async def _as_it_is(settings: Settings, folder: DataFolder) -> AsyncIterator[SqlStore]:
+    if settings.database_url is not None:
+        store = await open_server(settings.database_url.get_secret_value(), settings.pool_limits(), migrate=False)
+    elif folder.database.exists():
+        store = open_sqlite(str(folder.database))
+    else:
+        raise StartError("nothing belongs there yet; run: easyml-server migrate")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None:
     """Files belong to one database: to another one they would all look as if nobody knew them, and be removed."""
     root = files_root(settings, folder.root)
@@ -89,9 +120,14 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
     if url is not None:
         with object_store(url) as objects:
             await check_object_store(objects)
-            await _bind_to(store, ObjectOwner(objects))
+            store_owner = ObjectOwner(objects)
+            if not await store.files_bound() and await store_owner.read() is None:
+                await _check_bucket(store, store_owner)
+            await _bind_to(store, store_owner)
         return
     owner = FolderOwner(root)
+    if owner.written() or not await store.files_bound():
+        await _check_folder(store, root)
     if settings.database_url is None and root == folder.root and not owner.written() and not await store.files_bound():
         # The embedded database lies beside its files.
         return
@@ -105,21 +141,42 @@ async def _bind(settings: Settings, folder: DataFolder, store: SqlStore) -> None
         await _bind_to(store, owner)
 
 
+async def _check_bucket(store: SqlStore, owner: ObjectOwner) -> None:
+    """Of a database whose files lay beside it until now."""
+    known = await _known(store)
+    if known and not await owner.has(FILES):
+        raise StartError(
+            f"The database has {known} versions of datasets and models, and there are no files in {owner.place}: bring "
+            "them there, or leave EASYML_ARTIFACT_URL as it was. If they are lost, write "
+            f"{await store.identity()} into {owner.place}/database.id."
+        )
+
+
+async def _known(store: SqlStore) -> int:
+    async with store.read() as work:
+        return len(await work.known_file_ids())
+
+
+async def _check_folder(store: SqlStore, root: Path) -> None:
+    """Every start makes this folder, so only another place, or what somebody restored, has none."""
+    if (root / FILES).exists():
+        return
+    if known := await _known(store):
+        raise StartError(
+            f"The database has {known} versions of datasets and models, and there is no {root / FILES}: bring that "
+            f"folder here, or name the place where it is (EASYML_ARTIFACT_URL, --data-dir). If it is lost, run: mkdir "
+            f"-p {root / FILES}"
+        )
+
+
 async def _bind_to(store: SqlStore, owner: FolderOwner | ObjectOwner) -> None:
     identity = str(await store.identity())
     written = await owner.read()
     if written is None:
         if await store.files_bound() or not await _bound_to(store, owner, identity):
-            raise StartError(
-                f"The files of this database are not in {owner.place}: name the place where they are on all servers "
-                f"(EASYML_ARTIFACT_URL, or --data-dir). Whoever moves them moves database.id too; if they are "
-                f"lost, write {identity} into {owner.place}/database.id."
-            )
+            raise elsewhere(owner, identity)
     elif written != identity:
-        raise StartError(
-            f"The files in {owner.place} belong to another database; choose another folder (--data-dir, "
-            "EASYML_ARTIFACT_URL), or the database they came with."
-        )
+        raise of_another(owner)
     else:
         await store.bind_files()
 

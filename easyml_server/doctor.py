@@ -9,12 +9,13 @@ import shutil
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from easyml_server.data_folder import StartError
+from easyml_server.belongings import look_at_files, look_at_locks, look_at_signals
+from easyml_server.data_folder import DataFolder, StartError
 from easyml_server.files import check_object_store, files_root, object_store, object_url
 from easyml_server.repositories.sql.migrate import HEAD
 from easyml_server.security.tokens import WrongKeyError, load_key
@@ -48,14 +49,14 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _folder(settings)
     yield from _shared(settings)
     yield _disk(settings)
-    yield (
+    database = (
         _database(settings)
         if settings.database_url is None
         else _database_server(settings, settings.database_url.get_secret_value())
     )
+    yield database
+    yield from _belongings(settings, there=database.ok)
     yield from _certificate(settings)
-    if settings.mongodb_url is not None:
-        yield _documents(settings, settings.mongodb_url.get_secret_value())
     if settings.mlflow_tracking_uri is not None:
         yield _tracking(settings)
     if settings.dask_address is not None:
@@ -110,6 +111,7 @@ def _shared_files(settings: Settings) -> Finding:
                 asyncio.run(check_object_store(store))
             return Finding("shared files", True, url)
         root = files_root(settings, settings.data_dir)
+        look_at_locks(settings, _data_folder(settings))
     except StartError as error:
         return Finding("shared files", False, str(error))
     existing = next(each for each in (root, *root.parents) if each.exists())
@@ -156,6 +158,24 @@ def _database_server(settings: Settings, url: str) -> Finding:
     return Finding("database", True, f"schema {HEAD}.")
 
 
+def _belongings(settings: Settings, *, there: bool) -> Iterator[Finding]:
+    """What belongs to the database, if that is in order."""
+    from easyml_server.documents import look_at_documents
+
+    folder = _data_folder(settings)
+    made = there and (settings.database_url is not None or folder.database.exists())
+    if made:
+        yield _looked("files", look_at_files(settings, folder))
+    if made or settings.mongodb_url is not None:
+        yield _looked("documents", look_at_documents(settings, folder))
+    if made and settings.database_url is not None:
+        yield _looked("signals", look_at_signals(settings, settings.database_url))
+
+
+def _data_folder(settings: Settings) -> DataFolder:
+    return DataFolder(settings.data_dir.expanduser().absolute())
+
+
 def _certificate(settings: Settings) -> Iterator[Finding]:
     from easyml_server.exposure import certificate_files
     from easyml_server.transport.certificates import CertificateError, read_certificate
@@ -178,36 +198,27 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
         yield Finding("client authority", True, f"{files.client_ca}; {left} days left.")
 
 
-def _documents(settings: Settings, url: str) -> Finding:
-    from easyml_server.data_folder import DataFolder, StartError
-    from easyml_server.documents import look_at_documents
-
-    try:
-        sentence = asyncio.run(look_at_documents(settings, DataFolder(settings.data_dir.expanduser().absolute()), url))
-    except StartError as error:
-        return Finding("documents", False, str(error))
-    return Finding("documents", True, sentence)
-
-
 def _tracking(settings: Settings) -> Finding:
     from easyml_server.recording import look_at_tracking, tracking_server
 
-    try:
+    async def look() -> str:
         server = tracking_server(settings)
-        sentence = "MLflow in the data folder." if server is None else asyncio.run(look_at_tracking(server))
-    except StartError as error:
-        return Finding("tracking", False, str(error))
-    return Finding("tracking", True, sentence)
+        return "MLflow in the data folder." if server is None else await look_at_tracking(server)
+
+    return _looked("tracking", look())
 
 
 def _dask(settings: Settings, address: str) -> Finding:
     from easyml_server.cluster import look_at_dask
 
+    return _looked("dask", look_at_dask(settings, address))
+
+
+def _looked(what: str, look: Coroutine[Any, Any, str]) -> Finding:
     try:
-        sentence = asyncio.run(look_at_dask(settings, address))
+        return Finding(what, True, asyncio.run(look))
     except StartError as error:
-        return Finding("dask", False, str(error))
-    return Finding("dask", True, sentence)
+        return Finding(what, False, str(error))
 
 
 def _port(settings: Settings) -> Finding:

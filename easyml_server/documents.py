@@ -10,12 +10,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from easyml_server.data_folder import DataFolder, StartError
-from easyml_server.database import migrate_database
-from easyml_server.domain.errors import EasyMLError
+from easyml_server.database import database_as_it_is, migrate_database
 from easyml_server.repositories.documents.models import LAYOUT
-from easyml_server.repositories.sql.opening import CannotOpenError as CannotOpenDatabaseError
-from easyml_server.repositories.sql.opening import open_server
-from easyml_server.repositories.sql.store import SqlStore, open_sqlite
+from easyml_server.repositories.sql.store import SqlStore
 from easyml_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,8 +28,7 @@ async def open_documents(settings: Settings, store: SqlStore) -> AsyncIterator[M
     """
     layout = await store.documents_layout()
     if settings.mongodb_url is None:
-        if layout:
-            raise StartError("The documents of this database are in MongoDB; name it in EASYML_MONGODB_URL.")
+        _check_that_none_moved(layout)
         yield None
         return
     documents = await _open(settings, store, settings.mongodb_url.get_secret_value(), layout)
@@ -50,42 +46,37 @@ async def migrate(settings: Settings, folder: DataFolder) -> bool:
     from easyml_server.repositories.documents.opening import CannotOpenError
 
     # Not as a server opens it: where the files are does not matter here.
-    store = await _as_it_is(settings, folder)
     try:
-        return await _prepare(store, settings.mongodb_url.get_secret_value()) or migrated
+        async with database_as_it_is(settings, folder) as store:
+            return await _prepare(store, settings.mongodb_url.get_secret_value()) or migrated
     except CannotOpenError as error:
         raise StartError(str(error)) from error
-    finally:
-        await store.close()
 
 
-async def look_at_documents(settings: Settings, folder: DataFolder, url: str) -> str:
-    """What there is to say of MongoDB; StartError says what is wrong."""
+def _check_that_none_moved(layout: int) -> None:
+    if layout:
+        raise StartError("The documents of this database are in MongoDB; name it in EASYML_MONGODB_URL.")
+
+
+async def look_at_documents(settings: Settings, folder: DataFolder) -> str:
+    """What there is to say of documents; StartError says what is wrong."""
+    if settings.mongodb_url is None:
+        async with database_as_it_is(settings, folder) as store:
+            _check_that_none_moved(await store.documents_layout())
+        return "are kept in the database."
     from easyml_server.repositories.documents.opening import CannotOpenError, check_mongodb, name_of
 
+    url = settings.mongodb_url.get_secret_value()
     try:
         name = name_of(url)
-        store = await _as_it_is(settings, folder)
-        try:
-            await check_mongodb(url, await store.identity(), settings.mongodb_wait_seconds)
+        async with database_as_it_is(settings, folder) as store:
+            moved = await store.documents_layout() > 0
+            await check_mongodb(url, await store.identity(), settings.mongodb_wait_seconds, moved=moved)
             async with store.read() as work:
                 waiting = await work.pending.count()
-        finally:
-            await store.close()
     except CannotOpenError as error:
         raise StartError(str(error)) from error
-    except (EasyMLError, CannotOpenDatabaseError) as error:
-        raise StartError("whose documents belong there is known when the database is in order; see there.") from error
     return f"{name}, layout {LAYOUT}; {waiting} wait to be written there."
-
-
-async def _as_it_is(settings: Settings, folder: DataFolder) -> SqlStore:
-    if settings.database_url is not None:
-        url = settings.database_url.get_secret_value()
-        return await open_server(url, settings.pool_limits(), migrate=False)
-    if not folder.database.exists():
-        raise StartError("nothing belongs there yet; run: easyml-server migrate")
-    return open_sqlite(str(folder.database))
 
 
 async def _open(settings: Settings, store: SqlStore, url: str, layout: int) -> MongoDocuments:
@@ -101,7 +92,9 @@ async def _open(settings: Settings, store: SqlStore, url: str, layout: int) -> M
             else:
                 layout = LAYOUT
         identity = await store.identity()
-        return await open_mongodb(url, identity, settings.mongodb_wait_seconds, known=layout == LAYOUT)
+        return await open_mongodb(
+            url, identity, settings.mongodb_wait_seconds, known=layout == LAYOUT, moved=layout > 0
+        )
     except CannotOpenError as error:
         raise StartError(str(error)) from error
 
@@ -110,8 +103,9 @@ async def _prepare(store: SqlStore, url: str) -> bool:
     """Make MongoDB fit for this release, and move documents of the database there; True if something was done."""
     from easyml_server.repositories.documents.opening import prepare_mongodb
 
-    prepared = await prepare_mongodb(url, await store.identity())
-    if await store.documents_layout() == LAYOUT:
+    layout = await store.documents_layout()
+    prepared = await prepare_mongodb(url, await store.identity(), moved=layout > 0)
+    if layout == LAYOUT:
         return prepared
     await store.move_documents(LAYOUT)
     return True

@@ -71,6 +71,30 @@ class ObjectOwner:
         except Unavailable as error:
             raise StartError(f"The files in {self.place} cannot be written: {error.__cause__}") from error
 
+    async def has(self, folder: str) -> bool:
+        """Whether there is something in a folder."""
+        try:
+            return bool(await self._store.list(folder))
+        except Unavailable as error:
+            raise StartError(f"The files in {self.place} cannot be read: {error.__cause__}") from error
+
     async def take_back(self) -> None:
         """They are not."""
         await self._store.remove(NAME)
+
+
+def elsewhere(owner: FolderOwner | ObjectOwner, identity: str) -> StartError:
+    """What is said where the files of a database are not."""
+    return StartError(
+        f"The files of this database are not in {owner.place}: name the place where they are on all servers "
+        f"(EASYML_ARTIFACT_URL, or --data-dir). Whoever moves them moves {NAME} too; if they are lost, write "
+        f"{identity} into {owner.place}/{NAME}."
+    )
+
+
+def of_another(owner: FolderOwner | ObjectOwner) -> StartError:
+    """What is said where another database has its files."""
+    return StartError(
+        f"The files in {owner.place} belong to another database; choose another folder (--data-dir, "
+        "EASYML_ARTIFACT_URL), or the database they came with."
+    )

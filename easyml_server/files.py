@@ -17,6 +17,7 @@ from easyml_server.artifacts.local import LocalArtifacts
 from easyml_server.data_folder import DataFolder, StartError
 from easyml_server.ports.artifacts import ArtifactStore, Key
 from easyml_server.processes.locks import exclusive
+from easyml_server.security.tokens import write_private
 from easyml_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from easyml_server.artifacts.objects import ObjectArtifacts
 
 EXAMPLE = "file:///srv/easyml"
+FILES = "files"
+"""The folder of what versions consist of, below the place of all files."""
+WORK_MARKER = "server.id"
+"""A file in the working folder of a server whose files are in an object store: workers that see it see that folder."""
 S3_EXAMPLE = "s3://bucket/easyml"
 
 
@@ -144,6 +149,7 @@ async def open_files(settings: Settings, folder: DataFolder) -> AsyncIterator[Fi
     from easyml_server.artifacts.objects import ObjectArtifacts
 
     with object_store(url) as store, _own_work(folder.root) as work:
+        write_private(work / WORK_MARKER, f"{uuid4()}\n".encode())
         # Once connected it answers soon enough for calls.
         await check_object_store(store)
         copies = Copies(folder.root / "copies", settings.artifact_copies_bytes)

@@ -1,13 +1,14 @@
-"""What `make full` runs: PostgreSQL, a MongoDB wire server, MLflow, a Dask cluster, two EasyML servers, until Ctrl-C.
+"""What `make full` runs until Ctrl-C: PostgreSQL, MongoDB, S3, MLflow, a Dask cluster, and two EasyML servers.
 
 For developers: the servers below are those of the tests. What is stored stays in one folder, and the next `make full`
-goes on with it.
+goes on with it. The S3 server keeps everything in memory, so its bucket is written down at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from tests.dask import dask_cluster
 from tests.mlflow import mlflow_server
 from tests.mongodb import mongodb
 from tests.postgresql import PostgresServer, postgresql
+from tests.s3 import S3Server, s3
 
 DATABASE = "easyml"
+BUCKET = "easyml"
 SERVERS = ("one", "two")
 STOP_SECONDS = 40.0
 
@@ -31,14 +34,18 @@ STOP_SECONDS = 40.0
 def main() -> int:
     home = os.environ.get("XDG_DATA_HOME")
     root = (Path(home) if home else Path.home() / ".local" / "share") / "easyml-full"
+    if (root / "files").exists():
+        say(f"{root} is of an earlier release, whose files were in a folder: move it away, and run this again.")
+        return 2
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as stack:
-        say("Starting PostgreSQL, MongoDB, MLflow and Dask ...")
+        say("Starting PostgreSQL, MongoDB, S3, MLflow and Dask ...")
         postgres = stack.enter_context(postgresql(root / "postgresql", durable=True))
         mongo = stack.enter_context(mongodb(root / "mongodb", mortal=True))
+        store = stack.enter_context(bucket(root / "bucket"))
         mlflow = stack.enter_context(mlflow_server(root / "mlflow"))
         dask = stack.enter_context(dask_cluster(root / "dask"))
         dask.add_worker(nanny=True)
@@ -48,7 +55,8 @@ def main() -> int:
             "EASYML_MONGODB_URL": mongo.database_url(DATABASE),
             "EASYML_MLFLOW_TRACKING_URI": mlflow.uri,
             "EASYML_MLFLOW_REGISTER_MODELS": "true",
-            "EASYML_ARTIFACT_URL": (root / "files").as_uri(),
+            "EASYML_ARTIFACT_URL": f"s3://{BUCKET}/easyml",
+            **store.environment(),
             "EASYML_DASK_ADDRESS": dask.address,
             "EASYML_SIGNING_KEY_FILE": str(signing_key(root / "signing.pem")),
             "EASYML_LOG_LEVEL": os.environ.get("EASYML_LOG_LEVEL", "warning"),
@@ -73,6 +81,25 @@ async def make_database(postgres: PostgresServer) -> None:
             await connection.execute(f'CREATE DATABASE "{DATABASE}"')
     finally:
         await connection.close()
+
+
+@contextmanager
+def bucket(folder: Path) -> Iterator[S3Server]:
+    """An S3 server with what the folder has from last time; what it has at the end is there for the next."""
+    with s3() as server:
+        files = server.files()
+        files.mkdir(BUCKET)
+        for path in (each for each in folder.rglob("*") if each.is_file()):
+            files.put_file(str(path), f"{BUCKET}/{path.relative_to(folder)}")
+        yield server
+        written = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(written, ignore_errors=True)
+        for name in files.find(BUCKET):
+            path = written / name.removeprefix(f"{BUCKET}/")
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.get_file(name, str(path))
+        shutil.rmtree(folder, ignore_errors=True)
+        written.rename(folder)
 
 
 def signing_key(path: Path) -> Path:
@@ -109,20 +136,24 @@ def serving(folder: Path, settings: dict[str, str]) -> Iterator[str]:
 
 
 def directions(root: Path, settings: dict[str, str], addresses: list[str]) -> str:
+    exports = "".join(f"  export {name}={value}\n" for name, value in settings.items() if name.startswith("AWS_"))
     return f"""
 Two servers that answer as one:   {"   ".join(addresses)}
 PostgreSQL                        {settings["EASYML_DATABASE_URL"]}
 MongoDB                           {settings["EASYML_MONGODB_URL"]}
 MLflow                            {settings["EASYML_MLFLOW_TRACKING_URI"]}
 Dask                              {settings["EASYML_DASK_ADDRESS"]}
-Files                             {root / "files"}
+Files                             {settings["EASYML_ARTIFACT_URL"]} at {settings["AWS_ENDPOINT_URL"]}
 
 In another terminal:
   export EASYML_TARGET=ipv4:{",".join(addresses)}
   export EASYML_TOKEN=$(cat {root / SERVERS[0] / "owner.key"})
   easyml projects create my-project
 
-Ctrl-C stops everything; what is stored stays in {root}."""
+For plain DVC, and other clients of S3:
+{exports}
+Ctrl-C stops everything; what is stored stays in {root}.
+The S3 server keeps its bucket in memory until then: killed in another way, what it got since the start is lost."""
 
 
 if __name__ == "__main__":

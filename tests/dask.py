@@ -40,6 +40,8 @@ class DaskProcess:
                     **self.environment,
                 },
                 cwd=self.log.parent,
+                # Ctrl-C is told to this program alone, which stops them in their order.
+                start_new_session=True,
             )
         return self
 
@@ -82,8 +84,10 @@ class DaskProcess:
 class DaskCluster:
     """A scheduler at a fixed port, which can be started again, and workers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Mapping[str, str] | None = None) -> None:
+        """With `tls`, variables of Dask's configuration, all of them speak TLS only."""
         self._folder = folder
+        self._tls = tls
         self._workers: list[DaskProcess] = []
         self.port = free_port()
         self.scheduler = self._scheduler()
@@ -91,7 +95,7 @@ class DaskCluster:
     @property
     def address(self) -> str:
         """As settings name it."""
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"{'tcp' if self._tls is None else 'tls'}://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -111,7 +115,7 @@ class DaskCluster:
         size = ["--nthreads", str(threads), "--memory-limit", "0"]
         kind = ["--nanny" if nanny else "--no-nanny", "--no-dashboard"]
         command = ["-m", "distributed.cli.dask_worker", *where, *size, *kind, *options]
-        worker = DaskProcess(command, self.log, environment).start()
+        worker = DaskProcess(command, self.log, {**(self._tls or {}), **environment}).start()
         self._workers.append(worker)
         return worker
 
@@ -121,16 +125,17 @@ class DaskCluster:
             self._workers.pop().stop()
 
     def _scheduler(self) -> DaskProcess:
-        where = ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
+        protocol = self.address.partition(":")[0]
+        where = ["--protocol", protocol, "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
         told = ["--scheduler-file", str(self._folder / f"scheduler-{self.port}.json")]
-        return DaskProcess(["-m", "distributed.cli.dask_scheduler", *where, *told], self.log)
+        return DaskProcess(["-m", "distributed.cli.dask_scheduler", *where, *told], self.log, self._tls or {})
 
 
 @contextmanager
-def dask_cluster(folder: Path) -> Iterator[DaskCluster]:
+def dask_cluster(folder: Path, tls: Mapping[str, str] | None = None) -> Iterator[DaskCluster]:
     """A cluster for a while, without workers at first; nothing of it stays behind."""
     folder.mkdir(exist_ok=True)
-    cluster = DaskCluster(folder)
+    cluster = DaskCluster(folder, tls)
     cluster.start_scheduler()
     try:
         yield cluster

@@ -80,6 +80,8 @@ class MongoServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/")},
+            # Ctrl-C is told to this program alone, which stops it after whoever needs it.
+            start_new_session=True,
         )
         eventually(self._answers, START_SECONDS)
         return self

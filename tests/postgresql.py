@@ -166,4 +166,6 @@ def run(program: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
+        # Ctrl-C is told to this program alone, which stops it after whoever needs it.
+        start_new_session=True,
     )

@@ -66,7 +66,10 @@ def s3(port: int | None = None) -> Iterator[S3Server]:
         say(f"There is no S3 server at {program}; run: make s3")
     port = port or free_port()
     command = [sys.executable, "-c", SHIM, str(os.getpid()), str(program), "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    # In a session of its own: Ctrl-C is told to this program alone, which may want what the server has.
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         server = S3Server(port)
         try:
             eventually(lambda: process.poll() is not None or _answers(server) or None, START_SECONDS)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
+from easyml_server.artifacts.contents import damaged
 from easyml_server.artifacts.receiving import Receiver, another_receives, open_at
 from easyml_server.artifacts.work import WorkFolder, bytes_of, remove_all
 from easyml_server.domain.disk import disk_errors
@@ -80,11 +81,18 @@ class LocalArtifacts(WorkFolder):
     @asynccontextmanager
     async def held(self, key: VersionKey) -> AsyncIterator[Path]:
         """The folder itself."""
-        yield self.path(key)
+        path = self.path(key)
+        if not await asyncio.to_thread(path.is_dir):
+            raise damaged(key)
+        yield path
 
-    def read(self, key: VersionKey, name: str) -> AsyncIterator[bytes]:
+    async def read(self, key: VersionKey, name: str) -> AsyncIterator[bytes]:
         """From the file itself."""
-        return read_chunks(self.path(key) / name)
+        try:
+            async for content in read_chunks(self.path(key) / name):
+                yield content
+        except FileNotFoundError as error:
+            raise damaged(key) from error
 
     async def size(self, key: Key) -> int:
         """Bytes of a folder or file."""

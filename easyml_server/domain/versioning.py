@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -21,6 +21,11 @@ class DvcState(StrEnum):
     PENDING = "pending"
     ADDED = "added"
     PUSHED = "pushed"
+
+
+def remote_url(place: str, project_id: UUID) -> str:
+    """Each project has a folder of its own where versions are brought to."""
+    return f"{place}/{project_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +57,8 @@ class DvcPointer:
     def state(self) -> DvcState:
         """What the times say."""
         return DvcState.ADDED if self.push_time is None else DvcState.PUSHED
+
+    def at(self, place: str) -> DvcPointer:
+        """As it is seen where versions are brought to now: one that was pushed elsewhere is not there yet."""
+        url = remote_url(place, self.project_id)
+        return self if self.remote_url == url else replace(self, remote_url=url, push_time=None, problem=None)

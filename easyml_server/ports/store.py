@@ -509,6 +509,14 @@ class Store(Protocol):
         """Grows with every commit, so that what was read before can be told from old; None where others write too."""
         ...
 
+    async def dvc_remote(self) -> str | None:
+        """Where versions are brought for DVC, by whatever server started last."""
+        ...
+
+    async def change_dvc_remote(self, url: str, dataset_intent: str, model_intent: str, time: datetime) -> bool:
+        """Write it down, with an intent for each version there is; False if it is written already."""
+        ...
+
     def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """One that writes; in embedded mode writers wait for each other."""
         ...

@@ -21,6 +21,11 @@ class Remote:
 class Versioner(Protocol):
     """One DVC repository per project. Each call may be repeated; all raise Unavailable when DVC cannot."""
 
+    @property
+    def place(self) -> str:
+        """Where the remotes of all projects are."""
+        ...
+
     def remote(self, project_id: UUID) -> Remote:
         """The remote of a project."""
         ...

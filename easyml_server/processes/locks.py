@@ -11,10 +11,46 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+MOUNTS = Path("/proc/self/mounts")
+ALONE = frozenset(("nolock", "local_lock=all", "local_lock=flock", "nobrl"))
+"""Options of NFS and CIFS under which locks are this machine's own."""
 
 
 class TakenError(Exception):
     """Somebody holds the lock."""
+
+
+class NoLocksError(Exception):
+    """The file system does not lock for all; the message is a sentence that says why."""
+
+
+def check_locks(folder: Path) -> None:
+    """Whether locks in a folder hold for all that mount it, as far as one machine can tell; NoLocksError if not."""
+    place, options = _mount_of(folder)
+    if alone := ALONE & options:
+        raise NoLocksError(f"{place} is mounted with {', '.join(alone)}: flock holds on this machine only.")
+    try:
+        with NamedTemporaryFile(dir=folder, prefix="locks-") as first, Path(first.name).open("r+b") as second:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+    except OSError as error:
+        raise NoLocksError(f"The file system of {folder} does not know flock ({error.strerror}).") from error
+    raise NoLocksError(f"The file system of {folder} lets two hold one lock.")
+
+
+def _mount_of(folder: Path) -> tuple[str, frozenset[str]]:
+    """Where the file system of a folder is mounted and with which options; nothing where nobody can be asked."""
+    lines = MOUNTS.read_text().splitlines() if MOUNTS.exists() else []
+    # A blank in a name is written as its octal number. Of two mounts at one place the later one is seen.
+    mounts = [(fields[1].replace("\\040", " "), fields[3]) for fields in map(str.split, lines)]
+    around = [mount for mount in mounts if folder.resolve().is_relative_to(mount[0])]
+    place, options = max(reversed(around), key=lambda mount: len(mount[0]), default=("", ""))
+    return place, frozenset(options.split(","))
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from uuid import UUID
 
 import structlog
 
-from easyml_server.domain.errors import EasyMLError, NotFound
+from easyml_server.domain.errors import EasyMLError, NotFound, Unavailable
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.users import Caller
-from easyml_server.domain.versioning import DvcPointer, VersionKind
+from easyml_server.domain.versioning import DvcPointer, DvcState, VersionKind
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.store import Intent, Store, UnitOfWork
 from easyml_server.ports.versioner import Versioner
@@ -40,6 +40,14 @@ class _Version:
     key: VersionKey
 
 
+async def follow_remote(store: Store, versioner: Versioner, time: datetime) -> None:
+    """If versions were brought elsewhere until now, all of them come to the remote of now."""
+    before = await store.dvc_remote()
+    changed = await store.change_dvc_remote(versioner.place, ADD_DATASET_VERSION, ADD_MODEL_VERSION, time)
+    if changed and before is not None:
+        log.info("dvc_remote_changed", before=before, now=versioner.place)
+
+
 class VersionService:
     """Where versions are in DVC; None as long as one is not added."""
 
@@ -50,13 +58,19 @@ class VersionService:
         """Of the current version."""
         async with self._store.read() as work:
             dataset = await work.datasets.get(dataset_id, caller)
-            return await work.versions.find(dataset.current.id)
+            pointer = await work.versions.find(dataset.current.id)
+        return await self._now(pointer)
 
     async def pointer_of_model_version(self, caller: Caller, version_id: UUID) -> DvcPointer | None:
         """Of one version."""
         async with self._store.read() as work:
             await work.models.project_of_version(version_id, caller)
-            return await work.versions.find(version_id)
+            pointer = await work.versions.find(version_id)
+        return await self._now(pointer)
+
+    async def _now(self, pointer: DvcPointer | None) -> DvcPointer | None:
+        place = await self._store.dvc_remote()
+        return pointer if pointer is None or place is None else pointer.at(place)
 
 
 class VersionRecorder:
@@ -100,6 +114,10 @@ class VersionRecorder:
             raise
 
     async def _record(self, intent: Intent, version: _Version) -> None:
+        await self._check_remote()
+        if await self._is_pushed(version):
+            await take_off(self._store, intent)
+            return
         pointer = await self._added(version)
         fault_point("version.added")
         try:
@@ -116,6 +134,20 @@ class VersionRecorder:
             await work.versions.put(replace(pointer, push_time=self._clock(), problem=None))
             await work.outbox.done(intent)
             await work.commit()
+
+    async def _check_remote(self) -> None:
+        """Of two servers with different settings the one that started last pushes."""
+        place = await self._store.dvc_remote()
+        if place != self._versioner.place:
+            raise Unavailable(
+                f"Another server on this database brings versions to {place}, this one to {self._versioner.place}; "
+                "set EASYML_DVC_REMOTE alike on all of them."
+            )
+
+    async def _is_pushed(self, version: _Version) -> bool:
+        async with self._store.read() as work:
+            pointer = await work.versions.find(version.id)
+        return pointer is not None and pointer.at(self._versioner.place).state is DvcState.PUSHED
 
     async def _added(self, version: _Version) -> DvcPointer:
         async with self._artifacts.held(version.key) as folder:

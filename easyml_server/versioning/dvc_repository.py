@@ -113,9 +113,9 @@ def _make(repository: Repository) -> None:
         Repo.init(str(root), no_scm=True, force=True).close()
         _configure(root, repository)
     with closing(Repo(str(root))) as repo:
-        known = repo.config["remote"][repository.remote_name]["url"]
-    if known != repository.remote_url:
-        # The remote was set anew: the pointers name it, not where it is.
+        places = repo.config["remote"][repository.remote_name]["url"], repo.config["cache"]["dir"]
+    if places != (repository.remote_url, repository.cache):
+        # The remote was set anew, or the folders were moved: the pointers name neither place.
         _configure(root, repository)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
-from easyml_server.domain.versioning import AddedVersion, VersionKind
+from easyml_server.domain.versioning import AddedVersion, VersionKind, remote_url
 from easyml_server.ports.versioner import Remote
 from easyml_server.processes.asked import AskedProcess
 from easyml_server.versioning.messages import (
@@ -31,20 +31,22 @@ class DvcVersioner:
     """Fulfils `ports.versioner.Versioner`; the cache of a project is its remote too, unless there is another."""
 
     def __init__(
-        self, process: AskedProcess, repositories: Path, caches: Path, remote_url: str | None, *, whole: bool
+        self, process: AskedProcess, repositories: Path, caches: Path, shared_remote: str | None, *, whole: bool
     ) -> None:
         self._process = process
         self._repositories = repositories
         self._caches = caches
-        self._remote_url = remote_url
+        self._place = shared_remote.rstrip("/") if shared_remote else str(caches)
         self._whole = whole
 
+    @property
+    def place(self) -> str:
+        """Where the remotes of all projects are."""
+        return self._place
+
     def remote(self, project_id: UUID) -> Remote:
-        """A folder of its own for each project."""
-        url = (
-            f"{self._remote_url.rstrip('/')}/{project_id}" if self._remote_url else str(self._caches / str(project_id))
-        )
-        return Remote(f"easyml-{str(project_id)[:8]}", url)
+        """Named so that a person can have several projects in one folder."""
+        return Remote(f"easyml-{str(project_id)[:8]}", remote_url(self._place, project_id))
 
     async def add(
         self, project_id: UUID, kind: VersionKind, version_id: UUID, number: int, folder: Path
@@ -83,7 +85,7 @@ class DvcVersioner:
 
 @asynccontextmanager
 async def start_versioner(
-    repositories: Path, caches: Path, scratch: Path, remote_url: str | None, *, whole: bool
+    repositories: Path, caches: Path, scratch: Path, shared_remote: str | None, *, whole: bool
 ) -> AsyncIterator[DvcVersioner]:
     """A versioner whose process starts when it is needed; `scratch` is where it puts files for a while.
 
@@ -100,7 +102,7 @@ async def start_versioner(
     }
     process = AskedProcess("DVC", ENTRY, repositories, environment, ANSWER_SECONDS)
     try:
-        yield DvcVersioner(process, repositories, caches, remote_url, whole=whole)
+        yield DvcVersioner(process, repositories, caches, shared_remote, whole=whole)
     finally:
         await process.close()
 

@@ -87,6 +87,11 @@ async def content_of(artifacts: Artifacts, key: VersionKey, name: str = "table.p
     return b"".join([chunk async for chunk in artifacts.read(key, name)])
 
 
+async def hold(artifacts: Artifacts, key: VersionKey) -> None:
+    async with artifacts.held(key):
+        pass
+
+
 async def size_of(artifacts: Artifacts, key: VersionKey) -> int:
     return await artifacts.size(key)
 
@@ -118,6 +123,15 @@ async def test_what_is_removed_is_gone_and_may_be_removed_again(artifacts: Artif
     assert await content_of(artifacts, other) == TABLE
     await artifacts.remove_project(other.project_id)
     assert await artifacts.size(other) == 0
+
+
+async def test_files_that_are_gone_are_told(artifacts: Artifacts) -> None:
+    key = await published(artifacts)
+    await artifacts.remove(key)
+    for ask in (content_of, hold):
+        with pytest.raises(WrongState, match="changed or lost") as said:
+            await ask(artifacts, key)
+        assert said.value.reason is Reason.CHECKSUM_MISMATCH
 
 
 async def test_an_upload_is_gone_on_with_where_it_broke_off(artifacts: Artifacts) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client
 
 from easyml_server import __version__
 from easyml_server.domain.events import StageStarted
 from easyml_server.domain.training import Outcome, TrainingInterrupted
 from easyml_server.trainers.dask.session import SharedFolder, Work
-from easyml_server.trainers.dask.trainer import DaskTrainer, connected
+from easyml_server.trainers.dask.trainer import DaskTrainer, connected, start_dask_trainer
 from easyml_server.trainers.local import TrainingLimits
 from tests.conformance.trainers import DaskTrainers, Reports, a_shared_folder, available
 from tests.dask import DaskCluster, dask_cluster
@@ -105,6 +106,26 @@ async def test_a_scheduler_that_is_restarted_interrupts_trainings_and_is_found_a
     cluster.add_worker()
     await available(trainer)
     assert (await Training(trainer, tmp_path / "two").process()).is_running()
+
+
+async def test_a_server_that_stops_with_its_scheduler_does_not_hang(
+    cluster: DaskCluster, folder: SharedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, close = asyncio.Event(), Client.close
+
+    async def closed(self: Client) -> None:
+        closing.set()
+        await close(self)
+
+    monkeypatch.setattr(Client, "close", closed)
+    async with asyncio.timeout(60):
+        async with start_dask_trainer(cluster.address, folder, Work(TrainingLimits())) as trainer:
+            cluster.add_worker()
+            await available(trainer)
+            await asyncio.to_thread(cluster.scheduler.kill)
+            # Here, where Dask ends its own tasks, it took the end of the trainer's for one of them.
+            await closing.wait()
+    cluster.start_scheduler()
 
 
 async def test_a_cancelled_fit_has_ended_when_cancel_returns(

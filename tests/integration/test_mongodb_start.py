@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import socket
 import struct
 import subprocess
@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import bson
 import pytest
@@ -28,6 +29,7 @@ from tests.integration.documents import (
     wait_until_applied,
     waiting,
 )
+from tests.integration.test_belongings import told
 from tests.integration.test_postgresql import refused_by
 from tests.mongodb import MongoServer, local_server
 from tests.postgresql import postgresql
@@ -98,6 +100,29 @@ def test_documents_of_a_newer_release_are_refused(tmp_path: Path, mongo: MongoSe
 def test_a_server_that_forgets_its_mongodb_is_refused(tmp_path: Path, url: str) -> None:
     migrated(tmp_path / "data", MONGODB_URL=url)
     assert "documents of this database are in MongoDB" in refused_by(tmp_path / "data")
+    found = told_by_doctor(tmp_path / "data")
+    assert not found["ok"]
+    assert "name it in EASYML_MONGODB_URL" in found["sentence"]
+
+
+def test_a_mongodb_without_the_documents_is_refused_until_somebody_says_they_are_lost(
+    tmp_path: Path, mongo: MongoServer, url: str
+) -> None:
+    data = tmp_path / "data"
+    migrated(data, MONGODB_URL=url)
+    other = mongo.database_url(mongo.new_name())
+    said = refused_by(data, MONGODB_URL=other, MIGRATE_AT_START="true")
+    assert "is empty, and the documents are in another one" in said
+    found = told_by_doctor(data, MONGODB_URL=other)
+    assert not found["ok"]
+    assert found["sentence"] in said
+    with mongo.client() as client:
+        assert name_in(other) not in client.list_database_names()
+        # As the sentence says.
+        identity = UUID(re.findall(r"UUID\('(.*)'\)", said)[0])
+        client[name_in(other)]["easyml_store"].insert_one({"_id": "easyml", "identity": identity, "layout": 0})
+    migrated(data, MONGODB_URL=other)
+    assert told_by_doctor(data, MONGODB_URL=other)["ok"]
 
 
 def test_an_old_mongodb_is_one_line(tmp_path: Path) -> None:
@@ -210,13 +235,7 @@ def test_two_migrations_at_once_migrate_once(tmp_path: Path, url: str) -> None:
 
 def told_by_doctor(data: Path, **settings: str) -> dict[str, Any]:
     """The finding about documents."""
-    command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(data)]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment({"PORT": "0", **settings})
-    )
-    assert answer.stderr == ""
-    found: dict[str, Any] = next(each for each in json.loads(answer.stdout) if each["what"] == "documents")
-    return found
+    return told(data, **settings)["documents"]
 
 
 def test_doctor_looks_at_mongodb_too(tmp_path: Path, url: str) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -16,14 +14,16 @@ import pytest
 from easyml.v1 import dataset_service_pb2, model_pb2, model_service_pb2, prediction_service_pb2
 from easyml_client import EasyML
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
+from tests.dask import dask_cluster
 from tests.integration.replicas import a_key_file, client_of, watch
+from tests.integration.test_belongings import told
 from tests.integration.test_rpcs_predictions import as_rows
 from tests.integration.test_shared_files import refused_by
 from tests.integration.test_versioning import pull
 from tests.postgresql import PostgresServer, postgresql
 from tests.s3 import CREDENTIALS, S3Server, s3, s3_environment
 from tests.s3_refusing import refusing
-from tests.servers import Client, environment, eventually, log_of, refusal, serving
+from tests.servers import Client, eventually, log_of, refusal, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -168,6 +168,18 @@ def test_two_servers_share_a_bucket(tmp_path: Path, postgres: PostgresServer, se
     assert f"are not in {url}-elsewhere" in refused_by(tmp_path / "moved", **moved)
 
 
+def test_trainings_on_dask_go_by_the_data_folder(tmp_path: Path, server: S3Server, url: str) -> None:
+    with dask_cluster(tmp_path / "dask") as cluster:
+        cluster.add_worker()
+        with (
+            serving(tmp_path / "data", ARTIFACT_URL=url, DASK_ADDRESS=cluster.address) as running,
+            client_of(running) as client,
+        ):
+            project_id = a_project_of(client)
+            assert predicted(client, trained(client, project_id, upload(client, project_id, CONTENT).id))
+        assert not (tmp_path / "data" / "files").exists()
+
+
 def test_versions_are_pulled_from_the_bucket_by_plain_dvc(tmp_path: Path, server: S3Server, url: str) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
@@ -183,9 +195,38 @@ def test_versions_are_pulled_from_the_bucket_by_plain_dvc(tmp_path: Path, server
     pull(folder)
     assert (pointer.with_suffix("") / "original").read_bytes() == CONTENT
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in (folder / ".dvc" / "config").read_text()
+    # A remote elsewhere gets them from the bucket, since nothing of them is here.
+    remote = tmp_path / "remote"
+    with (
+        serving(tmp_path / "data", ARTIFACT_URL=url, DVC_REMOTE=str(remote)) as running,
+        EasyML(running.address, running.key) as easyml,
+    ):
+        easyml.datasets.dvc(dataset, tmp_path / "other")
+    assert CONTENT in [path.read_bytes() for path in remote.rglob("*") if path.is_file()]
+    assert told(tmp_path / "data", ARTIFACT_URL=url)["files"]["sentence"] == f"{url}; versions: 1, all there."
+    root = url.removeprefix("s3://")
+    server.files().rm(f"{root}/files", recursive=True)
+    found = told(tmp_path / "data", ARTIFACT_URL=url)["files"]
+    assert not found["ok"]
+    assert f"1 of 1 versions of datasets and models have no files in {url}" in found["sentence"]
+    server.files().rm(f"{root}/database.id")
+    assert f"are not in {url}" in told(tmp_path / "data", ARTIFACT_URL=url)["files"]["sentence"]
 
 
 # At the start.
+
+
+def test_a_bucket_without_the_files_of_a_database_is_refused(tmp_path: Path, server: S3Server, url: str) -> None:
+    data = tmp_path / "data"
+    with serving(data) as running, client_of(running) as client:
+        upload(client, a_project_of(client))
+    said = refused_by(data, ARTIFACT_URL=url)
+    assert f"has 1 versions of datasets and models, and there are no files in {url}" in said
+    assert names(server, url) == []
+    (identity,) = re.findall(r"write (\S+) into", said)
+    server.files().pipe_file(f"{url.removeprefix('s3://')}/database.id", identity.encode())
+    with serving(data, ARTIFACT_URL=url):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -223,15 +264,12 @@ def test_what_is_missing_to_reach_a_bucket_is_one_line(
 
 
 def test_doctor_looks_at_the_bucket(tmp_path: Path, server: S3Server, url: str) -> None:
-    def told(artifact_url: str) -> tuple[bool, str]:
-        command = [sys.executable, "-m", "easyml_server", "doctor", "--json", "--data-dir", str(tmp_path / "data")]
-        settings = environment({"PORT": "0", "ARTIFACT_URL": artifact_url})
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
-        found = next(each for each in json.loads(answer.stdout) if each["what"] == "shared files")
-        return found["ok"], found["sentence"]
-
-    assert told(url) == (True, url)
-    fine, sentence = told("s3://no-such-bucket/easyml")
-    assert not fine
-    assert "no such bucket" in sentence
+    assert told(tmp_path / "data", ARTIFACT_URL=url)["shared files"] == {
+        "what": "shared files",
+        "ok": True,
+        "sentence": url,
+    }
+    found = told(tmp_path / "data", ARTIFACT_URL="s3://no-such-bucket/easyml")["shared files"]
+    assert not found["ok"]
+    assert "no such bucket" in found["sentence"]
     assert names(server, url) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,47 @@ def test_a_deletion_frees_what_no_other_version_needs(
     assert (tmp_path / kept.name / "v1" / "original").read_bytes() == a_table()
     easyml.projects.delete(project_id, force=True)
     eventually(lambda: not remote.exists() and not (shared_server.data / "dvc" / project_id).exists())
+
+
+def test_versions_follow_the_remote_when_it_changes(tmp_path: Path) -> None:
+    old, away, work = tmp_path / "old", tmp_path / "away", tmp_path / "work"
+    new = away / "new"
+    with (
+        serving(tmp_path / "data", DVC_REMOTE=str(old)) as server,
+        Client(server.address, server.key) as owner,
+        EasyML(server.address, server.key) as easyml,
+    ):
+        project_id = a_project_of(owner)
+        datasets = [easyml.datasets.get(upload(owner, project_id, a_table(rows)).id) for rows in (60, 90)]
+        for each in datasets:
+            easyml.datasets.dvc(each, work)
+    away.write_text("no folder")
+    with serving(tmp_path / "data", DVC_REMOTE=str(new)) as server, EasyML(server.address, server.key) as easyml:
+        # Nobody is sent where the bytes are not, nor where they are no longer kept up to date.
+        for each in datasets:
+            with pytest.raises(errors.Unavailable, match="not in the DVC remote yet"):
+                easyml.datasets.dvc(each, work, timeout=0)
+        waiting = eventually(lambda: found if (found := easyml.datasets.dvc_pointer(datasets[0])).problem else None)
+        assert (waiting.state, waiting.remote_url) == ("added", str(new / project_id))
+        assert str(old / project_id) in (work / ".dvc" / "config").read_text()
+        away.unlink()
+        for each in datasets:
+            easyml.datasets.dvc(each, work)
+            easyml.datasets.dvc(each, tmp_path / "empty")
+    shutil.rmtree(old)
+    told = [(folder / ".dvc" / "config").read_text() for folder in (work, tmp_path / "empty")]
+    assert told[0] == told[1]
+    pull(tmp_path / "empty")
+    for each in datasets:
+        here, there = tmp_path / "empty" / each.name / "v1", files_of(server, each.current_version.id)
+        assert {path.name: path.read_bytes() for path in here.iterdir()} == {
+            path.name: path.read_bytes() for path in there.iterdir()
+        }
+    # A start that changes nothing pushes nothing.
+    before = {path: path.stat().st_mtime_ns for path in new.rglob("*")}
+    with serving(tmp_path / "data", DVC_REMOTE=f"{new}/") as server, EasyML(server.address, server.key) as easyml:
+        assert easyml.datasets.dvc_pointer(datasets[0]).state == "pushed"
+    assert {path: path.stat().st_mtime_ns for path in new.rglob("*")} == before
 
 
 def test_a_remote_that_is_away_delays_the_push_and_nothing_else(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_tls_needs_certificates(configured: dict[str, str], words: str) -> None:
 def test_workers_need_to_see_the_files() -> None:
     with pytest.raises(StartError, match="EASYML_ARTIFACT_URL"):
         check_dask(Settings(dask_address="tcp://127.0.0.1:8786"))
+    for url in (FILES, "s3://bucket/easyml"):
+        check_dask(Settings(dask_address="tcp://127.0.0.1:8786", artifact_url=url))
 
 
 def test_a_cluster_gives_its_workers_memory_unless_the_setting_does() -> None:

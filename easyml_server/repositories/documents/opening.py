@@ -22,26 +22,31 @@ REACH_SECONDS = 5.0
 """How long is looked for the server before."""
 
 
-async def prepare_mongodb(url: str, identity: UUID) -> bool:
-    """Make a database fit for this release's documents; True if something was done. Raises CannotOpenError."""
+async def prepare_mongodb(url: str, identity: UUID, *, moved: bool = False) -> bool:
+    """Make a database fit for this release's documents; True if something was done. Raises CannotOpenError.
+
+    `moved` says that the documents are in MongoDB already, so that an empty database is not the one.
+    """
     async with _client(url, PREPARE_SECONDS, REACH_SECONDS) as client:
         with explained(name_of(url)):
-            return await prepare(client.get_default_database(), identity)
+            return await prepare(client.get_default_database(), identity, moved=moved)
 
 
-async def check_mongodb(url: str, identity: UUID, wait_seconds: float) -> None:
+async def check_mongodb(url: str, identity: UUID, wait_seconds: float, *, moved: bool = False) -> None:
     """Whether documents of this database can be kept there; CannotOpenError if not."""
     async with _client(url, wait_seconds) as client:
         with explained(name_of(url)):
-            await check(client.get_default_database(), identity)
+            await check(client.get_default_database(), identity, moved=moved)
 
 
-async def open_mongodb(url: str, identity: UUID, wait_seconds: float, *, known: bool) -> MongoDocuments:
+async def open_mongodb(
+    url: str, identity: UUID, wait_seconds: float, *, known: bool, moved: bool = False
+) -> MongoDocuments:
     """The documents. One that is `known` to be prepared for this release may be away just now."""
     from easyml_server.repositories.documents.mongo import MongoDocuments, open_client
 
     try:
-        await check_mongodb(url, identity, wait_seconds)
+        await check_mongodb(url, identity, wait_seconds, moved=moved)
     except CannotReachError as error:
         if not known:
             raise

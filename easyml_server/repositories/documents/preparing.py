@@ -39,11 +39,16 @@ async def verify(database: Database, identity: UUID) -> None:
         raise Unavailable(str(error), metadata={"part": "documents"}) from error
 
 
-async def check(database: Database, identity: UUID, layout: int = LAYOUT) -> None:
-    """Whether documents of this database can be kept here; CannotOpenError if not."""
+async def check(database: Database, identity: UUID, layout: int = LAYOUT, *, moved: bool = False) -> None:
+    """Whether documents of this database can be kept here; CannotOpenError if not.
+
+    `moved` says that its documents are in MongoDB already: then one that holds none of them is the wrong one.
+    """
     await _check_version(database)
     marker = await _marker_or_nothing(database)
     if marker is None:
+        if moved:
+            raise _elsewhere(database, identity)
         raise CannotOpenError(f"The MongoDB database {database.name} was not prepared for EasyML yet; {MIGRATE}.")
     _check_marker(database, marker, identity, layout)
     if marker["layout"] < layout:
@@ -56,11 +61,23 @@ async def check(database: Database, identity: UUID, layout: int = LAYOUT) -> Non
 
 
 async def prepare(
-    database: Database, identity: UUID, kinds: Sequence[type[Document]] = KINDS, layout: int = LAYOUT
+    database: Database,
+    identity: UUID,
+    kinds: Sequence[type[Document]] = KINDS,
+    layout: int = LAYOUT,
+    *,
+    moved: bool = False,
 ) -> bool:
-    """Make what is missing; True if something was done. May be repeated, cut off, and done by two at once."""
+    """Make what is missing; True if something was done. May be repeated, cut off, and done by two at once.
+
+    Not where none of the documents are that were `moved` to MongoDB before.
+    """
     await _check_version(database)
-    marker = await _marker_or_nothing(database) or await _mark(database, identity)
+    marker = await _marker_or_nothing(database)
+    if marker is None:
+        if moved:
+            raise _elsewhere(database, identity)
+        marker = await _mark(database, identity)
     _check_marker(database, marker, identity, layout)
     for kind in kinds:
         await _make_collection(database, kind)
@@ -98,6 +115,14 @@ async def _mark(database: Database, identity: UUID) -> Any:
     with suppress(DuplicateKeyError):
         await database[STORE].insert_one({"_id": MARKER, "identity": identity, "layout": 0})
     return await _marker(database)
+
+
+def _elsewhere(database: Database, identity: UUID) -> CannotOpenError:
+    return CannotOpenError(
+        f"The MongoDB database {database.name} is empty, and the documents are in another one: name that in "
+        f"EASYML_MONGODB_URL, or restore it from a backup. If they are lost, insert {{_id: '{MARKER}', identity: "
+        f"UUID('{identity}'), layout: 0}} into its collection {STORE}, and {MIGRATE}."
+    )
 
 
 def _check_marker(database: Database, marker: Any, identity: UUID, layout: int) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     TypeDecorator,
     false,
     func,
@@ -86,6 +87,8 @@ class StoreIdentity(Base):
     documents_layout: Mapped[int] = mapped_column(server_default="0")
     # Whether the files are at a place that carries this database's id; false while they lie beside it.
     files_bound: Mapped[bool] = mapped_column(server_default=false())
+    # Where versions are brought for DVC; none before the first start of a release that writes it down.
+    dvc_remote: Mapped[str | None] = mapped_column(Text)
 
 
 def to_json(adapter: TypeAdapter[Any], value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, String, delete, exists, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
@@ -36,6 +36,14 @@ class SqlOutbox:
         """Due at once."""
         self._session.add(OutboxIntent(kind=kind, subject_id=subject_id, attempts=0, due_time=time))
         await self._session.flush()
+
+    async def add_all(self, kind: str, subjects: Select[UUID], time: datetime) -> None:
+        """The same for each subject, in their order."""
+        (subject,) = subjects.selected_columns
+        rows = subjects.with_only_columns(literal(kind), subject, literal(0), literal(time, UtcDateTime()))
+        await self._session.execute(
+            insert(OutboxIntent).from_select(["kind", "subject_id", "attempts", "due_time"], rows)
+        )
 
     async def due(self, kinds: Sequence[str], time: datetime, limit: int) -> Sequence[Intent]:
         """The oldest that are due."""

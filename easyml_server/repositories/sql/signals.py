@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 from easyml_server.ports.signals import Topic
 
 CHANNEL = "easyml"
+TRIAL_CHANNEL = "easyml_trial"
 APPLICATION = "easyml-signals"
 BATCH = 150
 """Signals of one NOTIFY, which carries at most 8,000 bytes."""
@@ -34,6 +35,10 @@ MAX_RETRY_SECONDS = 5.0
 Signal = tuple[Topic, UUID]
 
 log = structlog.get_logger(__name__)
+
+
+class CannotListenError(Exception):
+    """Servers would not hear each other; the message is a sentence that says why."""
 
 
 class PostgresSignals:
@@ -107,6 +112,32 @@ class PostgresSignals:
         if sender != self._sender:
             for topic, subject_id in _signals(rest):
                 receive(topic, subject_id)
+
+
+async def hear_oneself(listen_url: str, url: str) -> None:
+    """Whether what is said at the one URL is heard at the other; CannotListenError if not."""
+    heard = asyncio.Event()
+    word = uuid4().hex
+    try:
+        async with _connected(listen_url) as listening, _connected(url) as speaking:
+            await listening.add_listener(TRIAL_CHANNEL, lambda *said: heard.set() if said[-1] == word else None)
+            await speaking.execute("SELECT pg_notify($1, $2)", TRIAL_CHANNEL, word, timeout=ANSWER_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await heard.wait()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise CannotListenError(f"PostgreSQL does not answer ({str(error) or type(error).__name__}).") from error
+    if not heard.is_set():
+        raise CannotListenError("what is said in the database is not heard there.")
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Any]:
+    connection: Any = await asyncpg.connect(**_connect_arguments(url))
+    try:
+        yield connection
+    finally:
+        connection.terminate()
 
 
 def _connect_arguments(url: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -134,6 +135,22 @@ class SqlStore:
             bound = (await session.scalars(unbound.returning(StoreIdentity.id))).one_or_none()
             await session.commit()
         return bound is not None
+
+    async def dvc_remote(self) -> str | None:
+        """Where versions are brought for DVC."""
+        async with translated(), _session(self._reader, writes=False) as session:
+            return (await session.scalars(select(StoreIdentity.dvc_remote))).one()
+
+    async def change_dvc_remote(self, url: str, dataset_intent: str, model_intent: str, time: datetime) -> bool:
+        """Have all versions brought there from now on; False if they are already."""
+        async with translated(), _session(self._writer, writes=True) as session:
+            changed = update(StoreIdentity).where(StoreIdentity.dvc_remote.is_distinct_from(url)).values(dvc_remote=url)
+            if not (await session.scalars(changed.returning(StoreIdentity.id))).all():
+                return False
+            for kind, table in ((dataset_intent, DatasetVersion), (model_intent, ModelVersion)):
+                await SqlOutbox(session).add_all(kind, select(table.id).order_by(table.create_time), time)
+            await session.commit()
+        return True
 
     async def documents_layout(self) -> int:
         """Of the document server that was prepared for this database; 0 while documents are kept in the database."""

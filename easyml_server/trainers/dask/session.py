@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SharedFolder:
-    """The folder of all files, and a file in it whose content no other folder has."""
+    """The folder of what trainings read and write, and a file in it whose content no other folder has."""
 
     root: Path
     marker: str
@@ -213,7 +213,8 @@ class Session:
         if answer["marker"] != (root / self._folder.marker).read_text().strip():
             yield (
                 f"The Dask worker {address} gets no trainings: it does not see the server's files in {root} "
-                f"(as user {answer['user']}); mount the same folder there (EASYML_ARTIFACT_URL), and restart it."
+                f"(as user {answer['user']}); mount the same folder there (EASYML_ARTIFACT_URL, or the data folder "
+                "where that names a bucket), and restart it."
             )
         elif not answer["writable"]:
             yield (

@@ -11,6 +11,7 @@ from distributed import Client
 
 from easyml_server.domain.training import Outcome, Report, TrainingInterrupted, TrainingJob
 from easyml_server.trainers.dask.session import CONNECT_SECONDS, Session, SharedFolder, Work
+from easyml_server.trainers.dask.tls import why_away
 from easyml_server.trainers.local import to_the_end
 
 RETRY_SECONDS = 1.0
@@ -72,7 +73,8 @@ class DaskTrainer:
                 _log.warning("The connection to the Dask cluster at %s was lost; trainings wait for it.", self._address)
             except (OSError, TimeoutError) as error:
                 if not away:
-                    _log.warning("The Dask cluster at %s is away; trainings wait for it (%s).", self._address, error)
+                    cause = why_away(error)
+                    _log.warning("The Dask cluster at %s is away; trainings wait for it (%s).", self._address, cause)
                 away = True
             except Exception:
                 _log.exception("The connection to the Dask cluster at %s broke.", self._address)
@@ -95,9 +97,14 @@ async def connected(address: str, folder: SharedFolder, work: Work) -> AsyncIter
         finally:
             await session.close()
     finally:
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await client.close()
+        # In a task of its own: Dask takes a cancellation that comes while it closes for its own, and it would be lost.
+        await to_the_end(_closed(client))
+
+
+async def _closed(client: Client) -> None:
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.close()
 
 
 @asynccontextmanager

@@ -69,9 +69,25 @@ def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
     path = dvc_files.write(a_pointer(), "penguins", tmp_path)
     with pytest.raises(errors.InvalidInput, match="says something else"):
         dvc_files.write(a_pointer(content="other"), "penguins", tmp_path)
-    with pytest.raises(errors.InvalidInput, match="has another URL for the remote easyml-1"):
-        dvc_files.write(a_pointer(remote_url="s3://other"), "penguins", tmp_path)
     assert path.read_text() == a_pointer().content
+
+
+def test_a_remote_that_the_server_moved_is_followed(tmp_path: Path) -> None:
+    config = tmp_path / ".dvc" / "config"
+    config.parent.mkdir()
+    before, after = ("['remote \"easyml-2\"']\n    url = /2\n", "['remote \"easyml-3\"']\n    url = /3\n")
+    ours = "['remote \"easyml-1\"']\n    profile = me\n    url = {url}\n    region = eu\n"
+    config.write_text(f"# ours\n{before}{ours.format(url='s3://old/1')}{after}")
+    dvc_files.write(a_pointer(), "penguins", tmp_path)
+    assert config.read_text() == f"# ours\n{before}{ours.format(url='s3://bucket/1')}{after}"
+
+
+def test_a_remote_of_somebody_else_is_not_moved(tmp_path: Path) -> None:
+    dvc_files.write(a_pointer(remote_name="mine"), "penguins", tmp_path)
+    before = (tmp_path / ".dvc" / "config").read_text()
+    with pytest.raises(errors.InvalidInput, match="has another URL for the remote mine"):
+        dvc_files.write(a_pointer(remote_name="mine", remote_url="s3://other"), "penguins", tmp_path)
+    assert (tmp_path / ".dvc" / "config").read_text() == before
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

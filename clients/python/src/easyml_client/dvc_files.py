@@ -9,13 +9,15 @@ from pathlib import Path
 from easyml_client.errors import InvalidInput
 from easyml_client.resources.dvc import DvcPointer
 
+_OURS = "easyml-"
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 def write(pointer: DvcPointer, name: str, folder: Path) -> Path:
     """Write `folder/<name>/<pointer file>`, and its remote into the `.dvc/config` above; the path of the pointer.
 
-    What is there stays: files of the same name must hold the same text, and the remote have the same URL.
+    What is there stays, and files of the same name must hold the same text; but a remote that the server has moved gets
+    its new URL, since all versions are brought there.
     """
     _check(pointer)
     root = _dvc_root(folder.absolute())
@@ -62,7 +64,7 @@ def _add_remote(config: Path, name: str, url: str, *, in_git: bool) -> None:
         found.read_string(config.read_text(encoding="utf-8"))
     if found.has_section(section):
         if found.get(section, "url", fallback="") != url:
-            raise InvalidInput.at("folder", f"{config} has another URL for the remote {name}; it should be {url}.")
+            _move_remote(config, section, name, url)
         return
     text = config.read_text(encoding="utf-8") if config.exists() else _new_config(name, in_git=in_git)
     config.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +72,15 @@ def _add_remote(config: Path, name: str, url: str, *, in_git: bool) -> None:
         for ours in ("/config.local", "/tmp", "/cache"):  # noqa: S108 - a pattern of git
             _ignore(config.with_name(".gitignore"), ours)
     config.write_text(f"{text}[{section}]\n    url = {url}\n", encoding="utf-8")
+
+
+def _move_remote(config: Path, section: str, name: str, url: str) -> None:
+    """Only one of ours, by its name: whatever else is called in a repository is none of a server's."""
+    found = re.compile(rf"(?ms)^(\[{re.escape(section)}\][^\[]*?^[ \t]*url[ \t]*=[ \t]*)[^\n]*$")
+    text, moved = found.subn(lambda match: match[1] + url, config.read_text(encoding="utf-8"))
+    if not (moved and name.startswith(_OURS)):
+        raise InvalidInput.at("folder", f"{config} has another URL for the remote {name}; it should be {url}.")
+    config.write_text(text, encoding="utf-8")
 
 
 def _new_config(name: str, *, in_git: bool) -> str:

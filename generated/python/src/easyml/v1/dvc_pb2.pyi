@@ -31,7 +31,7 @@ class _DvcStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DvcState.Val
     DVC_STATE_PENDING: _DvcState.ValueType  # 1
     """It will be added to DVC, within seconds unless DVC or the disk is in trouble."""
     DVC_STATE_ADDED: _DvcState.ValueType  # 2
-    """It is added, and not in the remote yet; the server goes on trying."""
+    """It is added, and not in the remote yet, or only in one that the server had before; the server goes on trying."""
     DVC_STATE_PUSHED: _DvcState.ValueType  # 3
     """It is in the remote: `dvc pull` brings it."""
 
@@ -43,7 +43,7 @@ DVC_STATE_UNSPECIFIED: DvcState.ValueType  # 0
 DVC_STATE_PENDING: DvcState.ValueType  # 1
 """It will be added to DVC, within seconds unless DVC or the disk is in trouble."""
 DVC_STATE_ADDED: DvcState.ValueType  # 2
-"""It is added, and not in the remote yet; the server goes on trying."""
+"""It is added, and not in the remote yet, or only in one that the server had before; the server goes on trying."""
 DVC_STATE_PUSHED: DvcState.ValueType  # 3
 """It is in the remote: `dvc pull` brings it."""
 Global___DvcState: _TypeAlias = DvcState  # noqa: Y015
