@@ -473,4 +473,4 @@ def in_order(items: Iterable[Experiment], order: Order) -> list[Experiment]:
 
 @pytest.mark.slow
 def test_experiments_answer_as_a_dictionary(stores: Mapping[str, SqlStore], runner: asyncio.Runner) -> None:
-    tell(Experiments, examples=6, steps=20, stores=stores, runner=runner)
+    tell(Experiments, examples=4, steps=20, stores=stores, runner=runner)
