@@ -92,6 +92,7 @@ class World:
             experiment = an_experiment(project.id, user.id, spec=spec)
             await work.experiments.add(experiment)
             await work.commit()
+        self.artifacts.path(VersionKey.of_dataset(project.id, dataset.current.id)).mkdir(parents=True)
         return experiment.id
 
     @asynccontextmanager
