@@ -26,6 +26,7 @@ from easyml_server.domain.leases import Lease
 from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelManifest, Parity, Signature
 from easyml_server.domain.training import Outcome, Report, TrainingJob, TrainingSucceeded
+from easyml_server.ports.artifacts import VersionKey
 from easyml_server.ports.signals import Alone
 from easyml_server.repositories.sql import store as stores
 from easyml_server.repositories.sql.store import SqlStore, SqlUnitOfWork, open_sqlite
