@@ -34,6 +34,7 @@ class Endpoints:
         self._identities = identities
         self._kept: dict[str, _Endpoint] = {}
         self._turn = 0
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def predict(
         self, deployment: ServedDeployment, caller: Caller, request: bytes, timeout: float | None
@@ -79,6 +80,11 @@ class Endpoints:
         """End all connections."""
         await asyncio.gather(*(endpoint.close() for endpoint in self._kept.values()))
 
+    def _close(self, endpoint: _Endpoint) -> None:
+        closing = asyncio.create_task(endpoint.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     def _in_turn(self, addresses: Sequence[str]) -> Sequence[_Endpoint]:
         """Each once: another first each time, those that were lost just now last."""
         if not addresses:
@@ -94,7 +100,7 @@ class Endpoints:
         # Most recently used last.
         self._kept[address] = endpoint
         if len(self._kept) > KEPT:
-            self._closing = asyncio.ensure_future(self._kept.pop(next(iter(self._kept))).close())
+            self._close(self._kept.pop(next(iter(self._kept))))
         return endpoint
 
 

@@ -20,6 +20,8 @@ class DeploymentWatch:
     def watching(self, deployment_id: UUID) -> Iterator[asyncio.Event]:
         """An event that is set at every change in this block."""
         changed = asyncio.Event()
+        if self.draining:
+            changed.set()
         self._watchers[deployment_id].add(changed)
         try:
             yield changed

@@ -80,40 +80,40 @@ class DeploymentReconciler:
 
     async def _begin(self) -> None:
         """Find again what ran before, and end what nobody wants."""
-        while not (await self._tried(self._find_again()) and await self._look(everywhere=True)):
-            pass
+        while not (await self._tried(self._find_again()) and await self._look(everywhere=True)):  # noqa: ASYNC110 (a store tells nobody when it is back)
+            await asyncio.sleep(RETRY_SECONDS)
         self._deployer.retain({revision for known in self._applied.values() for revision in known.values()})
 
     async def _look(self, *, everywhere: bool) -> bool:
         """Take a step of each deployment that something was said of; False if some are to be tried again."""
         self._wanted.clear()
-        if await self._tried(self._look_at_all() if everywhere else self._look_at_told()):
-            return True
-        self._wanted.set()
-        return False
+        if everywhere and not await self._tried(self._tell_all()):
+            return False
+        told, self._told = self._told, set()
+        failed = {deployment_id for deployment_id in told if not await self._tried(self._reconcile(deployment_id))}
+        if failed:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._tell_again, failed)
+        return not failed
+
+    def _tell_again(self, failed: set[UUID]) -> None:
+        for deployment_id in failed:
+            self.wake(deployment_id)
 
     async def _tried(self, work: Coroutine[None, None, None]) -> bool:
+        """Whether it was done; whatever is in the way of one deployment is not to be in the way of others."""
         try:
             await work
         except EasyMLError as error:
             log.warning("deployments_wait", error=error.message)
-            await asyncio.sleep(RETRY_SECONDS)
+            return False
+        except Exception:
+            log.exception("deployments_wait")
             return False
         return True
 
-    async def _look_at_all(self) -> None:
+    async def _tell_all(self) -> None:
         async with self._store.read() as work:
             self._told |= {*self._applied, *await work.deployments.unfinished()}
-        await self._look_at_told()
-
-    async def _look_at_told(self) -> None:
-        while self._told:
-            deployment_id = self._told.pop()
-            try:
-                await self._reconcile(deployment_id)
-            except EasyMLError:
-                self._told.add(deployment_id)
-                raise
 
     async def _find_again(self) -> None:
         """Before any look: what runs and is not known yet would be taken for gone."""

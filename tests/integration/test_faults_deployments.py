@@ -11,8 +11,11 @@ import pytest
 
 from easyml.v1 import auth_service_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
+from easyml.v1 import project_service_pb2 as projects
 from easyml_server.domain.replica_records import ReplicaRecord, find_living
+from tests.builders import a_project_of, upload
 from tests.integration.test_rpcs_deployments import QUICK, Deployer, at, made_by, under_load
+from tests.integration.test_rpcs_models import a_version
 from tests.servers import Client, ServerProcess, deploying, eventually
 
 pytestmark = pytest.mark.slow
@@ -138,3 +141,13 @@ def test_a_server_that_is_interrupted_takes_its_deployments_with_it(server: Serv
     with Client(server.address, server.key) as client:
         again = replace(deployer, client=client)
         assert again.ready(deployment.id).ready_replicas == 2
+
+
+def test_what_runs_ends_with_its_project(server: ServerProcess, deployer: Deployer) -> None:
+    project_id = a_project_of(deployer.client)
+    version = a_version(deployer.client, project_id, upload(deployer.client, project_id).id)
+    elsewhere = replace(deployer, project_id=project_id, first=version.id)
+    elsewhere.ready(elsewhere.create(config=ONE).id)
+    assert processes(server)
+    deployer.client.projects.DeleteProject(projects.DeleteProjectRequest(project_id=project_id, force=True))
+    assert eventually(lambda: not processes(server))
