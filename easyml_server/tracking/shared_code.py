@@ -17,6 +17,7 @@ SHARED_CODE = (
     "domain/manifest.py",
     "domain/models.py",
     "domain/spelling.py",
+    "domain/statistics.py",
     "ml/__init__.py",
     "ml/prepare.py",
     "ml/trusted_types.py",

@@ -52,7 +52,10 @@ async def copied(url: str) -> sqlite3.Connection:
     """The rows of PostgreSQL where the checks can ask for them."""
     copy = sqlite3.connect(":memory:")
     connection = await asyncpg.connect(url)
+    # As of one moment: servers are at work.
+    moment = connection.transaction(isolation="repeatable_read", readonly=True)
     try:
+        await moment.start()
         for table in COPIED:
             rows = await connection.fetch(f'SELECT * FROM "{table}"')
             columns = await connection.fetch(

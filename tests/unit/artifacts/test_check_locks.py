@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from easyml_server.artifacts import locks
+from easyml_server.processes import locks
 from easyml_server.processes.locks import NoLocksError, check_locks
 
 
