@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -113,9 +114,9 @@ async def test_a_server_that_stops_with_its_scheduler_does_not_hang(
 ) -> None:
     closing, close = asyncio.Event(), Client.close
 
-    async def closed(self: Client) -> None:
+    def closed(self: Client, *args: Any, **options: Any) -> Any:
         closing.set()
-        await close(self)
+        return close(self, *args, **options)
 
     monkeypatch.setattr(Client, "close", closed)
     async with asyncio.timeout(60):
