@@ -19,7 +19,7 @@ from easyml_server.data_folder import DataFolder, StartError, open_data_folder
 from easyml_server.database import open_signals, open_store
 from easyml_server.deployers.identities import Identities
 from easyml_server.deployers.local import start_model_servers
-from easyml_server.deploying import model_server_limits, open_deployments
+from easyml_server.deploying import Deployments, model_server_limits, open_deployments
 from easyml_server.documents import open_documents
 from easyml_server.domain.errors import AlreadyExists
 from easyml_server.domain.leases import Lease
@@ -174,7 +174,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
-            asyncio.create_task(deployments.reconciler.run(), name="reconciler"),
+            *bringing_about(deployments),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
             asyncio.create_task(housekeeping(uploads, store, files.artifacts), name="housekeeping"),
             *(
@@ -350,6 +350,13 @@ def listening(
         asyncio.create_task(signals.run(receive, missed), name="signals"),
         asyncio.create_task(follower.run(), name="follower"),
     ]
+
+
+def bringing_about(deployments: Deployments) -> list[asyncio.Task[None]]:
+    """Carries out deployments, where this server has a target for them."""
+    if not deployments.targets:
+        return []
+    return [asyncio.create_task(deployments.reconciler.run(), name="reconciler")]
 
 
 def looking_after(certificates: Certificates | None) -> list[asyncio.Task[None]]:

@@ -36,6 +36,7 @@ class Deployments:
     watch: DeploymentWatch
     reconciler: DeploymentReconciler
     service: DeploymentService
+    targets: frozenset[DeploymentTarget]
 
 
 @asynccontextmanager
@@ -63,7 +64,7 @@ async def open_deployments(
         reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, clock)
         service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, targets(settings), signer)
         try:
-            yield Deployments(endpoints, watch, reconciler, service)
+            yield Deployments(endpoints, watch, reconciler, service, targets(settings))
         finally:
             await endpoints.close()
             if interrupted.is_set():

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-import grpc
+from easyml_server.deployers.forwarding import Connection
 
 ENTRY: Final = "easyml_server.serving"
 START_SECONDS: Final = 120.0
@@ -32,15 +32,6 @@ _ENVIRONMENT: Final = {
     # Else ONNX Runtime keeps a database of usage and a thread to send it.
     "ORT_DISABLE_TELEMETRY": "1",
 }
-CHANNEL: Final = [
-    ("grpc.enable_http_proxy", 0),
-    # What is tried again is decided by the caller.
-    ("grpc.enable_retries", 0),
-    # A new child may get the port of a dead one, whose connection and back-off must not be found again.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-]
 
 
 class CannotStart(Exception):
@@ -56,14 +47,7 @@ class ModelServerProcess:
 
     def __init__(self, process: Process, address: str) -> None:
         self._process = process
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
-        # Without serializers: bytes in, bytes out.
-        self.predict: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
-            "/easyml.v1.PredictionService/Predict"
-        )
-        self.stream_predict: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
-            "/easyml.v1.PredictionService/StreamPredict"
-        )
+        self.connection = Connection(address)
         self.process_id = process.pid
         self.ended = asyncio.create_task(process.wait(), name=f"model-server-{process.pid}")
 
@@ -71,10 +55,6 @@ class ModelServerProcess:
         """End the process; calls in flight have a moment for their answers."""
         await _end(self._process, STOP_SECONDS)
         await self.ended
-
-    async def close(self) -> None:
-        """Close the channel, once nobody uses it: calls on it would look as if their callers had gone away."""
-        await self._channel.close()
 
 
 async def start_process(arguments: Sequence[str]) -> ModelServerProcess:

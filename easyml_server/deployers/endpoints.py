@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import grpc
 
-from easyml_server.deployers.child import CHANNEL
 from easyml_server.deployers.forwarding import (
     LOST,
     RETRY_SECONDS,
-    Relayed,
+    Connection,
     is_answer,
     raise_meaning,
     unavailable,
@@ -64,17 +64,10 @@ class Endpoints:
         endpoint = next(iter(self._in_turn(deployment.endpoints)), None)
         if endpoint is None:
             raise unavailable("No replica of this deployment answers", RETRY_SECONDS)
-        relayed = Relayed(requests)
-        call = endpoint.stream_predict(relayed.read(), metadata=self._identities.metadata(caller, deployment.id))
-        try:
-            async for answer in call:
+        metadata = self._identities.metadata(caller, deployment.id)
+        async with aclosing(endpoint.stream_predict(requests, metadata)) as answers:
+            async for answer in answers:
                 yield answer
-        except grpc.aio.AioRpcError as error:
-            raise_meaning(error)
-        finally:
-            call.cancel()
-        if relayed.error is not None:
-            raise relayed.error
 
     async def close(self) -> None:
         """End all connections."""
@@ -104,19 +97,9 @@ class Endpoints:
         return endpoint
 
 
-class _Endpoint:
-    """A connection to a replica."""
+class _Endpoint(Connection):
+    """A connection to a replica, which was perhaps lost just now."""
 
     def __init__(self, address: str) -> None:
+        super().__init__(address)
         self.ejected_until = 0.0
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
-        # Without serializers: bytes in, bytes out.
-        self.predict: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
-            "/easyml.v1.PredictionService/Predict"
-        )
-        self.stream_predict: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
-            "/easyml.v1.PredictionService/StreamPredict"
-        )
-
-    async def close(self) -> None:
-        await self._channel.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NoReturn
 
 import grpc
@@ -17,7 +17,51 @@ PUSHBACK: Final = "grpc-retry-pushback-ms"
 LOST: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 
 
-class Relayed:
+CHANNEL: Final = [
+    ("grpc.enable_http_proxy", 0),
+    # What is tried again is decided by the caller.
+    ("grpc.enable_retries", 0),
+    # A new child may get the port of a dead one, whose connection and back-off must not be found again.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
+
+
+class Connection:
+    """A connection to a model server: bytes in, bytes out."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
+        self.predict: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
+            "/easyml.v1.PredictionService/Predict"
+        )
+        self._stream_predict: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
+            "/easyml.v1.PredictionService/StreamPredict"
+        )
+
+    async def stream_predict(
+        self, requests: AsyncIterator[bytes], metadata: tuple[tuple[str, str], ...]
+    ) -> AsyncGenerator[bytes, None]:
+        """The answers; an error of the model server by its meaning, and that of a request when all are there."""
+        relayed = _Relayed(requests)
+        call = self._stream_predict(relayed.read(), metadata=metadata)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise_meaning(error)
+        finally:
+            call.cancel()
+        if relayed.error is not None:
+            raise relayed.error
+
+    async def close(self) -> None:
+        """Once nobody uses it: calls on it would look as if their callers had gone away."""
+        await self._channel.close()
+
+
+class _Relayed:
     """Requests on their way; one that fails ends them, and its error is kept for the caller.
 
     gRPC would cancel the call instead, and answers that were already made would be lost.

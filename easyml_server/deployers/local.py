@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -18,7 +18,7 @@ import grpc
 import structlog
 
 from easyml_server.deployers.child import CannotStart, ModelServerProcess, start_process
-from easyml_server.deployers.forwarding import RETRY_SECONDS, Relayed, raise_meaning, unavailable
+from easyml_server.deployers.forwarding import RETRY_SECONDS, raise_meaning, unavailable
 from easyml_server.deployers.identities import Identities
 from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.domain.users import Caller
@@ -82,7 +82,7 @@ class _Served:
         server = self.starting.result()
         await server.end()
         await self._unused.wait()
-        await server.close()
+        await server.connection.close()
 
 
 class _Pauses:
@@ -136,7 +136,7 @@ class LocalModelServers:
                 server = await self._ready(served)
             remaining = None if deadline is None else max(0.0, deadline - loop.time())
             try:
-                answer: bytes = await server.predict(
+                answer: bytes = await server.connection.predict(
                     request, timeout=remaining, metadata=self._identities.metadata(caller, model.version_id)
                 )
             except grpc.aio.AioRpcError as error:
@@ -150,17 +150,10 @@ class LocalModelServers:
         served = self._find(model)
         with served.in_use():
             server = await self._ready(served)
-            relayed = Relayed(requests)
-            call = server.stream_predict(relayed.read(), metadata=self._identities.metadata(caller, model.version_id))
-            try:
-                async for answer in call:
+            metadata = self._identities.metadata(caller, model.version_id)
+            async with aclosing(server.connection.stream_predict(requests, metadata)) as answers:
+                async for answer in answers:
                     yield answer
-            except grpc.aio.AioRpcError as error:
-                raise_meaning(error)
-            finally:
-                call.cancel()
-            if relayed.error is not None:
-                raise relayed.error
 
     async def forget(self, version_id: UUID) -> None:
         """See ModelServers."""

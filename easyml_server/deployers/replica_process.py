@@ -14,7 +14,8 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from easyml_server.deployers.child import CHANNEL, ENTRY, environment
+from easyml_server.deployers.child import ENTRY, environment
+from easyml_server.deployers.forwarding import CHANNEL
 from easyml_server.domain.replica_records import find_living
 
 LIVENESS: Final = "liveness"

@@ -267,8 +267,19 @@ class DeploymentService:
                 try:
                     deployment = await self.get(caller, deployment_id)
                 except NotFound:
+                    if await self._is_there(deployment_id):
+                        # It is the caller who may not see it any more.
+                        raise
                     yield Deleted()
                     return
+
+    async def _is_there(self, deployment_id: UUID) -> bool:
+        async with self._store.read() as work:
+            try:
+                await work.deployments.load(deployment_id)
+            except NotFound:
+                return False
+        return True
 
     async def _waited(self, changed: asyncio.Event) -> bool:
         """Whether something changed before it was time for a sign of life."""

@@ -106,7 +106,7 @@ class DeploymentReconciler:
         except EasyMLError as error:
             log.warning("deployments_wait", error=error.message)
             return False
-        except Exception:
+        except Exception:  # a defect that one of them meets must not end the work for all
             log.exception("deployments_wait")
             return False
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from easyml.v1 import auth_service_pb2, deployment_pb2, deployment_service_pb2
+from easyml.v1 import auth_service_pb2, deployment_pb2
 from easyml_client.resources.base import Resource
 
 
@@ -127,9 +127,3 @@ class DeploymentToken(Resource[auth_service_pb2.ExchangeTokenResponse]):
     token: str
     expire_time: dt.datetime
     deployment_id: str
-
-
-class DeploymentHeartbeat(Resource[deployment_service_pb2.DeploymentHeartbeat]):
-    """A sign of life while nothing changes."""
-
-    heartbeat_time: dt.datetime
