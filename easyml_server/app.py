@@ -108,6 +108,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
                     settings.converter_memory_bytes, settings.converter_seconds, settings.converter_file_bytes
                 ),
                 files.artifacts.work,
+                warm=settings.preload,
             )
         )
         trainer = await stack.enter_async_context(open_trainer(settings))

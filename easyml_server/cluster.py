@@ -31,7 +31,7 @@ async def open_trainer(settings: Settings) -> AsyncIterator[Trainer]:
     """The trainer of the settings. A cluster that is away is no reason not to start: trainings wait for it."""
     limits = TrainingLimits(settings.events_per_second, settings.events_per_run)
     if settings.dask_address is None:
-        async with start_local_trainer(settings.workers, limits=limits) as local:
+        async with start_local_trainer(settings.workers, limits=limits, warm=settings.preload) as local:
             yield local
         return
     check_dask(settings)

@@ -151,6 +151,10 @@ class Settings(BaseSettings):
         ge=0,
         description="Memory of a training; if 0, 80 % of memory by workers (on Dask: of a worker's, by threads).",
     )
+    preload: bool = Field(
+        True,
+        description="Import what trainings and conversions need at start; if false, with the first (300 MB until then).",
+    )
     training_seconds: float = Field(86_400, gt=0, description="Longest time of a training.")
     trainings_per_project: int = Field(2, ge=1, description="Trainings of a project that run at once.")
     queued_per_project: int = Field(100, ge=1, description="Trainings of a project that have not ended.")

@@ -153,7 +153,8 @@ def log_of(data: Path) -> Path:
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of a server, with settings by their names without EASYML_."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("EASYML_")}
-    given = {"LOG_LEVEL": "warning", **settings}
+    # Most servers of the tests end before they have trained, and all share two processors.
+    given = {"LOG_LEVEL": "warning", "PRELOAD": "false", **settings}
     return {
         **own,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

@@ -143,12 +143,12 @@ def _unreadable(format: FileFormat | None) -> InvalidInput:
 
 @contextlib.asynccontextmanager
 async def start_table_reader(
-    slots: int, limits: ConverterLimits = ConverterLimits(), scratch: Path | None = None
+    slots: int, limits: ConverterLimits = ConverterLimits(), scratch: Path | None = None, *, warm: bool = True
 ) -> AsyncIterator[ProcessTableReader]:
-    """A reader that warms up in the background; workers have folders of their own in `scratch`.
+    """A reader that warms up in the background, if at once; workers have folders of their own in `scratch`.
 
     A server that is killed leaves them there, so it is a folder that is emptied at start; the system's if None.
     To be entered in the thread that lives as long as the server.
     """
-    async with start_pool(CONVERTER_PRELOAD, worker_environment(threads=1)) as pool:
+    async with start_pool(CONVERTER_PRELOAD, worker_environment(threads=1), warm=warm) as pool:
         yield ProcessTableReader(pool, slots, limits, scratch)

@@ -278,11 +278,16 @@ async def to_the_end(work: Coroutine[None, None, None]) -> None:
 
 @contextlib.asynccontextmanager
 async def start_local_trainer(
-    slots: int, *, threads: int = 1, limits: TrainingLimits = TrainingLimits(), entry: str = TRAINING_ENTRY
+    slots: int,
+    *,
+    threads: int = 1,
+    limits: TrainingLimits = TrainingLimits(),
+    entry: str = TRAINING_ENTRY,
+    warm: bool = True,
 ) -> AsyncIterator[LocalTrainer]:
-    """A trainer with `slots` workers at once of `threads` threads each; it warms up in the background.
+    """A trainer with `slots` workers at once of `threads` threads each; it warms up in the background, if at once.
 
     To be entered in the thread that lives as long as the server.
     """
-    async with start_pool(TRAINING_PRELOAD, training_environment(threads)) as pool:
+    async with start_pool(TRAINING_PRELOAD, training_environment(threads), warm=warm) as pool:
         yield LocalTrainer(pool, slots, limits, entry)

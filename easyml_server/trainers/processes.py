@@ -296,11 +296,14 @@ class ProcessPool:
 
 
 @contextlib.asynccontextmanager
-async def start_pool(preload: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[ProcessPool]:
-    """A pool that is warming up, and that leaves no process behind."""
+async def start_pool(
+    preload: Sequence[str], environment: Mapping[str, str], *, warm: bool = True
+) -> AsyncIterator[ProcessPool]:
+    """A pool that is warming up, unless it is to wait for its first worker, and that leaves no process behind."""
     pool = ProcessPool(preload, environment)
     try:
-        await pool.warm_up()
+        if warm:
+            await pool.warm_up()
         yield pool
     finally:
         await pool.close()

@@ -38,7 +38,7 @@ asyncio.run(serve(Settings(), ready))
 @pytest.mark.slow
 def test_the_idle_server_has_not_imported_what_only_workers_need(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    settings = environment({"PORT": "0", "DATA_DIR": str(data)})
+    settings = environment({"PORT": "0", "DATA_DIR": str(data), "PRELOAD": "true"})
     for start in ("first", "second"):
         with subprocess.Popen(
             [sys.executable, "-c", SERVE_AND_TELL],

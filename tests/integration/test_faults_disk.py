@@ -104,7 +104,7 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ser
     with mounted(data) as is_mounted:
         if request.param is SmallDisk and not is_mounted:
             pytest.skip("this process may not mount a disk; the limit on file sizes is tried instead")
-        with serving(data, MIN_FREE_DISK_BYTES="0") as server:
+        with serving(data, MIN_FREE_DISK_BYTES="0", PRELOAD="true") as server:
             yield server, request.param(server)
 
 
