@@ -24,6 +24,8 @@ TRITON := $(CACHE)/tritonclient-2.73.0
 export TRITON_PYTHON := $(TRITON)/bin/python
 KSERVE := $(CACHE)/kserve-0.21.0
 export KSERVE_PYTHON := $(KSERVE)/bin/python
+# What is compiled once need not be compiled at each start of each process.
+unexport PYTHONDONTWRITEBYTECODE
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 

@@ -19,6 +19,7 @@ from pydantic import SecretStr, ValidationError
 
 from easyml_server import __version__
 from easyml_server.data_folder import StartError, open_data_folder
+from easyml_server.importing import much_imported
 from easyml_server.settings import Settings, default_data_dir, origin_of
 
 CANNOT_START = 2
@@ -68,8 +69,9 @@ def serve(host: str | None = None, port: int | None = None, data_dir: DataDir = 
     """
     # gRPC's own lines on standard error, such as of a busy port, would stand beside ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from easyml_server.app import RunningServer, serve
-    from easyml_server.observability.logs import configure_logging
+    with much_imported():
+        from easyml_server.app import RunningServer, serve
+        from easyml_server.observability.logs import configure_logging
 
     settings = _settings(host=host, port=port, data_dir=data_dir)
     configure_logging(settings.log_level, settings.log_format)

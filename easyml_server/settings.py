@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     )
     preload: bool = Field(
         True,
-        description="Import what trainings and conversions need at start; if false, with the first (300 MB until then).",
+        description="Import at start what trainings need (300 MB); if false, with the first.",
     )
     training_seconds: float = Field(86_400, gt=0, description="Longest time of a training.")
     trainings_per_project: int = Field(2, ge=1, description="Trainings of a project that run at once.")

@@ -15,6 +15,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from easyml_server import __version__
+from easyml_server.importing import much_imported
 
 CANNOT_START = 2
 CANNOT_LOAD = 3
@@ -105,11 +106,12 @@ def serve(
         from easyml_server.serving.lifeline import die_with_parent
 
         die_with_parent()
-    from easyml_server.observability.logs import configure_logging
-    from easyml_server.serving import process
-    from easyml_server.serving.calls import ServingLimits
-    from easyml_server.serving.predictors import CannotLoad
-    from easyml_server.serving.tables import TableLimits
+    with much_imported():
+        from easyml_server.observability.logs import configure_logging
+        from easyml_server.serving import process
+        from easyml_server.serving.calls import ServingLimits
+        from easyml_server.serving.predictors import CannotLoad
+        from easyml_server.serving.tables import TableLimits
 
     configure_logging(log_level, log_format)
     table = TableLimits(max_predict_rows, max_predict_cells, max_arrow_bytes)

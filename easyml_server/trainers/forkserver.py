@@ -12,7 +12,6 @@ was standard output. The socket is also the lifeline: when it closes, the server
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from easyml_server.importing import much_imported
 from easyml_server.trainers.channel import LENGTH, Channel, receive_exactly
 
 _PR_SET_PDEATHSIG = 1
@@ -47,15 +47,13 @@ class ForkServer:
     def preload(self, modules: Sequence[str]) -> None:
         """Import what workers need; what cannot be imported is told and left to the workers."""
         failures = {}
-        for name in modules:
-            self._end_if_orphaned()
-            try:
-                importlib.import_module(name)
-            except Exception as error:
-                failures[name] = type(error).__name__
-        # Collected garbage of the parent must not make the children copy their shared pages.
-        gc.collect()
-        gc.freeze()
+        with much_imported():
+            for name in modules:
+                self._end_if_orphaned()
+                try:
+                    importlib.import_module(name)
+                except Exception as error:
+                    failures[name] = type(error).__name__
         self._reply(ready=True, failures=failures)
 
     def serve(self) -> None:
