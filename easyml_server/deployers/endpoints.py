@@ -1,8 +1,9 @@
-"""Calls to the replicas of deployments: bytes pass through, in turns, over connections that are kept."""
+"""Calls to the replicas of deployments: bytes pass through, shared as wanted, over connections that are kept."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
@@ -18,6 +19,7 @@ from easyml_server.deployers.forwarding import (
     unavailable,
 )
 from easyml_server.deployers.identities import Identities
+from easyml_server.domain.deployments import TrafficShare
 from easyml_server.domain.users import Caller
 from easyml_server.ports.model_servers import ServedDeployment
 
@@ -34,6 +36,7 @@ class Endpoints:
         self._identities = identities
         self._kept: dict[str, _Endpoint] = {}
         self._turn = 0
+        self._draw = random.Random()  # noqa: S311 (it shares calls, and keeps no secret)
         self._closing: set[asyncio.Task[None]] = set()
 
     async def predict(
@@ -44,7 +47,7 @@ class Endpoints:
         deadline = None if timeout is None else loop.time() + timeout
         metadata = self._identities.metadata(caller, deployment.id)
         lost: grpc.aio.AioRpcError | None = None
-        for endpoint in self._in_turn(deployment.endpoints):
+        for endpoint in self._asked(deployment.shares):
             remaining = None if deadline is None else max(0.0, deadline - loop.time())
             try:
                 answer: bytes = await endpoint.predict(request, timeout=remaining, metadata=metadata)
@@ -61,7 +64,7 @@ class Endpoints:
         self, deployment: ServedDeployment, caller: Caller, requests: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
         """See DeploymentCalls."""
-        endpoint = next(iter(self._in_turn(deployment.endpoints)), None)
+        endpoint = next(iter(self._asked(deployment.shares)), None)
         if endpoint is None:
             raise unavailable("No replica of this deployment answers", RETRY_SECONDS)
         metadata = self._identities.metadata(caller, deployment.id)
@@ -77,6 +80,13 @@ class Endpoints:
         closing = asyncio.create_task(endpoint.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+    def _asked(self, shares: Sequence[TrafficShare]) -> Sequence[_Endpoint]:
+        """Whom to ask, one after the other: a revision by its share first, and the others if it is lost."""
+        if len(shares) > 1:
+            first = self._draw.choices(shares, [share.weight for share in shares])[0]
+            shares = sorted(shares, key=lambda share: share is not first)
+        return [endpoint for share in shares for endpoint in self._in_turn(share.endpoints)]
 
     def _in_turn(self, addresses: Sequence[str]) -> Sequence[_Endpoint]:
         """Each once: another first each time, those that were lost just now last."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -33,6 +33,8 @@ class RolloutStrategy(StrEnum):
 
     ROLLING = "rolling"
     RECREATE = "recreate"
+    BLUE_GREEN = "blue_green"
+    CANARY = "canary"
 
 
 class DeploymentState(StrEnum):
@@ -53,6 +55,8 @@ class RevisionState(StrEnum):
     ACTIVE = "active"
     FAILED = "failed"
     RETIRED = "retired"
+    STANDBY = "standby"
+    WITHDRAWN = "withdrawn"
 
 
 class ReplicaState(StrEnum):
@@ -94,6 +98,63 @@ class Probes:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryStep:
+    """So many calls of a hundred, for so many seconds; until somebody promotes it if 0."""
+
+    weight: int
+    duration_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryAnalysis:
+    """What takes a canary back: so many calls of a hundred more that fail, or a p99 so many times that of the other.
+
+    Nothing is concluded from fewer than `min_requests` calls of a step; latencies are not compared if the ratio is 0.
+    """
+
+    max_error_percent: float
+    max_latency_ratio: float = 0
+    min_requests: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """How the share of a new revision grows."""
+
+    steps: tuple[CanaryStep, ...] = (CanaryStep(10),)
+    analysis: CanaryAnalysis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryProgress:
+    """The step (1, 2, 3 …) that a canary is in, since when, and when it ends by itself.
+
+    0 if its share was set by hand.
+    """
+
+    step: int
+    start_time: datetime
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficChange:
+    """So many calls of a hundred, from then on."""
+
+    weight: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficShare:
+    """A revision answers so many calls of a hundred, at these endpoints (host:port)."""
+
+    revision: int
+    weight: int
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentConfig:
     """How a model version is served."""
 
@@ -102,6 +163,7 @@ class DeploymentConfig:
     strategy: RolloutStrategy = RolloutStrategy.ROLLING
     replicas: int = 1
     probes: Probes = Probes()
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +202,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What a deployment serves at one time; only `state` and the times when it answered change.
+    """What a deployment serves at one time; only its state, its traffic and the times when it answered change.
 
-    The model version of one that another replaced may have been deleted since.
+    The model version of one that another replaced may have been deleted since. `message` says why it was withdrawn.
     """
 
     id: UUID
@@ -157,6 +219,8 @@ class Revision:
     create_time: datetime
     activate_time: datetime | None = None
     retire_time: datetime | None = None
+    traffic: tuple[TrafficChange, ...] = ()
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +228,7 @@ class Deployment:
     """A name under which predictions are made.
 
     `etag` and `update_time` change with what people want of it; `sequence` also with what is seen of it.
-    `active_revision` is 0 while none answers.
+    `active_revision` is 0 while none answers; `traffic` are calls of a hundred by revision.
     """
 
     id: UUID
@@ -184,12 +248,25 @@ class Deployment:
     update_time: datetime
     etag: str
     sequence: int
+    traffic: Mapping[int, int] = field(default_factory=dict)
+    canary: CanaryProgress | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Where the revision that answers can be asked."""
+        """Where the active revision can be asked."""
+        return self.endpoints_of(self.active_revision)
+
+    @property
+    def shares(self) -> tuple[TrafficShare, ...]:
+        """Who answers how many calls, and where."""
+        return tuple(
+            TrafficShare(number, weight, self.endpoints_of(number)) for number, weight in sorted(self.traffic.items())
+        )
+
+    def endpoints_of(self, number: int) -> tuple[str, ...]:
+        """Where a revision can be asked."""
         return tuple(
             replica.endpoint
             for replica in self.replicas
-            if replica.revision == self.active_revision and replica.state is ReplicaState.READY
+            if replica.revision == number and replica.state is ReplicaState.READY
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from easyml_server.domain.deployments import TrafficShare
 from easyml_server.domain.users import Caller
 
 
@@ -25,10 +26,10 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServedDeployment:
-    """A deployment, and where its replicas that are ready answer (host:port)."""
+    """A deployment, and which of its revisions answer how many calls of a hundred, and where."""
 
     id: UUID
-    endpoints: tuple[str, ...]
+    shares: tuple[TrafficShare, ...]
 
 
 class ModelServerError(Exception):

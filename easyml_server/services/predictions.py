@@ -102,4 +102,4 @@ class PredictionService:
                 f"Deployment {deployment.name!r} was stopped; update it or roll it back to start it again.",
                 metadata={"state": deployment.state.value},
             )
-        return ServedDeployment(deployment.id, deployment.endpoints)
+        return ServedDeployment(deployment.id, deployment.shares)

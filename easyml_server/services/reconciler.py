@@ -133,8 +133,15 @@ class DeploymentReconciler:
                 self._deployer.remove(revision_id)
             self._watch.tell(deployment_id)
             return
+        self._wake_at(deployment_id, step.next_time)
         for revision in step.revisions:
             self._apply(step.deployment, revision, step.wanted.get(revision.number, 0))
+
+    def _wake_at(self, deployment_id: UUID, time: datetime | None) -> None:
+        seconds = 0.0 if time is None else (time - self._clock()).total_seconds()
+        # Longer ones are met on the way.
+        if 0 < seconds < LOOK_SECONDS:
+            asyncio.get_running_loop().call_later(seconds, self.wake, deployment_id)
 
     async def _step(self, deployment_id: UUID) -> Step:
         async with self._store.read() as work:

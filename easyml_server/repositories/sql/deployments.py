@@ -36,6 +36,9 @@ from easyml_server.repositories.sql.projects import Project, visible_to
 _CONFIG = TypeAdapter(domain.DeploymentConfig)
 _REPLICAS = TypeAdapter(tuple[domain.Replica, ...])
 _CONDITIONS = TypeAdapter(tuple[domain.Condition, ...])
+_TRAFFIC = TypeAdapter(dict[int, int])
+_CANARY = TypeAdapter(domain.CanaryProgress | None)
+_CHANGES = TypeAdapter(tuple[domain.TrafficChange, ...])
 _AT_WORK = [state.value for state in domain.DeploymentState if state is not domain.DeploymentState.STOPPED]
 
 
@@ -67,6 +70,8 @@ class ModelDeployment(Base):
     update_time: Mapped[datetime] = mapped_column(UtcDateTime)
     etag: Mapped[str] = mapped_column(String(64))
     sequence: Mapped[int]
+    traffic: Mapped[Any] = mapped_column(JsonType)
+    canary: Mapped[Any | None] = mapped_column(JsonType)
 
 
 class DeploymentRevision(Base):
@@ -92,6 +97,8 @@ class DeploymentRevision(Base):
     create_time: Mapped[datetime] = mapped_column(UtcDateTime)
     activate_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
     retire_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    traffic: Mapped[Any] = mapped_column(JsonType)
+    message: Mapped[str] = mapped_column(String(1000))
 
 
 class SqlDeploymentRepository:
@@ -190,6 +197,7 @@ class SqlDeploymentRepository:
             self._session.add(row)
         row.state = revision.state.value
         row.activate_time, row.retire_time = revision.activate_time, revision.retire_time
+        row.traffic, row.message = to_json(_CHANGES, revision.traffic), revision.message
         await self._session.flush()
 
     async def revisions(self, deployment_id: UUID, numbers: Collection[int]) -> Sequence[domain.Revision]:
@@ -241,6 +249,7 @@ def _fill(row: ModelDeployment, deployment: domain.Deployment) -> None:
     row.replicas = to_json(_REPLICAS, deployment.replicas)
     row.conditions = to_json(_CONDITIONS, deployment.conditions)
     row.update_time, row.etag = deployment.update_time, deployment.etag
+    row.traffic, row.canary = to_json(_TRAFFIC, deployment.traffic), to_json(_CANARY, deployment.canary)
 
 
 def _deployment(row: ModelDeployment) -> domain.Deployment:
@@ -262,6 +271,8 @@ def _deployment(row: ModelDeployment) -> domain.Deployment:
         update_time=row.update_time,
         etag=row.etag,
         sequence=row.sequence,
+        traffic=_TRAFFIC.validate_python(row.traffic),
+        canary=_CANARY.validate_python(row.canary),
     )
 
 
@@ -279,4 +290,6 @@ def _revision(row: DeploymentRevision) -> domain.Revision:
         create_time=row.create_time,
         activate_time=row.activate_time,
         retire_time=row.retire_time,
+        traffic=_CHANGES.validate_python(row.traffic),
+        message=row.message,
     )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from uuid import UUID
 
 from easyml.v1 import deployment_pb2 as pb
 from easyml.v1 import deployment_service_pb2 as service_pb
 from easyml_server.domain.deployments import (
+    Canary,
+    CanaryAnalysis,
+    CanaryProgress,
+    CanaryStep,
     Condition,
     Deployment,
     DeploymentConfig,
@@ -18,6 +24,7 @@ from easyml_server.domain.deployments import (
     Revision,
     RolloutStrategy,
 )
+from easyml_server.domain.errors import InvalidInput
 from easyml_server.services.deployments import DeploymentName, NewDeployment
 from easyml_server.services.models import VersionName
 from easyml_server.transport.converters.enums import (
@@ -57,6 +64,8 @@ def deployment_to_proto(deployment: Deployment) -> pb.Deployment:
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,
         sequence=deployment.sequence,
+        traffic=[pb.TrafficShare(revision=share.revision, weight=share.weight) for share in deployment.shares],
+        canary=None if deployment.canary is None else _progress_to_proto(deployment, deployment.canary),
     )
 
 
@@ -73,6 +82,10 @@ def revision_to_proto(revision: Revision) -> pb.Revision:
         create_time=timestamp(revision.create_time),
         activate_time=timestamp(revision.activate_time),
         retire_time=timestamp(revision.retire_time),
+        traffic=[
+            pb.TrafficChange(weight=change.weight, change_time=timestamp(change.time)) for change in revision.traffic
+        ],
+        message=revision.message,
     )
 
 
@@ -103,10 +116,11 @@ def to_deployment_name(message: pb.DeploymentName) -> DeploymentName:
 def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
     """How to serve; what was not set has its default."""
     probes = message.probes
+    strategy = ROLLOUT_STRATEGY.find(message.strategy) or RolloutStrategy.ROLLING
     return DeploymentConfig(
         environment=DEPLOYMENT_ENVIRONMENT.find(message.environment) or DeploymentEnvironment.DEVELOPMENT,
         target=DEPLOYMENT_TARGET.find(message.target) or DeploymentTarget.LOCAL,
-        strategy=ROLLOUT_STRATEGY.find(message.strategy) or RolloutStrategy.ROLLING,
+        strategy=strategy,
         replicas=message.scaling.replicas or 1,
         probes=Probes(
             startup_seconds=probes.startup_seconds or DEFAULTS.startup_seconds,
@@ -114,7 +128,38 @@ def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
             timeout_seconds=probes.timeout_seconds or DEFAULTS.timeout_seconds,
             failure_threshold=probes.failure_threshold or DEFAULTS.failure_threshold,
         ),
+        canary=_to_canary(message, strategy),
     )
+
+
+def to_traffic(shares: Iterable[pb.TrafficShare]) -> dict[int, int]:
+    """Weights by revision."""
+    traffic: dict[int, int] = {}
+    for index, share in enumerate(shares):
+        if share.revision in traffic:
+            raise InvalidInput.at(f"traffic[{index}].revision", f"Revision {share.revision} has a share already.")
+        traffic[share.revision] = share.weight
+    return traffic
+
+
+def _to_canary(message: pb.DeploymentConfig, strategy: RolloutStrategy) -> Canary | None:
+    if strategy is not RolloutStrategy.CANARY:
+        if message.HasField("canary"):
+            raise InvalidInput.at("config.canary", f"It says nothing for the strategy {strategy.value}; leave it out.")
+        return None
+    steps = tuple(CanaryStep(step.weight, step.duration_seconds) for step in message.canary.steps)
+    for index, (one, next) in enumerate(pairwise(steps), 1):
+        if next.weight <= one.weight:
+            raise InvalidInput.at(f"config.canary.steps[{index}].weight", "Each step needs more weight than the last.")
+    return Canary(
+        steps or Canary().steps,
+        _to_analysis(message.canary.analysis) if message.canary.HasField("analysis") else None,
+    )
+
+
+def _to_analysis(message: pb.CanaryAnalysis) -> CanaryAnalysis:
+    least = message.min_requests or CanaryAnalysis(0).min_requests
+    return CanaryAnalysis(message.max_error_percent, message.max_latency_ratio, least)
 
 
 def _config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
@@ -129,6 +174,28 @@ def _config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
             timeout_seconds=int(config.probes.timeout_seconds),
             failure_threshold=config.probes.failure_threshold,
         ),
+        canary=None if config.canary is None else _canary_to_proto(config.canary),
+    )
+
+
+def _canary_to_proto(canary: Canary) -> pb.Canary:
+    steps = [pb.CanaryStep(weight=step.weight, duration_seconds=step.duration_seconds) for step in canary.steps]
+    if canary.analysis is None:
+        return pb.Canary(steps=steps)
+    analysis = pb.CanaryAnalysis(
+        max_error_percent=canary.analysis.max_error_percent,
+        max_latency_ratio=canary.analysis.max_latency_ratio,
+        min_requests=canary.analysis.min_requests,
+    )
+    return pb.Canary(steps=steps, analysis=analysis)
+
+
+def _progress_to_proto(deployment: Deployment, progress: CanaryProgress) -> pb.CanaryProgress:
+    return pb.CanaryProgress(
+        step=progress.step,
+        steps=len(deployment.config.canary.steps) if deployment.config.canary else 0,
+        start_time=timestamp(progress.start_time),
+        end_time=timestamp(progress.end_time),
     )
 
 

@@ -18,6 +18,7 @@ from easyml_server.transport.converters.deployments import (
     to_config,
     to_deployment_name,
     to_new_deployment,
+    to_traffic,
     to_version_target,
 )
 from easyml_server.transport.converters.pages import by_time, fit, page_request
@@ -78,6 +79,20 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
             caller(), UUID(request.deployment_id), request.replicas, request.etag
         )
         return pb.ScaleDeploymentResponse(deployment=deployment_to_proto(deployment))
+
+    async def SetTraffic(self, request: pb.SetTrafficRequest, context: Context) -> pb.SetTrafficResponse:
+        deployment = await self._deployments.set_traffic(
+            caller(), UUID(request.deployment_id), to_traffic(request.traffic), request.etag
+        )
+        return pb.SetTrafficResponse(deployment=deployment_to_proto(deployment))
+
+    async def PromoteDeployment(
+        self, request: pb.PromoteDeploymentRequest, context: Context
+    ) -> pb.PromoteDeploymentResponse:
+        deployment = await self._deployments.promote(
+            caller(), request_key(request), UUID(request.deployment_id), request.etag, full=request.full
+        )
+        return pb.PromoteDeploymentResponse(deployment=deployment_to_proto(deployment))
 
     async def RollbackDeployment(
         self, request: pb.RollbackDeploymentRequest, context: Context

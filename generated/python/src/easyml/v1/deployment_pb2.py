@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x61syml/v1/deployment.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x02\n\x10\x44\x65ploymentConfig\x12L\n\x0b\x65nvironment\x18\x01 \x01(\x0e\x32 .easyml.v1.DeploymentEnvironmentB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0b\x65nvironment\x12=\n\x06target\x18\x02 \x01(\x0e\x32\x1b.easyml.v1.DeploymentTargetB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06target\x12@\n\x08strategy\x18\x03 \x01(\x0e\x32\x1a.easyml.v1.RolloutStrategyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08strategy\x12,\n\x07scaling\x18\x04 \x01(\x0b\x32\x12.easyml.v1.ScalingR\x07scaling\x12)\n\x06probes\x18\x05 \x01(\x0b\x32\x11.easyml.v1.ProbesR\x06probes\"1\n\x07Scaling\x12&\n\x08replicas\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08replicas\"\xdc\x01\n\x06Probes\x12\x33\n\x0fstartup_seconds\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90\x1c(\x00R\x0estartupSeconds\x12\x31\n\x0eperiod_seconds\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xac\x02(\x00R\rperiodSeconds\x12\x32\n\x0ftimeout_seconds\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18<(\x00R\x0etimeoutSeconds\x12\x36\n\x11\x66\x61ilure_threshold\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x10\x66\x61ilureThreshold\"\x9f\x06\n\nDeployment\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nproject_id\x18\x02 \x01(\tR\tprojectId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32!.easyml.v1.Deployment.LabelsEntryR\x06labels\x12\x33\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12\x30\n\x05state\x18\x07 \x01(\x0e\x32\x1a.easyml.v1.DeploymentStateR\x05state\x12\'\n\x0flatest_revision\x18\x08 \x01(\x05R\x0elatestRevision\x12\'\n\x0f\x61\x63tive_revision\x18\t \x01(\x05R\x0e\x61\x63tiveRevision\x12\'\n\x0fwanted_replicas\x18\n \x01(\x05R\x0ewantedReplicas\x12%\n\x0eready_replicas\x18\x0b \x01(\x05R\rreadyReplicas\x12.\n\x08replicas\x18\x0c \x03(\x0b\x32\x12.easyml.v1.ReplicaR\x08replicas\x12\x34\n\nconditions\x18\r \x03(\x0b\x32\x14.easyml.v1.ConditionR\nconditions\x12\x1d\n\ncreator_id\x18\x0e \x01(\tR\tcreatorId\x12;\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x11 \x01(\tR\x04\x65tag\x12\x1a\n\x08sequence\x18\x12 \x01(\x03R\x08sequence\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xda\x01\n\x07Replica\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x08revision\x18\x02 \x01(\x05R\x08revision\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x17.easyml.v1.ReplicaStateR\x05state\x12\x1a\n\x08\x65ndpoint\x18\x04 \x01(\tR\x08\x65ndpoint\x12\x1a\n\x08restarts\x18\x05 \x01(\x05R\x08restarts\x12<\n\x0clast_failure\x18\x06 \x01(\x0b\x32\x19.easyml.v1.ReplicaFailureR\x0blastFailure\"\xef\x01\n\x0eReplicaFailure\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.easyml.v1.ReplicaFailureReasonR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12 \n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x1b\n\tlog_lines\x18\x04 \x03(\tR\x08logLines\x12=\n\x0c\x66\x61ilure_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x66\x61ilureTimeB\x0c\n\n_exit_code\"\xc8\x01\n\tCondition\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.easyml.v1.ConditionTypeR\x04type\x12\x16\n\x06status\x18\x02 \x01(\x08R\x06status\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12\x43\n\x0ftransition_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0etransitionTime\"\xcf\x03\n\x08Revision\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12(\n\x10model_version_id\x18\x02 \x01(\tR\x0emodelVersionId\x12\x1d\n\nmodel_name\x18\x03 \x01(\tR\tmodelName\x12#\n\rmodel_version\x18\x04 \x01(\x05R\x0cmodelVersion\x12\x33\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x18.easyml.v1.RevisionStateR\x05state\x12\x1d\n\ncreator_id\x18\x07 \x01(\tR\tcreatorId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12?\n\ractivate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x61\x63tivateTime\x12;\n\x0bretire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nretireTime\"Y\n\x0e\x44\x65ploymentName\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x1e\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x04name*R\n\x10\x44\x65ploymentTarget\x12!\n\x1d\x44\x45PLOYMENT_TARGET_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45PLOYMENT_TARGET_LOCAL\x10\x01*\xb2\x01\n\x15\x44\x65ploymentEnvironment\x12&\n\"DEPLOYMENT_ENVIRONMENT_UNSPECIFIED\x10\x00\x12&\n\"DEPLOYMENT_ENVIRONMENT_DEVELOPMENT\x10\x01\x12\"\n\x1e\x44\x45PLOYMENT_ENVIRONMENT_STAGING\x10\x02\x12%\n!DEPLOYMENT_ENVIRONMENT_PRODUCTION\x10\x03*p\n\x0fRolloutStrategy\x12 \n\x1cROLLOUT_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n\x18ROLLOUT_STRATEGY_ROLLING\x10\x01\x12\x1d\n\x19ROLLOUT_STRATEGY_RECREATE\x10\x02*\xea\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STOPPING\x10\x05\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x06*\xa1\x01\n\rRevisionState\x12\x1e\n\x1aREVISION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREVISION_STATE_PROGRESSING\x10\x01\x12\x19\n\x15REVISION_STATE_ACTIVE\x10\x02\x12\x19\n\x15REVISION_STATE_FAILED\x10\x03\x12\x1a\n\x16REVISION_STATE_RETIRED\x10\x04*\x9d\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1d\n\x19REPLICA_STATE_BACKING_OFF\x10\x03\x12\x1a\n\x16REPLICA_STATE_STOPPING\x10\x04*\xb8\x02\n\x14ReplicaFailureReason\x12&\n\"REPLICA_FAILURE_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dREPLICA_FAILURE_REASON_EXITED\x10\x01\x12(\n$REPLICA_FAILURE_REASON_MODEL_REFUSED\x10\x02\x12(\n$REPLICA_FAILURE_REASON_START_TIMEOUT\x10\x03\x12\'\n#REPLICA_FAILURE_REASON_UNRESPONSIVE\x10\x04\x12/\n+REPLICA_FAILURE_REASON_ARTIFACT_UNAVAILABLE\x10\x05\x12\'\n#REPLICA_FAILURE_REASON_CANNOT_START\x10\x06*\x91\x01\n\rConditionType\x12\x1e\n\x1a\x43ONDITION_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONDITION_TYPE_AVAILABLE\x10\x01\x12\x1e\n\x1a\x43ONDITION_TYPE_PROGRESSING\x10\x02\x12\"\n\x1e\x43ONDITION_TYPE_REPLICA_FAILURE\x10\x03\x42\x64\n\x0cio.easyml.v1B\x0f\x44\x65ploymentProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x61syml/v1/deployment.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x02\n\x10\x44\x65ploymentConfig\x12L\n\x0b\x65nvironment\x18\x01 \x01(\x0e\x32 .easyml.v1.DeploymentEnvironmentB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0b\x65nvironment\x12=\n\x06target\x18\x02 \x01(\x0e\x32\x1b.easyml.v1.DeploymentTargetB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06target\x12@\n\x08strategy\x18\x03 \x01(\x0e\x32\x1a.easyml.v1.RolloutStrategyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08strategy\x12,\n\x07scaling\x18\x04 \x01(\x0b\x32\x12.easyml.v1.ScalingR\x07scaling\x12)\n\x06probes\x18\x05 \x01(\x0b\x32\x11.easyml.v1.ProbesR\x06probes\x12)\n\x06\x63\x61nary\x18\x06 \x01(\x0b\x32\x11.easyml.v1.CanaryR\x06\x63\x61nary\"v\n\x06\x43\x61nary\x12\x35\n\x05steps\x18\x01 \x03(\x0b\x32\x15.easyml.v1.CanaryStepB\x08\xbaH\x05\x92\x01\x02\x10\x14R\x05steps\x12\x35\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32\x19.easyml.v1.CanaryAnalysisR\x08\x61nalysis\"g\n\nCanaryStep\x12!\n\x06weight\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x63(\x01R\x06weight\x12\x36\n\x10\x64uration_seconds\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xf5$(\x00R\x0f\x64urationSeconds\"\xca\x01\n\x0e\x43\x61naryAnalysis\x12\x43\n\x11max_error_percent\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0fmaxErrorPercent\x12\x43\n\x11max_latency_ratio\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0fmaxLatencyRatio\x12.\n\x0cmin_requests\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00R\x0bminRequests\"1\n\x07Scaling\x12&\n\x08replicas\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08replicas\"\xdc\x01\n\x06Probes\x12\x33\n\x0fstartup_seconds\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90\x1c(\x00R\x0estartupSeconds\x12\x31\n\x0eperiod_seconds\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xac\x02(\x00R\rperiodSeconds\x12\x32\n\x0ftimeout_seconds\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18<(\x00R\x0etimeoutSeconds\x12\x36\n\x11\x66\x61ilure_threshold\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x10\x66\x61ilureThreshold\"\x85\x07\n\nDeployment\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nproject_id\x18\x02 \x01(\tR\tprojectId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32!.easyml.v1.Deployment.LabelsEntryR\x06labels\x12\x33\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12\x30\n\x05state\x18\x07 \x01(\x0e\x32\x1a.easyml.v1.DeploymentStateR\x05state\x12\'\n\x0flatest_revision\x18\x08 \x01(\x05R\x0elatestRevision\x12\'\n\x0f\x61\x63tive_revision\x18\t \x01(\x05R\x0e\x61\x63tiveRevision\x12\'\n\x0fwanted_replicas\x18\n \x01(\x05R\x0ewantedReplicas\x12%\n\x0eready_replicas\x18\x0b \x01(\x05R\rreadyReplicas\x12.\n\x08replicas\x18\x0c \x03(\x0b\x32\x12.easyml.v1.ReplicaR\x08replicas\x12\x34\n\nconditions\x18\r \x03(\x0b\x32\x14.easyml.v1.ConditionR\nconditions\x12\x1d\n\ncreator_id\x18\x0e \x01(\tR\tcreatorId\x12;\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x11 \x01(\tR\x04\x65tag\x12\x1a\n\x08sequence\x18\x12 \x01(\x03R\x08sequence\x12\x31\n\x07traffic\x18\x13 \x03(\x0b\x32\x17.easyml.v1.TrafficShareR\x07traffic\x12\x31\n\x06\x63\x61nary\x18\x14 \x01(\x0b\x32\x19.easyml.v1.CanaryProgressR\x06\x63\x61nary\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"V\n\x0cTrafficShare\x12#\n\x08revision\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01R\x08revision\x12!\n\x06weight\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x06weight\"\xac\x01\n\x0e\x43\x61naryProgress\x12\x12\n\x04step\x18\x01 \x01(\x05R\x04step\x12\x14\n\x05steps\x18\x02 \x01(\x05R\x05steps\x12\x39\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"\xda\x01\n\x07Replica\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x08revision\x18\x02 \x01(\x05R\x08revision\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x17.easyml.v1.ReplicaStateR\x05state\x12\x1a\n\x08\x65ndpoint\x18\x04 \x01(\tR\x08\x65ndpoint\x12\x1a\n\x08restarts\x18\x05 \x01(\x05R\x08restarts\x12<\n\x0clast_failure\x18\x06 \x01(\x0b\x32\x19.easyml.v1.ReplicaFailureR\x0blastFailure\"\xef\x01\n\x0eReplicaFailure\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.easyml.v1.ReplicaFailureReasonR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12 \n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x1b\n\tlog_lines\x18\x04 \x03(\tR\x08logLines\x12=\n\x0c\x66\x61ilure_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x66\x61ilureTimeB\x0c\n\n_exit_code\"\xc8\x01\n\tCondition\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.easyml.v1.ConditionTypeR\x04type\x12\x16\n\x06status\x18\x02 \x01(\x08R\x06status\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12\x43\n\x0ftransition_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0etransitionTime\"\x9d\x04\n\x08Revision\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12(\n\x10model_version_id\x18\x02 \x01(\tR\x0emodelVersionId\x12\x1d\n\nmodel_name\x18\x03 \x01(\tR\tmodelName\x12#\n\rmodel_version\x18\x04 \x01(\x05R\x0cmodelVersion\x12\x33\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x18.easyml.v1.RevisionStateR\x05state\x12\x1d\n\ncreator_id\x18\x07 \x01(\tR\tcreatorId\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12?\n\ractivate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x61\x63tivateTime\x12;\n\x0bretire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nretireTime\x12\x32\n\x07traffic\x18\x0b \x03(\x0b\x32\x18.easyml.v1.TrafficChangeR\x07traffic\x12\x18\n\x07message\x18\x0c \x01(\tR\x07message\"d\n\rTrafficChange\x12\x16\n\x06weight\x18\x01 \x01(\x05R\x06weight\x12;\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nchangeTime\"Y\n\x0e\x44\x65ploymentName\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x1e\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x04name*R\n\x10\x44\x65ploymentTarget\x12!\n\x1d\x44\x45PLOYMENT_TARGET_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45PLOYMENT_TARGET_LOCAL\x10\x01*\xb2\x01\n\x15\x44\x65ploymentEnvironment\x12&\n\"DEPLOYMENT_ENVIRONMENT_UNSPECIFIED\x10\x00\x12&\n\"DEPLOYMENT_ENVIRONMENT_DEVELOPMENT\x10\x01\x12\"\n\x1e\x44\x45PLOYMENT_ENVIRONMENT_STAGING\x10\x02\x12%\n!DEPLOYMENT_ENVIRONMENT_PRODUCTION\x10\x03*\xae\x01\n\x0fRolloutStrategy\x12 \n\x1cROLLOUT_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n\x18ROLLOUT_STRATEGY_ROLLING\x10\x01\x12\x1d\n\x19ROLLOUT_STRATEGY_RECREATE\x10\x02\x12\x1f\n\x1bROLLOUT_STRATEGY_BLUE_GREEN\x10\x03\x12\x1b\n\x17ROLLOUT_STRATEGY_CANARY\x10\x04*\xea\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STOPPING\x10\x05\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x06*\xdb\x01\n\rRevisionState\x12\x1e\n\x1aREVISION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREVISION_STATE_PROGRESSING\x10\x01\x12\x19\n\x15REVISION_STATE_ACTIVE\x10\x02\x12\x19\n\x15REVISION_STATE_FAILED\x10\x03\x12\x1a\n\x16REVISION_STATE_RETIRED\x10\x04\x12\x1a\n\x16REVISION_STATE_STANDBY\x10\x05\x12\x1c\n\x18REVISION_STATE_WITHDRAWN\x10\x06*\x9d\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1d\n\x19REPLICA_STATE_BACKING_OFF\x10\x03\x12\x1a\n\x16REPLICA_STATE_STOPPING\x10\x04*\xb8\x02\n\x14ReplicaFailureReason\x12&\n\"REPLICA_FAILURE_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dREPLICA_FAILURE_REASON_EXITED\x10\x01\x12(\n$REPLICA_FAILURE_REASON_MODEL_REFUSED\x10\x02\x12(\n$REPLICA_FAILURE_REASON_START_TIMEOUT\x10\x03\x12\'\n#REPLICA_FAILURE_REASON_UNRESPONSIVE\x10\x04\x12/\n+REPLICA_FAILURE_REASON_ARTIFACT_UNAVAILABLE\x10\x05\x12\'\n#REPLICA_FAILURE_REASON_CANNOT_START\x10\x06*\x91\x01\n\rConditionType\x12\x1e\n\x1a\x43ONDITION_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONDITION_TYPE_AVAILABLE\x10\x01\x12\x1e\n\x1a\x43ONDITION_TYPE_PROGRESSING\x10\x02\x12\"\n\x1e\x43ONDITION_TYPE_REPLICA_FAILURE\x10\x03\x42\x64\n\x0cio.easyml.v1B\x0f\x44\x65ploymentProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENTCONFIG'].fields_by_name['target']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_DEPLOYMENTCONFIG'].fields_by_name['strategy']._loaded_options = None
   _globals['_DEPLOYMENTCONFIG'].fields_by_name['strategy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CANARY'].fields_by_name['steps']._loaded_options = None
+  _globals['_CANARY'].fields_by_name['steps']._serialized_options = b'\272H\005\222\001\002\020\024'
+  _globals['_CANARYSTEP'].fields_by_name['weight']._loaded_options = None
+  _globals['_CANARYSTEP'].fields_by_name['weight']._serialized_options = b'\272H\006\032\004\030c(\001'
+  _globals['_CANARYSTEP'].fields_by_name['duration_seconds']._loaded_options = None
+  _globals['_CANARYSTEP'].fields_by_name['duration_seconds']._serialized_options = b'\272H\010\032\006\030\200\365$(\000'
+  _globals['_CANARYANALYSIS'].fields_by_name['max_error_percent']._loaded_options = None
+  _globals['_CANARYANALYSIS'].fields_by_name['max_error_percent']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000'
+  _globals['_CANARYANALYSIS'].fields_by_name['max_latency_ratio']._loaded_options = None
+  _globals['_CANARYANALYSIS'].fields_by_name['max_latency_ratio']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000@\217@)\000\000\000\000\000\000\000\000'
+  _globals['_CANARYANALYSIS'].fields_by_name['min_requests']._loaded_options = None
+  _globals['_CANARYANALYSIS'].fields_by_name['min_requests']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
   _globals['_SCALING'].fields_by_name['replicas']._loaded_options = None
   _globals['_SCALING'].fields_by_name['replicas']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_PROBES'].fields_by_name['startup_seconds']._loaded_options = None
@@ -52,44 +64,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBES'].fields_by_name['failure_threshold']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_DEPLOYMENT_LABELSENTRY']._loaded_options = None
   _globals['_DEPLOYMENT_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_TRAFFICSHARE'].fields_by_name['revision']._loaded_options = None
+  _globals['_TRAFFICSHARE'].fields_by_name['revision']._serialized_options = b'\272H\004\032\002(\001'
+  _globals['_TRAFFICSHARE'].fields_by_name['weight']._loaded_options = None
+  _globals['_TRAFFICSHARE'].fields_by_name['weight']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_DEPLOYMENTNAME'].fields_by_name['project_id']._loaded_options = None
   _globals['_DEPLOYMENTNAME'].fields_by_name['project_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_DEPLOYMENTNAME'].fields_by_name['name']._loaded_options = None
   _globals['_DEPLOYMENTNAME'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
-  _globals['_DEPLOYMENTTARGET']._serialized_start=2719
-  _globals['_DEPLOYMENTTARGET']._serialized_end=2801
-  _globals['_DEPLOYMENTENVIRONMENT']._serialized_start=2804
-  _globals['_DEPLOYMENTENVIRONMENT']._serialized_end=2982
-  _globals['_ROLLOUTSTRATEGY']._serialized_start=2984
-  _globals['_ROLLOUTSTRATEGY']._serialized_end=3096
-  _globals['_DEPLOYMENTSTATE']._serialized_start=3099
-  _globals['_DEPLOYMENTSTATE']._serialized_end=3333
-  _globals['_REVISIONSTATE']._serialized_start=3336
-  _globals['_REVISIONSTATE']._serialized_end=3497
-  _globals['_REPLICASTATE']._serialized_start=3500
-  _globals['_REPLICASTATE']._serialized_end=3657
-  _globals['_REPLICAFAILUREREASON']._serialized_start=3660
-  _globals['_REPLICAFAILUREREASON']._serialized_end=3972
-  _globals['_CONDITIONTYPE']._serialized_start=3975
-  _globals['_CONDITIONTYPE']._serialized_end=4120
+  _globals['_DEPLOYMENTTARGET']._serialized_start=3737
+  _globals['_DEPLOYMENTTARGET']._serialized_end=3819
+  _globals['_DEPLOYMENTENVIRONMENT']._serialized_start=3822
+  _globals['_DEPLOYMENTENVIRONMENT']._serialized_end=4000
+  _globals['_ROLLOUTSTRATEGY']._serialized_start=4003
+  _globals['_ROLLOUTSTRATEGY']._serialized_end=4177
+  _globals['_DEPLOYMENTSTATE']._serialized_start=4180
+  _globals['_DEPLOYMENTSTATE']._serialized_end=4414
+  _globals['_REVISIONSTATE']._serialized_start=4417
+  _globals['_REVISIONSTATE']._serialized_end=4636
+  _globals['_REPLICASTATE']._serialized_start=4639
+  _globals['_REPLICASTATE']._serialized_end=4796
+  _globals['_REPLICAFAILUREREASON']._serialized_start=4799
+  _globals['_REPLICAFAILUREREASON']._serialized_end=5111
+  _globals['_CONDITIONTYPE']._serialized_start=5114
+  _globals['_CONDITIONTYPE']._serialized_end=5259
   _globals['_DEPLOYMENTCONFIG']._serialized_start=104
-  _globals['_DEPLOYMENTCONFIG']._serialized_end=418
-  _globals['_SCALING']._serialized_start=420
-  _globals['_SCALING']._serialized_end=469
-  _globals['_PROBES']._serialized_start=472
-  _globals['_PROBES']._serialized_end=692
-  _globals['_DEPLOYMENT']._serialized_start=695
-  _globals['_DEPLOYMENT']._serialized_end=1494
-  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_start=1437
-  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_end=1494
-  _globals['_REPLICA']._serialized_start=1497
-  _globals['_REPLICA']._serialized_end=1715
-  _globals['_REPLICAFAILURE']._serialized_start=1718
-  _globals['_REPLICAFAILURE']._serialized_end=1957
-  _globals['_CONDITION']._serialized_start=1960
-  _globals['_CONDITION']._serialized_end=2160
-  _globals['_REVISION']._serialized_start=2163
-  _globals['_REVISION']._serialized_end=2626
-  _globals['_DEPLOYMENTNAME']._serialized_start=2628
-  _globals['_DEPLOYMENTNAME']._serialized_end=2717
+  _globals['_DEPLOYMENTCONFIG']._serialized_end=461
+  _globals['_CANARY']._serialized_start=463
+  _globals['_CANARY']._serialized_end=581
+  _globals['_CANARYSTEP']._serialized_start=583
+  _globals['_CANARYSTEP']._serialized_end=686
+  _globals['_CANARYANALYSIS']._serialized_start=689
+  _globals['_CANARYANALYSIS']._serialized_end=891
+  _globals['_SCALING']._serialized_start=893
+  _globals['_SCALING']._serialized_end=942
+  _globals['_PROBES']._serialized_start=945
+  _globals['_PROBES']._serialized_end=1165
+  _globals['_DEPLOYMENT']._serialized_start=1168
+  _globals['_DEPLOYMENT']._serialized_end=2069
+  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_start=2012
+  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_end=2069
+  _globals['_TRAFFICSHARE']._serialized_start=2071
+  _globals['_TRAFFICSHARE']._serialized_end=2157
+  _globals['_CANARYPROGRESS']._serialized_start=2160
+  _globals['_CANARYPROGRESS']._serialized_end=2332
+  _globals['_REPLICA']._serialized_start=2335
+  _globals['_REPLICA']._serialized_end=2553
+  _globals['_REPLICAFAILURE']._serialized_start=2556
+  _globals['_REPLICAFAILURE']._serialized_end=2795
+  _globals['_CONDITION']._serialized_start=2798
+  _globals['_CONDITION']._serialized_end=2998
+  _globals['_REVISION']._serialized_start=3001
+  _globals['_REVISION']._serialized_end=3542
+  _globals['_TRAFFICCHANGE']._serialized_start=3544
+  _globals['_TRAFFICCHANGE']._serialized_end=3644
+  _globals['_DEPLOYMENTNAME']._serialized_start=3646
+  _globals['_DEPLOYMENTNAME']._serialized_end=3735
 # @@protoc_insertion_point(module_scope)

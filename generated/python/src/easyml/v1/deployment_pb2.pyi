@@ -80,6 +80,10 @@ class _RolloutStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rollo
     """The new one starts beside the old one, and answers once all its replicas are ready; then the old one is stopped."""
     ROLLOUT_STRATEGY_RECREATE: _RolloutStrategy.ValueType  # 2
     """The old one is stopped first, for want of memory for both; calls wait, or are UNAVAILABLE meanwhile."""
+    ROLLOUT_STRATEGY_BLUE_GREEN: _RolloutStrategy.ValueType  # 3
+    """The new one starts beside the old one, and waits until PromoteDeployment; then it answers all calls."""
+    ROLLOUT_STRATEGY_CANARY: _RolloutStrategy.ValueType  # 4
+    """The new one starts beside the old one, and answers a share of the calls that grows by the steps of `canary`."""
 
 class RolloutStrategy(_RolloutStrategy, metaclass=_RolloutStrategyEnumTypeWrapper):
     """RolloutStrategy is how a new revision takes the place of the one before."""
@@ -90,6 +94,10 @@ ROLLOUT_STRATEGY_ROLLING: RolloutStrategy.ValueType  # 1
 """The new one starts beside the old one, and answers once all its replicas are ready; then the old one is stopped."""
 ROLLOUT_STRATEGY_RECREATE: RolloutStrategy.ValueType  # 2
 """The old one is stopped first, for want of memory for both; calls wait, or are UNAVAILABLE meanwhile."""
+ROLLOUT_STRATEGY_BLUE_GREEN: RolloutStrategy.ValueType  # 3
+"""The new one starts beside the old one, and waits until PromoteDeployment; then it answers all calls."""
+ROLLOUT_STRATEGY_CANARY: RolloutStrategy.ValueType  # 4
+"""The new one starts beside the old one, and answers a share of the calls that grows by the steps of `canary`."""
 Global___RolloutStrategy: _TypeAlias = RolloutStrategy  # noqa: Y015
 
 class _DeploymentState:
@@ -148,6 +156,10 @@ class _RevisionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revisio
     """Its replicas do not become ready; the one before answers, if there is one, and it is tried again and again."""
     REVISION_STATE_RETIRED: _RevisionState.ValueType  # 4
     """Another has taken its place."""
+    REVISION_STATE_STANDBY: _RevisionState.ValueType  # 5
+    """All its replicas are ready beside the one that answers: it has its share of the traffic, and waits for more."""
+    REVISION_STATE_WITHDRAWN: _RevisionState.ValueType  # 6
+    """It was taken back before it had all the traffic, by its analysis or by RollbackDeployment; `message` says why."""
 
 class RevisionState(_RevisionState, metaclass=_RevisionStateEnumTypeWrapper):
     """RevisionState is what became of one revision."""
@@ -162,6 +174,10 @@ REVISION_STATE_FAILED: RevisionState.ValueType  # 3
 """Its replicas do not become ready; the one before answers, if there is one, and it is tried again and again."""
 REVISION_STATE_RETIRED: RevisionState.ValueType  # 4
 """Another has taken its place."""
+REVISION_STATE_STANDBY: RevisionState.ValueType  # 5
+"""All its replicas are ready beside the one that answers: it has its share of the traffic, and waits for more."""
+REVISION_STATE_WITHDRAWN: RevisionState.ValueType  # 6
+"""It was taken back before it had all the traffic, by its analysis or by RollbackDeployment; `message` says why."""
 Global___RevisionState: _TypeAlias = RevisionState  # noqa: Y015
 
 class _ReplicaState:
@@ -275,6 +291,7 @@ class DeploymentConfig(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     SCALING_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     environment: Global___DeploymentEnvironment.ValueType
     """What it is for."""
     target: Global___DeploymentTarget.ValueType
@@ -289,6 +306,10 @@ class DeploymentConfig(_message.Message):
     def probes(self) -> Global___Probes:
         """How replicas are watched."""
 
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """How the share of a new revision grows; with the strategy canary only."""
+
     def __init__(
         self,
         *,
@@ -297,14 +318,104 @@ class DeploymentConfig(_message.Message):
         strategy: Global___RolloutStrategy.ValueType = ...,
         scaling: Global___Scaling | None = ...,
         probes: Global___Probes | None = ...,
+        canary: Global___Canary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["probes", b"probes", "scaling", b"scaling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "probes", b"probes", "scaling", b"scaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "probes", b"probes", "scaling", b"scaling", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "environment", b"environment", "probes", b"probes", "scaling", b"scaling", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentConfig: _TypeAlias = DeploymentConfig  # noqa: Y015
+
+@_typing.final
+class Canary(_message.Message):
+    """Canary says how the share of a new revision grows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryStep]:
+        """Steps in order, of growing weight; 10 % until somebody promotes it, if there are none."""
+
+    @_builtins.property
+    def analysis(self) -> Global___CanaryAnalysis:
+        """What takes the revision back by itself; nothing does if not set."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___CanaryStep] | None = ...,
+        analysis: Global___CanaryAnalysis | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canary: _TypeAlias = Canary  # noqa: Y015
+
+@_typing.final
+class CanaryStep(_message.Message):
+    """CanaryStep is a share of the calls, for a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    weight: _builtins.int
+    """Calls of a hundred that the new revision answers."""
+    duration_seconds: _builtins.int
+    """Seconds until the next step, or after the last one until it answers all; until PromoteDeployment if 0."""
+    def __init__(
+        self,
+        *,
+        weight: _builtins.int = ...,
+        duration_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds", b"duration_seconds", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanaryStep: _TypeAlias = CanaryStep  # noqa: Y015
+
+@_typing.final
+class CanaryAnalysis(_message.Message):
+    """CanaryAnalysis compares the new revision with the one before it, by what their replicas counted since the step began.
+
+    A replica that does not stay up takes the revision back too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ERROR_PERCENT_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_RATIO_FIELD_NUMBER: _builtins.int
+    MIN_REQUESTS_FIELD_NUMBER: _builtins.int
+    max_error_percent: _builtins.float
+    """The new one may fail so many calls of a hundred more than the other."""
+    max_latency_ratio: _builtins.float
+    """The p99 of its latency may be so many times that of the other; not compared if 0."""
+    min_requests: _builtins.int
+    """Calls that it must have answered in this step before anything is concluded, and before the next step; 20 if 0."""
+    def __init__(
+        self,
+        *,
+        max_error_percent: _builtins.float = ...,
+        max_latency_ratio: _builtins.float = ...,
+        min_requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_error_percent", b"max_error_percent", "max_latency_ratio", b"max_latency_ratio", "min_requests", b"min_requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanaryAnalysis: _TypeAlias = CanaryAnalysis  # noqa: Y015
 
 @_typing.final
 class Scaling(_message.Message):
@@ -406,6 +517,8 @@ class Deployment(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, a UUID; also the audience of tokens for it."""
     project_id: _builtins.str
@@ -454,6 +567,14 @@ class Deployment(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed by somebody."""
 
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficShare]:
+        """How calls are shared between revisions; together 100, or none while nothing answers."""
+
+    @_builtins.property
+    def canary(self) -> Global___CanaryProgress:
+        """Where the newest revision is in its canary; not set when none is under way."""
+
     def __init__(
         self,
         *,
@@ -475,14 +596,80 @@ class Deployment(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         sequence: _builtins.int = ...,
+        traffic: _abc.Iterable[Global___TrafficShare] | None = ...,
+        canary: Global___CanaryProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "config", b"config", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_revision", b"active_revision", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "creator_id", b"creator_id", "description", b"description", "etag", b"etag", "id", b"id", "labels", b"labels", "latest_revision", b"latest_revision", "name", b"name", "project_id", b"project_id", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "sequence", b"sequence", "state", b"state", "update_time", b"update_time", "wanted_replicas", b"wanted_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_revision", b"active_revision", "canary", b"canary", "conditions", b"conditions", "config", b"config", "create_time", b"create_time", "creator_id", b"creator_id", "description", b"description", "etag", b"etag", "id", b"id", "labels", b"labels", "latest_revision", b"latest_revision", "name", b"name", "project_id", b"project_id", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "sequence", b"sequence", "state", b"state", "traffic", b"traffic", "update_time", b"update_time", "wanted_replicas", b"wanted_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class TrafficShare(_message.Message):
+    """TrafficShare is the share of one revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Number of the revision."""
+    weight: _builtins.int
+    """Calls of a hundred that it answers."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficShare: _TypeAlias = TrafficShare  # noqa: Y015
+
+@_typing.final
+class CanaryProgress(_message.Message):
+    """CanaryProgress is where a revision is in its canary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """The step, from 1 on; 0 if its share was set by SetTraffic, and PromoteDeployment gives it all."""
+    steps: _builtins.int
+    """How many there are."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the step began."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next begins by itself, if nothing takes the revision back; not set if PromoteDeployment is awaited."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "step", b"step", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanaryProgress: _TypeAlias = CanaryProgress  # noqa: Y015
 
 @_typing.final
 class Replica(_message.Message):
@@ -628,6 +815,8 @@ class Revision(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
     RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3 … per deployment."""
     model_version_id: _builtins.str
@@ -640,6 +829,8 @@ class Revision(_message.Message):
     """What became of it."""
     creator_id: _builtins.str
     """Id of the user who made it."""
+    message: _builtins.str
+    """Why it was taken back; empty unless WITHDRAWN."""
     @_builtins.property
     def config(self) -> Global___DeploymentConfig:
         """How it is served, as it was asked for."""
@@ -656,6 +847,10 @@ class Revision(_message.Message):
     def retire_time(self) -> _timestamp_pb2.Timestamp:
         """When it last stopped answering; not set while it answers, or if it never did."""
 
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficChange]:
+        """The share of the calls it had, and from when on; the last 50 changes."""
+
     def __init__(
         self,
         *,
@@ -669,14 +864,44 @@ class Revision(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         activate_time: _timestamp_pb2.Timestamp | None = ...,
         retire_time: _timestamp_pb2.Timestamp | None = ...,
+        traffic: _abc.Iterable[Global___TrafficChange] | None = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "config", b"config", "create_time", b"create_time", "retire_time", b"retire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "config", b"config", "create_time", b"create_time", "creator_id", b"creator_id", "model_name", b"model_name", "model_version", b"model_version", "model_version_id", b"model_version_id", "number", b"number", "retire_time", b"retire_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "config", b"config", "create_time", b"create_time", "creator_id", b"creator_id", "message", b"message", "model_name", b"model_name", "model_version", b"model_version", "model_version_id", b"model_version_id", "number", b"number", "retire_time", b"retire_time", "state", b"state", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Revision: _TypeAlias = Revision  # noqa: Y015
+
+@_typing.final
+class TrafficChange(_message.Message):
+    """TrafficChange is a share that a revision had from a time on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    weight: _builtins.int
+    """Calls of a hundred."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        weight: _builtins.int = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficChange: _TypeAlias = TrafficChange  # noqa: Y015
 
 @_typing.final
 class DeploymentName(_message.Message):

@@ -68,6 +68,16 @@ class DeploymentServiceStub:
                 request_serializer=easyml_dot_v1_dot_deployment__service__pb2.ScaleDeploymentRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.ScaleDeploymentResponse.FromString,
                 _registered_method=True)
+        self.SetTraffic = channel.unary_unary(
+                '/easyml.v1.DeploymentService/SetTraffic',
+                request_serializer=easyml_dot_v1_dot_deployment__service__pb2.SetTrafficRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.SetTrafficResponse.FromString,
+                _registered_method=True)
+        self.PromoteDeployment = channel.unary_unary(
+                '/easyml.v1.DeploymentService/PromoteDeployment',
+                request_serializer=easyml_dot_v1_dot_deployment__service__pb2.PromoteDeploymentRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.PromoteDeploymentResponse.FromString,
+                _registered_method=True)
         self.RollbackDeployment = channel.unary_unary(
                 '/easyml.v1.DeploymentService/RollbackDeployment',
                 request_serializer=easyml_dot_v1_dot_deployment__service__pb2.RollbackDeploymentRequest.SerializeToString,
@@ -147,8 +157,27 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetTraffic(self, request, context):
+        """SetTraffic shares the calls between the revision that answers and a newer one that is STANDBY.
+
+        From then on a canary no longer goes on by itself. A newer revision that gets 100 has taken over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteDeployment(self, request, context):
+        """PromoteDeployment gives a newer revision that is STANDBY more of the calls: those of the next step of its canary, or
+        all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RollbackDeployment(self, request, context):
         """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
+
+        While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +239,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ScaleDeployment,
                     request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.ScaleDeploymentRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_deployment__service__pb2.ScaleDeploymentResponse.SerializeToString,
+            ),
+            'SetTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTraffic,
+                    request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.SetTrafficRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__service__pb2.SetTrafficResponse.SerializeToString,
+            ),
+            'PromoteDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteDeployment,
+                    request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.PromoteDeploymentRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__service__pb2.PromoteDeploymentResponse.SerializeToString,
             ),
             'RollbackDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.RollbackDeployment,
@@ -398,6 +437,60 @@ class DeploymentService:
             '/easyml.v1.DeploymentService/ScaleDeployment',
             easyml_dot_v1_dot_deployment__service__pb2.ScaleDeploymentRequest.SerializeToString,
             easyml_dot_v1_dot_deployment__service__pb2.ScaleDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/SetTraffic',
+            easyml_dot_v1_dot_deployment__service__pb2.SetTrafficRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__service__pb2.SetTrafficResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/PromoteDeployment',
+            easyml_dot_v1_dot_deployment__service__pb2.PromoteDeploymentRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__service__pb2.PromoteDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,8 +43,20 @@ class DeploymentServiceStub:
     """
     ScaleDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ScaleDeploymentRequest, _deployment_service_pb2.ScaleDeploymentResponse]
     """ScaleDeployment changes the number of replicas; this makes no revision."""
+    SetTraffic: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.SetTrafficRequest, _deployment_service_pb2.SetTrafficResponse]
+    """SetTraffic shares the calls between the revision that answers and a newer one that is STANDBY.
+
+    From then on a canary no longer goes on by itself. A newer revision that gets 100 has taken over.
+    """
+    PromoteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.PromoteDeploymentRequest, _deployment_service_pb2.PromoteDeploymentResponse]
+    """PromoteDeployment gives a newer revision that is STANDBY more of the calls: those of the next step of its canary, or
+    all.
+    """
     RollbackDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.RollbackDeploymentRequest, _deployment_service_pb2.RollbackDeploymentResponse]
-    """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is."""
+    """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
+
+    While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
+    """
     StopDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.StopDeploymentRequest, _deployment_service_pb2.StopDeploymentResponse]
     """StopDeployment stops all replicas and keeps the deployment with its revisions; UpdateDeployment or
     RollbackDeployment start it again.
@@ -123,12 +135,36 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """ScaleDeployment changes the number of replicas; this makes no revision."""
 
     @_abc_1.abstractmethod
+    def SetTraffic(
+        self,
+        request: _deployment_service_pb2.SetTrafficRequest,
+        context: _aio.ServicerContext[_deployment_service_pb2.SetTrafficRequest, _abc.Awaitable[_deployment_service_pb2.SetTrafficResponse]],
+    ) -> _abc.Awaitable[_deployment_service_pb2.SetTrafficResponse]:
+        """SetTraffic shares the calls between the revision that answers and a newer one that is STANDBY.
+
+        From then on a canary no longer goes on by itself. A newer revision that gets 100 has taken over.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteDeployment(
+        self,
+        request: _deployment_service_pb2.PromoteDeploymentRequest,
+        context: _aio.ServicerContext[_deployment_service_pb2.PromoteDeploymentRequest, _abc.Awaitable[_deployment_service_pb2.PromoteDeploymentResponse]],
+    ) -> _abc.Awaitable[_deployment_service_pb2.PromoteDeploymentResponse]:
+        """PromoteDeployment gives a newer revision that is STANDBY more of the calls: those of the next step of its canary, or
+        all.
+        """
+
+    @_abc_1.abstractmethod
     def RollbackDeployment(
         self,
         request: _deployment_service_pb2.RollbackDeploymentRequest,
         context: _aio.ServicerContext[_deployment_service_pb2.RollbackDeploymentRequest, _abc.Awaitable[_deployment_service_pb2.RollbackDeploymentResponse]],
     ) -> _abc.Awaitable[_deployment_service_pb2.RollbackDeploymentResponse]:
-        """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is."""
+        """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
+
+        While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
+        """
 
     @_abc_1.abstractmethod
     def StopDeployment(
