@@ -18,6 +18,7 @@ from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
+from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.deployments import DeploymentService
 from easyml_server.services.mirroring import Mirroring
@@ -34,6 +35,7 @@ class Deployments:
 
     endpoints: Endpoints
     watch: DeploymentWatch
+    metrics: DeploymentMetrics
     reconciler: DeploymentReconciler
     service: DeploymentService
     targets: frozenset[DeploymentTarget]
@@ -61,10 +63,11 @@ async def open_deployments(
         orphan_seconds=settings.deployment_orphan_seconds,
         clock=clock,
     ) as deployer:
-        reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, clock)
+        metrics = DeploymentMetrics(store, deployer, clock)
+        reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, metrics, clock)
         service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, targets(settings), signer)
         try:
-            yield Deployments(endpoints, watch, reconciler, service, targets(settings))
+            yield Deployments(endpoints, watch, metrics, reconciler, service, targets(settings))
         finally:
             await endpoints.close()
             if interrupted.is_set():

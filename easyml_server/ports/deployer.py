@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from easyml_server.domain.counters import RevisionCounters
 from easyml_server.domain.deployments import Probes, Replica
 from easyml_server.ports.model_servers import ServedModel
 
@@ -48,6 +49,13 @@ class Deployer(Protocol):
 
     def replicas(self, revision_id: UUID) -> Sequence[Replica]:
         """What there is of a revision now. A READY replica has predicted for the model's input example."""
+        ...
+
+    async def counters(self) -> Sequence[RevisionCounters]:
+        """What replicas have counted so far; once more also those that were told to end since the last time.
+
+        One that does not answer at once is left out.
+        """
         ...
 
     async def changed(self) -> Collection[UUID]:

@@ -280,6 +280,7 @@ class Deployments(Noun):
     scale = method(deployments.scale)
     stop = method(deployments.stop)
     delete = method(deployments.delete)
+    metrics = method(deployments.metrics)
     token = method(deployments.token)
 
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from easyml.v1 import deployment_metrics_pb2 as easyml_dot_v1_dot_deployment__metrics__pb2
 from easyml.v1 import deployment_service_pb2 as easyml_dot_v1_dot_deployment__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -92,6 +93,11 @@ class DeploymentServiceStub:
                 '/easyml.v1.DeploymentService/DeleteDeployment',
                 request_serializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentResponse.FromString,
+                _registered_method=True)
+        self.GetDeploymentMetrics = channel.unary_unary(
+                '/easyml.v1.DeploymentService/GetDeploymentMetrics',
+                request_serializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsResponse.FromString,
                 _registered_method=True)
         self.ListRevisions = channel.unary_unary(
                 '/easyml.v1.DeploymentService/ListRevisions',
@@ -200,6 +206,15 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDeploymentMetrics(self, request, context):
+        """GetDeploymentMetrics tells what the replicas of a deployment counted in the last while, by revision.
+
+        It is kept in memory for an hour: a server that starts begins anew, and the answer says what it covers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRevisions(self, request, context):
         """ListRevisions lists the revisions of a deployment.
         """
@@ -264,6 +279,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.DeleteDeployment,
                     request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentResponse.SerializeToString,
+            ),
+            'GetDeploymentMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeploymentMetrics,
+                    request_deserializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsResponse.SerializeToString,
             ),
             'ListRevisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRevisions,
@@ -572,6 +592,33 @@ class DeploymentService:
             '/easyml.v1.DeploymentService/DeleteDeployment',
             easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentRequest.SerializeToString,
             easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeploymentMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/GetDeploymentMetrics',
+            easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,
