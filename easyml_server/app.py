@@ -163,6 +163,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             models=models,
             deployments=deployments.service,
             deployment_metrics=deployments.metrics,
+            deployment_logs=deployments.logs,
             predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
             versions=VersionService(store),
         )

@@ -14,6 +14,8 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.deployers.log_files import LogFolder
+from easyml_server.deployers.log_readers import LogReaders
 from easyml_server.deployers.replica_process import ReplicaProcess, find_process
 from easyml_server.deployers.supervisor import GRACE_SECONDS, Launch, Supervisor
 from easyml_server.domain.counters import ReplicaCounters, RevisionCounters
@@ -71,6 +73,14 @@ class LocalDeployer:
         gone, self._gone = self._gone, []
         return [*gone, *await asyncio.gather(*(served.counters() for served in self._served.values()))]
 
+    def logs(self, deployment_id: UUID, tail_lines: int) -> LogReaders:
+        """See Deployer."""
+
+        def folders() -> Sequence[LogFolder]:
+            return [served.logs for served in self._served.values() if served.deployment_id == deployment_id]
+
+        return LogReaders(folders, tail_lines)
+
     async def changed(self) -> Collection[UUID]:
         """See Deployer."""
         await self._waking.wait()
@@ -126,6 +136,7 @@ class _ServedRevision:
         self.deployment_id = revision.deployment_id
         self.folder = launch.folder / str(revision.id)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.logs = LogFolder(revision.number, self.folder)
         self._revision = revision
         self._launch = replace(launch, folder=self.folder)
         self._tell = tell

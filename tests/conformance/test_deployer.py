@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,6 +166,11 @@ async def test_a_model_that_cannot_be_served_is_told_and_tried_again(
     async with machine.emptied() as deployer:
         deployer.apply(revision)
         (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 1 and _backs_off(all_))
+        with closing(deployer.logs(revision.deployment_id, 10)) as logs, closing(deployer.logs(uuid4(), 10)) as others:
+            written = await logs.read()
+            assert await others.read() == []
+    assert {(line.replica_id, line.revision) for line in written} == {(replica.id, revision.number)}
+    assert "cannot be served" in written[-1].text
     failure = replica.last_failure
     assert failure is not None
     assert (failure.reason, failure.exit_code) == (ReplicaFailureReason.MODEL_REFUSED, 3)

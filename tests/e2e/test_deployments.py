@@ -73,6 +73,8 @@ def test_a_deployment_from_python(client: EasyML, project: str) -> None:
     assert told.revisions[0].latency is not None
     with pytest.raises(InvalidInput, match="window"):
         client.deployments.metrics(ready, window=0.5)
+    (line,) = client.deployments.logs(ready, tail=1)
+    assert (line.revision, line.replica_id) == (1, ready.replicas[0].id)
     token = client.deployments.token("species", project=project)
     with EasyML(ready.endpoints[0], token.token) as direct:
         assert direct.predictions.predict(ready, ROW).values == ["setosa"]
@@ -167,6 +169,9 @@ def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_p
     assert newest.split("\t")[0] == "3"
     code, _, err = shell.run("deployments", "metrics", "iris", "--window", "2h")
     assert (code, "window" in err) == (1, True)
+    assert "/metrics" in shell.ask("deployments", "logs", "iris", "--tail", "5")
+    logged = shell.ask("deployments", "logs", "iris", "--tail", "1", "--json").splitlines()
+    assert {json.loads(line)["revision"] for line in logged} == {3}
     token = shell.ask("token", "for", "iris").strip()
     with EasyML(listed["replicas"][0]["endpoint"], token):
         assert token.count(".") == 2

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from easyml.v1 import (
     auth_service_pb2,
     dataset_service_pb2,
+    deployment_logs_pb2,
     deployment_metrics_pb2,
     deployment_pb2,
     deployment_service_pb2,
@@ -144,6 +145,7 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "PromoteDeployment": lambda ids: deployments.PromoteDeploymentRequest(deployment_id=ids.deployment),
     "StopDeployment": lambda ids: deployments.StopDeploymentRequest(deployment_id=ids.deployment),
     "DeleteDeployment": lambda ids: deployments.DeleteDeploymentRequest(deployment_id=ids.deployment, etag="none"),
+    "WatchDeploymentLogs": lambda ids: deployment_logs_pb2.WatchDeploymentLogsRequest(deployment_id=ids.deployment),
     "GetDeploymentMetrics": lambda ids: deployment_metrics_pb2.GetDeploymentMetricsRequest(
         deployment_id=ids.deployment
     ),

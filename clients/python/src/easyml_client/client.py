@@ -282,6 +282,7 @@ class Deployments(Noun):
     stop = method(deployments.stop)
     delete = method(deployments.delete)
     metrics = method(deployments.metrics)
+    logs = iterator(deployments.logs)
     token = method(deployments.token)
 
 
