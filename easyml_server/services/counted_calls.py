@@ -11,7 +11,7 @@ from uuid import UUID
 from easyml_server.domain.counters import Counters, ReplicaCounters, RevisionCounters
 
 FINE: Final = timedelta(minutes=5)
-"""What is older is kept in steps of COARSE, so that an hour of a replica takes a few hundred KiB."""
+"""What is older is kept in steps of COARSE, so that an hour of a process takes about 600 KiB."""
 COARSE: Final = timedelta(seconds=30)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Answers, GraphPredictor, Predictor, Run
 from easyml_server.serving.process import CannotStart, Options, parse_models, run_model_server
-from easyml_server.serving.server import PredictionServicer
+from easyml_server.serving.server import SERVICE, PredictionServicer
 from easyml_server.serving.tables import TableLimits
 from tests.unit.serving.refusals import Refused, told
 from tests.unit.serving.requests import VERSION, a_row, columns, rows, without
@@ -84,11 +84,14 @@ async def serving(folder: Path, **options: Any) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def serving_models(models: Mapping[str, LoadedModel], limits: ServingLimits = DEFAULTS) -> AsyncIterator[Client]:
+async def serving_models(
+    models: Mapping[str, LoadedModel], limits: ServingLimits = DEFAULTS, metrics: ServingMetrics | None = None
+) -> AsyncIterator[Client]:
     """The service with models that were never stored."""
     with ThreadPoolExecutor(1) as threads:
         server = grpc.aio.server()
-        servicer = PredictionServicer(Calls(models, lambda _authorization: None, limits, threads, ServingMetrics()))
+        metrics = metrics or ServingMetrics()
+        servicer = PredictionServicer(Calls(models, lambda _authorization: None, limits, threads, metrics))
         server.add_generic_rpc_handlers((servicer.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -292,6 +295,34 @@ async def test_a_graph_is_stopped_when_its_caller_leaves() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.predict(numbers(), timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110 (counters tell nobody)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_ran_out_of_time_is_counted_as_that_and_one_that_was_left_is_not() -> None:
+    model = a_model(GraphPredictor(endless_graph(), Layout(NUMBER), probabilities=False))
+    metrics = ServingMetrics()
+
+    def counted(code: str) -> float | None:
+        labels = {"grpc_service": SERVICE, "grpc_method": "Predict", "grpc_code": code}
+        return metrics.registry.get_sample_value("grpc_server_handled_total", labels)
+
+    def in_flight() -> float | None:
+        labels = {"grpc_service": SERVICE, "grpc_method": "Predict"}
+        return metrics.registry.get_sample_value("easyml_calls_in_flight", labels)
+
+    async with serving_models({VERSION: model}, metrics=metrics) as client:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.predict(numbers(), timeout=0.2)
+        left = asyncio.create_task(client.predict(numbers(), timeout=60))
+        await until(lambda: counted("DeadlineExceeded") is not None and in_flight() == 1)
+        left.cancel()
+        await until(lambda: counted("Cancelled") is not None)
+    assert (counted("DeadlineExceeded"), counted("Cancelled")) == (1, 1)
 
 
 async def test_what_is_too_much_at_once_is_refused_with_a_time_to_come_back() -> None:
