@@ -33,15 +33,24 @@ class LogReaders:
         self._tail_lines = tail_lines
         self._logs: dict[Path, _Log] = {}
         self._left_out: set[Path] | None = None
+        self._reading: asyncio.Task[list[LogLine]] | None = None
 
     async def read(self) -> Sequence[LogLine]:
         """See LogReader."""
-        return await asyncio.to_thread(self._read, list(self._folders()))
+        self._reading = asyncio.create_task(asyncio.to_thread(self._read, list(self._folders())))
+        return await asyncio.shield(self._reading)
 
     def close(self) -> None:
-        """See LogReader."""
+        """See LogReader. A thread that is still at it, since nobody waits for it any more, reads to its end."""
+        if self._reading is None or self._reading.done():
+            self._close_all()
+        else:
+            self._reading.add_done_callback(lambda _: self._close_all())
+
+    def _close_all(self) -> None:
         for log in self._logs.values():
             log.close()
+        self._logs.clear()
 
     def _read(self, folders: Sequence[LogFolder]) -> list[LogLine]:
         lines = []

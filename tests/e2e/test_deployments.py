@@ -123,6 +123,10 @@ async def test_a_deployment_from_asyncio(process: ServerProcess, project: str) -
         async for now in rollout.watch():
             assert now.arrived
             break
+        async for line in client.deployments.logs(ready, follow=True):
+            assert line.replica_id == ready.replicas[0].id
+            break
+        assert (await client.deployments.metrics(ready, window=60)).end_time is not None
         await client.deployments.delete(ready)
 
 
