@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from easyml_server.deployers.child import ENTRY, environment
 from easyml_server.deployers.forwarding import CHANNEL
-from easyml_server.domain.replica_records import find_living
+from easyml_server.domain.replica_records import ReplicaRecord, find_living
 
 LIVENESS: Final = "liveness"
 LOOK_SECONDS: Final = 0.1
@@ -40,8 +40,10 @@ class Ended(Exception):
 class ReplicaProcess:
     """A model server that was ready. `ended` is done once it is gone, with its exit code where that can be known."""
 
-    def __init__(self, address: str, process_id: int, record: Path, *, is_child: bool) -> None:
+    def __init__(self, found: ReplicaRecord, record: Path, *, is_child: bool) -> None:
+        address, process_id = found.address, found.pid
         self.address = address
+        self.metrics_address = found.metrics_address
         self._process_id = process_id
         self._record = record
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
@@ -90,7 +92,7 @@ class ReplicaProcess:
 def find_process(record: Path) -> ReplicaProcess | None:
     """The process of a record that was written before, if it lives."""
     found = find_living(record)
-    return None if found is None else ReplicaProcess(found.address, found.pid, record, is_child=False)
+    return None if found is None else ReplicaProcess(found, record, is_child=False)
 
 
 async def start_process(
@@ -104,7 +106,7 @@ async def start_process(
     process_id, lifeline, output = _spawn([sys.executable, "-m", ENTRY, *given], log)
     try:
         async with asyncio.timeout(start_seconds):
-            address = await _address(process_id, output)
+            found = await _ready(process_id, output, record)
     except Ended:
         raise
     except BaseException as error:
@@ -116,7 +118,7 @@ async def start_process(
     finally:
         os.close(output)
         os.close(lifeline)
-    return ReplicaProcess(address, process_id, record, is_child=True)
+    return ReplicaProcess(found, record, is_child=True)
 
 
 def _spawn(command: list[str], log: Path) -> tuple[int, int, int]:
@@ -150,12 +152,13 @@ def _spawn(command: list[str], log: Path) -> tuple[int, int, int]:
     return process_id, lifeline, output
 
 
-async def _address(process_id: int, output: int) -> str:
-    """What the READY line says."""
-    word, _, address = (await _line(output)).decode(errors="replace").strip().partition(" ")
-    if word != "READY":
+async def _ready(process_id: int, output: int, record: Path) -> ReplicaRecord:
+    """Wait for its READY line; the record that it wrote before."""
+    said_ready = (await _line(output)).startswith(b"READY ")
+    found = find_living(record) if said_ready else None
+    if found is None:
         raise Ended(await _end_of_child(process_id))
-    return address
+    return found
 
 
 async def _line(output: int) -> bytes:

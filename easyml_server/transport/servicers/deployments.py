@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from uuid import UUID
 
-from easyml.v1 import deployment_pb2
+from easyml.v1 import deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import deployment_service_pb2_grpc as pb_grpc
 from easyml_server.domain.deployments import Deployment
+from easyml_server.services.deployment_logs import DeploymentLogs
+from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployments import Deleted, DeploymentService, Heartbeat
 from easyml_server.transport.calls import Context, caller, request_key
+from easyml_server.transport.converters.deployment_logs import logs_to_proto
+from easyml_server.transport.converters.deployment_metrics import metrics_to_proto, to_window
 from easyml_server.transport.converters.deployments import (
     deployment_to_proto,
     revision_to_proto,
@@ -28,8 +32,10 @@ from easyml_server.transport.converters.values import timestamp
 class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     """DeploymentService on the wire."""
 
-    def __init__(self, deployments: DeploymentService) -> None:
+    def __init__(self, deployments: DeploymentService, metrics: DeploymentMetrics, logs: DeploymentLogs) -> None:
         self._deployments = deployments
+        self._metrics = metrics
+        self._logs = logs
 
     async def CreateDeployment(
         self, request: pb.CreateDeploymentRequest, context: Context
@@ -111,6 +117,20 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     ) -> pb.DeleteDeploymentResponse:
         await self._deployments.delete(caller(), UUID(request.deployment_id), request.etag)
         return pb.DeleteDeploymentResponse()
+
+    async def WatchDeploymentLogs(
+        self, request: deployment_logs_pb2.WatchDeploymentLogsRequest, context: Context
+    ) -> AsyncIterator[deployment_logs_pb2.WatchDeploymentLogsResponse]:
+        lines = self._logs.watch(caller(), UUID(request.deployment_id), request.tail_lines, follow=request.follow)
+        async with aclosing(lines):
+            async for said in lines:
+                yield logs_to_proto(said)
+
+    async def GetDeploymentMetrics(
+        self, request: deployment_metrics_pb2.GetDeploymentMetricsRequest, context: Context
+    ) -> deployment_metrics_pb2.GetDeploymentMetricsResponse:
+        window = await self._metrics.get(caller(), UUID(request.deployment_id), to_window(request))
+        return metrics_to_proto(window)
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
         page = await self._deployments.list_revisions(caller(), UUID(request.deployment_id), page_request(request))

@@ -18,6 +18,8 @@ from easyml_client.cli.common import (
     labels_of,
     project_for,
 )
+from easyml_client.cli.deployment_logs import logs
+from easyml_client.cli.deployment_metrics import metrics
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ def deploy(
 
 
 deploy_app = single("deploy", deploy)
+app.command(metrics)
+app.command(logs)
 
 
 @app.command(name="list")
