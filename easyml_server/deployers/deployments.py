@@ -106,6 +106,7 @@ class LocalDeployer:
             self._in_background(self._end(served, supervisor))
 
     async def _end(self, served: _ServedRevision, supervisor: Supervisor) -> None:
+        await supervisor.retire()
         if last := await supervisor.counters():
             self._gone.append(served.told([replace(last, resident_bytes=0)]))
         await supervisor.stop(self._grace_seconds)

@@ -64,10 +64,13 @@ class Supervisor:
             self._show(ReplicaState.READY, found.address)
         self._running = asyncio.create_task(self._run(), name=f"replica-{self.replica.id}")
 
-    async def stop(self, grace_seconds: float) -> None:
-        """End it when it has answered what it was asked."""
+    async def retire(self) -> None:
+        """Begin its end: it is not started again."""
         self._show(ReplicaState.STOPPING)
         await self._halt()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End it when it has answered what it was asked."""
         if self._process is not None:
             await self._process.end(grace_seconds)
         self._record.unlink(missing_ok=True)

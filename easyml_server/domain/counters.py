@@ -82,6 +82,12 @@ class Counters:
         """Calls that were not answered."""
         return sum(count for code, count in self.calls.items() if code in ERRORS)
 
+    def follows(self, earlier: Counters) -> bool:
+        """Whether it can be a later reading of the same process: nothing became less."""
+        now = (self.requests, self.answered, self.runs, self.rows, self.cpu_seconds)
+        then = (earlier.requests, earlier.answered, earlier.runs, earlier.rows, earlier.cpu_seconds)
+        return all(one >= other for one, other in zip(now, then, strict=True))
+
     def __add__(self, other: Counters) -> Counters:
         """Of both together."""
         codes = self.calls.keys() | other.calls.keys()

@@ -54,6 +54,9 @@ class CountedRevision:
             # Only where the clock was set back: what lies in the future is not known.
             while readings and readings[-1].time >= now:
                 readings.pop()
+            # Two readings of one that ends may come in the wrong order.
+            if readings and not replica.counters.follows(readings[-1].counters):
+                continue
             readings.append(_Reading(now, replica.counters, replica.resident_bytes))
             _thin(readings, now - FINE)
 

@@ -136,6 +136,15 @@ async def test_a_clock_that_is_set_back_makes_no_negative_numbers(machine: Machi
     assert since(metrics, 50) == (0, 0)
 
 
+async def test_a_reading_that_comes_after_a_later_one_takes_nothing_away(
+    machine: Machine, metrics: DeploymentMetrics
+) -> None:
+    for calls in (10, 30, 29, 40):
+        machine.tells(TIME, counters(calls))
+        await after(machine, metrics, 10)
+    assert [since(metrics, time)[0] for time in (0, 10, 20, 30)] == [40, 30, 10, 10]
+
+
 async def test_a_window_says_what_it_covers_and_what_each_revision_did(
     machine: Machine, metrics: DeploymentMetrics
 ) -> None:
