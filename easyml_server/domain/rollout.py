@@ -287,7 +287,10 @@ class _Rollout:
         progress, canary = deployment.canary, deployment.config.canary
         if progress is None or progress.end_time is None or canary is None:
             return "AwaitingPromotion", f"{has}; promote it, or roll it back."
-        until = progress.end_time.isoformat(timespec="seconds")
+        if self._now >= progress.end_time and canary.analysis is not None:
+            until = f"{canary.analysis.min_requests} calls of this step were answered"
+        else:
+            until = progress.end_time.isoformat(timespec="seconds")
         return "CanaryStep", f"{has} until {until}: step {progress.step} of {len(canary.steps)}."
 
     def _replica_failure(self, deployment: Deployment) -> Condition:

@@ -45,7 +45,7 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     assert "/metrics" in logged
     assert "Stopped penguins." in changed
     assert changed.splitlines()[-1] == "Deleted penguins."
-    assert "revision 2 answers 10 of 100 calls (step 1 of 2)" in tried
+    assert "revision 2 answers 10 of 100 calls until" in tried
     assert "Calls of careful: 80 of 100 to revision 1, 20 of 100 to revision 2." in tried
     assert "10% 50% 20% 100%" in tried
     assert tried.splitlines()[-1] == "Deleted careful."

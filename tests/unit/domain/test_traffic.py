@@ -177,6 +177,10 @@ def test_a_canary_with_an_analysis_whose_replica_does_not_stay_up_is_withdrawn()
 def test_a_step_goes_on_until_there_are_calls_to_judge_by() -> None:
     step = after(standing_by(ANALYSED), 60, CallCounts(9, 9, 1.0))
     assert (step.deployment.traffic, step.revisions[1].state) == ({1: 90, 2: 10}, RevisionState.STANDBY)
+    progressing = next(each for each in step.deployment.conditions if each.type is ConditionType.PROGRESSING)
+    assert progressing.message == (
+        "Revision 2 answers 10 of 100 calls until 10 calls of this step were answered: step 1 of 2."
+    )
     assert after(step, 61).deployment.traffic == {1: 50, 2: 50}
 
 

@@ -96,11 +96,10 @@ def newest_of(deployment: Deployment) -> str:
     newest = deployment.latest_revision
     if deployment.rolled_back or deployment.withdrawn:
         return f"revision {newest} was taken back"
-    shares = {each.revision: each.weight for each in deployment.traffic}
-    if newest not in shares:
+    progressing = deployment.condition("progressing")
+    if progressing is None or newest not in {each.revision for each in deployment.traffic}:
         return f"revision {newest} is on its way"
-    step = f" (step {deployment.canary.step} of {deployment.canary.steps})" if deployment.canary else ""
-    return f"revision {newest} answers {shares[newest]} of 100 calls{step}"
+    return progressing.message[:1].lower() + progressing.message[1:].rstrip(".")
 
 
 def _each(changes: Iterator[Deployment], show: Callable[[Deployment], None]) -> Iterator[Deployment]:
