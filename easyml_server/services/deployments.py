@@ -31,6 +31,7 @@ from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.requests import RequestKey
+from easyml_server.domain.selection import SelectionCriteria
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.traffic import ALL, going_back, promoted, remember_shares, shares, withdrawn
 from easyml_server.domain.users import Caller
@@ -41,8 +42,12 @@ from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.models import VersionName, find_version
 from easyml_server.services.projects import checked_name
 from easyml_server.services.requests import find_first_result, remember
+from easyml_server.services.selection import select_version
 
 HEARTBEAT_SECONDS = 10.0
+
+VersionTarget = UUID | VersionName | SelectionCriteria
+"""A model version by id or name, or what it must meet."""
 
 
 class Reconciler(Protocol):
@@ -69,7 +74,7 @@ class NewDeployment:
     name: str
     description: str
     labels: Mapping[str, str]
-    model_version: UUID | VersionName
+    model_version: VersionTarget
     config: DeploymentConfig
 
 
@@ -146,7 +151,7 @@ class DeploymentService:
         caller: Caller,
         key: RequestKey | None,
         deployment_id: UUID,
-        target: UUID | VersionName | None,
+        target: VersionTarget | None,
         config: DeploymentConfig | None,
         etag: str,
         *,
@@ -354,9 +359,9 @@ class DeploymentService:
                 metadata={"limit": "EASYML_DEPLOYMENTS", "maximum": str(self._limits.deployments)},
             )
 
-    async def _version(
-        self, work: UnitOfWork, caller: Caller, project_id: UUID, target: UUID | VersionName
-    ) -> ModelVersion:
+    async def _version(self, work: UnitOfWork, caller: Caller, project_id: UUID, target: VersionTarget) -> ModelVersion:
+        if isinstance(target, SelectionCriteria):
+            return (await select_version(work, project_id, target, "model_version.criteria")).chosen
         version = await find_version(work, caller, target)
         if version.project_id != project_id:
             raise InvalidInput.at(

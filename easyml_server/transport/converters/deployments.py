@@ -25,8 +25,7 @@ from easyml_server.domain.deployments import (
     RolloutStrategy,
 )
 from easyml_server.domain.errors import InvalidInput
-from easyml_server.services.deployments import DeploymentName, NewDeployment
-from easyml_server.services.models import VersionName
+from easyml_server.services.deployments import DeploymentName, NewDeployment, VersionTarget
 from easyml_server.transport.converters.enums import (
     CONDITION_TYPE,
     DEPLOYMENT_ENVIRONMENT,
@@ -38,6 +37,7 @@ from easyml_server.transport.converters.enums import (
     ROLLOUT_STRATEGY,
 )
 from easyml_server.transport.converters.models import to_version_name
+from easyml_server.transport.converters.selection import to_criteria
 from easyml_server.transport.converters.values import text, timestamp
 
 DEFAULTS = Probes()
@@ -101,10 +101,13 @@ def to_new_deployment(request: service_pb.CreateDeploymentRequest) -> NewDeploym
     )
 
 
-def to_version_target(message: service_pb.ModelVersionTarget) -> UUID | VersionName:
-    """A model version by id or name."""
-    if message.WhichOneof("target") == "name":
-        return to_version_name(message.name)
+def to_version_target(message: service_pb.ModelVersionTarget) -> VersionTarget:
+    """A model version by id or name, or what it must meet."""
+    match message.WhichOneof("target"):
+        case "name":
+            return to_version_name(message.name)
+        case "criteria":
+            return to_criteria(message.criteria)
     return UUID(message.model_version_id)
 
 

@@ -214,6 +214,7 @@ class Models(Noun):
     list = iterator(models.list_)
     versions = iterator(models.versions)
     get = method(models.get)
+    select = method(models.select)
     update = method(models.update)
     delete = method(models.delete)
     set_alias = method(models.set_alias)

@@ -19,10 +19,12 @@ from easyml_client.cli.common import (
     project_for,
 )
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
+from easyml_client.cli.selection import ANY, Criteria, asked_for
 
 if TYPE_CHECKING:
     from easyml_client.client import EasyML
     from easyml_client.resources.deployments import Deployment
+    from easyml_client.resources.models import ModelVersion
 
 Environment = Annotated[str | None, Parameter(name=["--environment", "-e"])]
 DEPLOYMENTS = {
@@ -45,9 +47,11 @@ app = group("deployments", "Model versions made callable: list, watch, scale, ro
 
 
 def deploy(
-    model: str,
+    model: str = "",
     /,
     *,
+    best: Annotated[str | None, Parameter(help="Serve the version that is best at this metric: accuracy.")] = None,
+    criteria: Criteria = ANY,
     name: str | None = None,
     environment: Environment = None,
     replicas: int | None = None,
@@ -63,7 +67,9 @@ def deploy(
 
     Example: `easyml deploy churn:3 --name churn --environment production --replicas 2`
 
-    :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version.
+    Example: `easyml deploy churn --best accuracy --threshold 0.9`
+
+    :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version; with --best NAME, or nothing.
     :param name: Name of the deployment; the model's name if left out.
     :param environment: development (the default), staging or production; the model's alias of that name moves along.
     :param replicas: How many processes answer; 1 unless there are some already.
@@ -74,7 +80,7 @@ def deploy(
     """
     with connected(common) as client:
         of_project = chosen_project(client, project)
-        version = client.models.get(model, project=of_project)
+        version = _version(client, of_project, model, best, criteria)
         wanted = name or version.model_name
         settings: dict[str, Any] = {"environment": environment, "strategy": strategy}
         there = _find(client, of_project, wanted)
@@ -221,6 +227,17 @@ def delete_(
             )
         client.deployments.delete(found)
         print_done(found, f"Deleted {found.name}.", as_json=common.json)
+
+
+def _version(client: EasyML, project: str, model: str, best: str | None, criteria: Criteria) -> ModelVersion:
+    """The version that is named, or the best."""
+    if best is not None:
+        return client.models.select(project, asked_for(best, model, criteria)).model_version
+    if criteria != ANY:
+        raise UsageError("These options choose between versions; say what the best one is best at: --best METRIC.")
+    if not model:
+        raise UsageError("Say what to serve: a model, or --best METRIC.")
+    return client.models.get(model, project=project)
 
 
 def _get(client: EasyML, deployment: str, project: str | None) -> Deployment:

@@ -11,18 +11,20 @@ from easyml.v1 import deployment_service_pb2 as pb
 from easyml_client.errors import DeadlineExceeded, DeploymentFailed, InvalidInput, LimitReached, NotFound, Unavailable
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ModelRef, ProjectRef, model_version, project_id, project_of
+from easyml_client.plans.selection import ModelSelectionCriteria
 from easyml_client.plans.waiting import Patience
 from easyml_client.resources.deployments import Deployment, DeploymentToken, Revision
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
 from easyml_client.values import enum_number, is_id
 
 DeploymentRef = str | Deployment
+ServedRef = ModelRef | ModelSelectionCriteria
 
 
 def create(
     project: ProjectRef,
     name: str,
-    model: ModelRef,
+    model: ServedRef,
     *,
     environment: str | None = None,
     strategy: str | None = None,
@@ -32,7 +34,7 @@ def create(
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
 ) -> Plan[Deployment]:
-    """Serve a model version ("churn", "churn:3", "churn@champion", an id) under a name.
+    """Serve a model version ("churn", "churn:3", "churn@champion", an id, or the best by criteria) under a name.
 
     `environment` is "development", "staging" or "production", `strategy` "rolling" or "recreate"; `probes` are those of
     the contract, such as {"startup_seconds": 120}. The same `request_id` makes it once.
@@ -46,7 +48,7 @@ def create(
 def validate(
     project: ProjectRef,
     name: str,
-    model: ModelRef,
+    model: ServedRef,
     *,
     environment: str | None = None,
     strategy: str | None = None,
@@ -63,7 +65,7 @@ def validate(
 
 def update(
     deployment: DeploymentRef,
-    model: ModelRef | None = None,
+    model: ServedRef | None = None,
     *,
     project: ProjectRef | None = None,
     environment: str | None = None,
@@ -83,8 +85,7 @@ def update(
         request_id=request_id or str(uuid.uuid4()), deployment_id=found.id, etag=etag, validate_only=validate_only
     )
     if model is not None:
-        target = yield from model_version(model, project or found.project_id)
-        request.model_version.CopyFrom(pb.ModelVersionTarget(**target))
+        request.model_version.CopyFrom((yield from _served(model, project or found.project_id)))
     if any(each is not None for each in (environment, strategy, replicas, probes)):
         request.config.CopyFrom(found.proto.config)
         request.config.MergeFrom(_config(environment, strategy, replicas or 0, probes))
@@ -226,7 +227,7 @@ def _raise_failure(found: Deployment) -> None:
 def _new(
     project: ProjectRef,
     name: str,
-    model: ModelRef,
+    model: ServedRef,
     environment: str | None,
     strategy: str | None,
     replicas: int,
@@ -242,9 +243,15 @@ def _new(
         name=name,
         description=description,
         labels=labels or {},
-        model_version=pb.ModelVersionTarget(**(yield from model_version(model, of_project))),
+        model_version=(yield from _served(model, of_project)),
         config=_config(environment, strategy, replicas, probes),
     )
+
+
+def _served(model: ServedRef, project: ProjectRef) -> Plan[pb.ModelVersionTarget]:
+    if isinstance(model, ModelSelectionCriteria):
+        return pb.ModelVersionTarget(criteria=model.message())
+    return pb.ModelVersionTarget(**(yield from model_version(model, project)))
 
 
 def _config(

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from easyml.v1 import deployment_pb2 as _deployment_pb2
 from easyml.v1 import model_service_pb2 as _model_service_pb2
+from easyml.v1 import selection_pb2 as _selection_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -29,23 +30,29 @@ class ModelVersionTarget(_message.Message):
 
     MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
     model_version_id: _builtins.str
     """Id of the version."""
     @_builtins.property
     def name(self) -> _model_service_pb2.ModelVersionName:
         """Model and version or alias."""
 
+    @_builtins.property
+    def criteria(self) -> _selection_pb2.ModelSelectionCriteria:
+        """The version that meets these best now, as SelectModel says; it is not looked for again."""
+
     def __init__(
         self,
         *,
         model_version_id: _builtins.str = ...,
         name: _model_service_pb2.ModelVersionName | None = ...,
+        criteria: _selection_pb2.ModelSelectionCriteria | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name", "criteria"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
