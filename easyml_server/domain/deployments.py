@@ -204,7 +204,8 @@ class Condition:
 class Revision:
     """What a deployment serves at one time; only its state, its traffic and the times when it answered change.
 
-    The model version of one that another replaced may have been deleted since. `message` says why it was withdrawn.
+    The model version of one that another replaced may have been deleted since. `message` says why its
+    analysis took it back.
     """
 
     id: UUID

@@ -72,6 +72,22 @@ def next_step(
     return step.take()
 
 
+def requested(conditions: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
+    """The conditions once somebody asked for a change: what was said of the one before is no longer true."""
+    asked = Condition(ConditionType.PROGRESSING, True, "Requested", "The change is being carried out.", now)
+    return tuple(
+        _since(condition, asked) if condition.type is ConditionType.PROGRESSING else condition
+        for condition in conditions
+    )
+
+
+def _since(before: Condition | None, now: Condition) -> Condition:
+    """A time tells when the answer changed, not when its reason did."""
+    if before is not None and before.status == now.status:
+        return replace(now, transition_time=before.transition_time)
+    return now
+
+
 class _Rollout:
     def __init__(
         self,
@@ -227,13 +243,7 @@ class _Rollout:
     def _conditions(self, deployment: Deployment) -> tuple[Condition, ...]:
         before = {condition.type: condition for condition in self._before.conditions}
         found = (self._available(deployment), self._progressing(deployment), self._replica_failure(deployment))
-        return tuple(self._since(before.get(condition.type), condition) for condition in found)
-
-    def _since(self, before: Condition | None, now: Condition) -> Condition:
-        """A time tells when the answer changed, not when its reason did."""
-        if before is not None and before.status == now.status:
-            return replace(now, transition_time=before.transition_time)
-        return now
+        return tuple(_since(before.get(condition.type), condition) for condition in found)
 
     def _available(self, deployment: Deployment) -> Condition:
         ready = len(deployment.endpoints)
@@ -253,10 +263,7 @@ class _Rollout:
         elif self._active == newest:
             reason, message = "RevisionActive", f"Revision {newest} answers."
         elif self._is(RevisionState.WITHDRAWN):
-            status, reason = False, "RevisionWithdrawn"
-            message = (
-                f"Revision {newest} was withdrawn; revision {self._active} answers. {self._revisions[newest].message}"
-            )
+            status, (reason, message) = False, self._taken_back()
         elif self._is(RevisionState.STANDBY):
             reason, message = self._standing_by(deployment)
         elif self._failing(newest):
@@ -266,6 +273,13 @@ class _Rollout:
         else:
             reason, message = "RevisionStarting", f"Revision {newest} is being brought up."
         return Condition(ConditionType.PROGRESSING, status, reason, message, self._now)
+
+    def _taken_back(self) -> tuple[str, str]:
+        answers = f"revision {self._active} answers."
+        why = self._revisions[self._newest].message
+        if not why:
+            return "RolledBack", f"Revision {self._newest} was rolled back; {answers}"
+        return "RevisionWithdrawn", f"Revision {self._newest} was withdrawn; {answers} {why}"
 
     def _standing_by(self, deployment: Deployment) -> tuple[str, str]:
         weight = deployment.traffic.get(self._newest, 0)

@@ -93,14 +93,21 @@ def promoted(deployment: Deployment, now: datetime, *, full: bool = False) -> De
     )
 
 
-def withdrawn(revision: Revision, message: str) -> Revision:
-    """A revision that was taken back before it had all calls."""
+def withdrawn(revision: Revision, message: str = "") -> Revision:
+    """A revision that was taken back before it had all calls: by somebody, or for what its analysis says."""
     return replace(revision, state=RevisionState.WITHDRAWN, message=message)
 
 
 def going_back(deployment: Deployment, active: Revision) -> DeploymentConfig:
     """How the active revision is served, with as many replicas as are wanted now."""
     return replace(active.config, replicas=deployment.config.replicas)
+
+
+def as_rolling(config: DeploymentConfig) -> DeploymentConfig:
+    """The same, but that a revision takes over as soon as it is ready."""
+    if config.strategy not in SIDE_BY_SIDE:
+        return config
+    return replace(config, strategy=RolloutStrategy.ROLLING, canary=None)
 
 
 def judge(analysis: CanaryAnalysis | None, newer: CallCounts, older: CallCounts) -> Verdict:

@@ -31,9 +31,10 @@ from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.requests import RequestKey
+from easyml_server.domain.rollout import requested
 from easyml_server.domain.selection import SelectionCriteria
 from easyml_server.domain.spelling import way_out
-from easyml_server.domain.traffic import ALL, going_back, promoted, remember_shares, shares, withdrawn
+from easyml_server.domain.traffic import ALL, as_rolling, going_back, promoted, remember_shares, shares, withdrawn
 from easyml_server.domain.users import Caller
 from easyml_server.ports.security import IDENTITY_LIFETIME, TokenSigner
 from easyml_server.ports.store import Store, UnitOfWork
@@ -189,7 +190,7 @@ class DeploymentService:
                 revision = await self._earlier(work, deployment, number)
                 version = await self._version(work, caller, deployment.project_id, _still_there(revision))
                 config = going_back(deployment, revision)
-                changed = await self._revise(work, caller, deployment, version, config, etag)
+                changed = await self._revise(work, caller, deployment, version, config, etag, at_once=True)
             await remember(work, caller, key, deployment_id, self._clock())
             await work.commit()
         self._changed(deployment_id)
@@ -396,7 +397,7 @@ class DeploymentService:
         changed = self._touched(deployment, config=going_back(deployment, kept), traffic={active: ALL}, canary=None)
         await self._save_traffic(work, deployment, changed, etag)
         (taken,) = await work.deployments.revisions(deployment.id, [newest])
-        await work.deployments.put_revision(withdrawn(taken, "It was rolled back."))
+        await work.deployments.put_revision(withdrawn(taken))
         return changed
 
     async def _earlier(self, work: UnitOfWork, deployment: Deployment, number: int) -> Revision:
@@ -426,7 +427,10 @@ class DeploymentService:
         version: ModelVersion,
         config: DeploymentConfig,
         etag: str,
+        *,
+        at_once: bool = False,
     ) -> Deployment:
+        """What answered before does not wait for anybody, whatever the strategy of others to come."""
         if deployment.stopped:
             await self._check_room(work)
         changed = self._touched(
@@ -437,7 +441,8 @@ class DeploymentService:
             latest_revision=deployment.latest_revision + 1,
         )
         await work.deployments.save(changed, etag)
-        await work.deployments.put_revision(_revision(changed, version, caller, changed.update_time))
+        revision = _revision(changed, version, caller, changed.update_time)
+        await work.deployments.put_revision(replace(revision, config=as_rolling(config)) if at_once else revision)
         return changed
 
     def _made(self, caller: Caller, new: NewDeployment, now: datetime) -> Deployment:
@@ -462,9 +467,11 @@ class DeploymentService:
         )
 
     def _touched(self, deployment: Deployment, **changes: object) -> Deployment:
+        now = self._clock()
         return replace(
             deployment,
-            update_time=self._clock(),
+            conditions=requested(deployment.conditions, now),
+            update_time=now,
             etag=uuid4().hex,
             sequence=deployment.sequence + 1,
             **changes,  # type: ignore[arg-type]  # fields of Deployment

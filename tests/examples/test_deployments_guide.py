@@ -20,6 +20,14 @@ easyml models alias set penguins-species:1 champion
 pytestmark = pytest.mark.slow
 
 
+def test_a_canary_gets_its_calls_step_by_step_and_none_fails(environment: dict[str, str]) -> None:
+    said = run([sys.executable, str(ROOT / "examples/10_deploy_and_canary.py")], environment)
+    assert "revision 1 90 %, revision 2 10 %" in said
+    assert "revision 1 50 %, revision 2 50 %" in said
+    assert "ready: revision 2 100 %" in said
+    assert re.search(r"Calls answered: \d+ by version 1, \d+ by version 2; failed: 0\.", said)
+
+
 def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     environment = {**environment, "EASYML_PROJECT": "penguins-guide"}
     run(["bash", "-euo", "pipefail", "-c", BEFORE], environment)
@@ -27,7 +35,7 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     for language, code in BLOCK.findall(GUIDE.read_text()):
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
         said.append(run(command, environment))
-    deployed, revisions, endpoints, predicted, token, changed = said
+    deployed, revisions, endpoints, predicted, token, changed, tried = said
     assert "ready, 1 of 1 replicas, revision 1 answers" in deployed.splitlines()[-1]
     assert "retired" in revisions
     assert endpoints.count("127.0.0.1:") == 2
@@ -35,3 +43,7 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     assert token.count(".") == 2
     assert "Stopped penguins." in changed
     assert changed.splitlines()[-1] == "Deleted penguins."
+    assert "revision 2 answers 10 of 100 calls (step 1 of 2)" in tried
+    assert "Calls of careful: 80 of 100 to revision 1, 20 of 100 to revision 2." in tried
+    assert "10% 50% 20% 100%" in tried
+    assert tried.splitlines()[-1] == "Deleted careful."

@@ -143,6 +143,10 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "WatchDeployment": lambda ids: deployments.WatchDeploymentRequest(deployment_id=ids.deployment),
     "ScaleDeployment": lambda ids: deployments.ScaleDeploymentRequest(deployment_id=ids.deployment, replicas=1),
     "RollbackDeployment": lambda ids: deployments.RollbackDeploymentRequest(deployment_id=ids.deployment, revision=1),
+    "SetTraffic": lambda ids: deployments.SetTrafficRequest(
+        deployment_id=ids.deployment, traffic=[deployment_pb2.TrafficShare(revision=1, weight=100)]
+    ),
+    "PromoteDeployment": lambda ids: deployments.PromoteDeploymentRequest(deployment_id=ids.deployment),
     "StopDeployment": lambda ids: deployments.StopDeploymentRequest(deployment_id=ids.deployment),
     "DeleteDeployment": lambda ids: deployments.DeleteDeploymentRequest(deployment_id=ids.deployment, etag="none"),
     "ListRevisions": lambda ids: deployments.ListRevisionsRequest(deployment_id=ids.deployment),

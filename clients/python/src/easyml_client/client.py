@@ -271,6 +271,8 @@ class Deployments(Noun):
     create = _rollout(deployments.create)
     update = _rollout(deployments.update)
     rollback = _rollout(deployments.rollback)
+    promote = _rollout(deployments.promote)
+    traffic = method(deployments.traffic)
     validate = method(deployments.validate)
     get = method(deployments.get)
     list = iterator(deployments.list_)

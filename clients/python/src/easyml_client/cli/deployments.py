@@ -42,6 +42,7 @@ REVISIONS = {
     "MADE": lambda each: each.create_time,
     "ANSWERED FROM": lambda each: each.activate_time,
     "UNTIL": lambda each: each.retire_time,
+    "TRAFFIC": lambda each: " ".join(f"{change.weight}%" for change in each.traffic),
 }
 app = group("deployments", "Model versions made callable: list, watch, scale, roll back, stop.")
 
@@ -56,6 +57,9 @@ def deploy(
     environment: Environment = None,
     replicas: int | None = None,
     strategy: str | None = None,
+    step: Annotated[tuple[str, ...], Parameter(name="--step", negative=())] = (),
+    max_error_percent: float | None = None,
+    max_latency_ratio: float | None = None,
     description: str = "",
     label: Labels = (),
     dry_run: Annotated[bool, Parameter(name="--dry-run")] = False,
@@ -73,7 +77,11 @@ def deploy(
     :param name: Name of the deployment; the model's name if left out.
     :param environment: development (the default), staging or production; the model's alias of that name moves along.
     :param replicas: How many processes answer; 1 unless there are some already.
-    :param strategy: rolling (the default) or recreate, which stops the old revision first.
+    :param strategy: rolling (the default); recreate, which stops the old revision first; blue_green, which waits until
+        it is promoted; canary, which gives the new revision calls step by step.
+    :param step: A step of a canary: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once for each.
+    :param max_error_percent: Take a canary back when so many calls of a hundred more fail than of the old revision.
+    :param max_latency_ratio: Take a canary back when the p99 of its latency is so many times that of the old revision.
     :param description: What it is for.
     :param dry_run: Check, and say what would happen; nothing is started.
     :param wait: Show it until it answers.
@@ -82,7 +90,8 @@ def deploy(
         of_project = chosen_project(client, project)
         version = _version(client, of_project, model, best, criteria)
         wanted = name or version.model_name
-        settings: dict[str, Any] = {"environment": environment, "strategy": strategy}
+        canary = _canary(step, max_error_percent, max_latency_ratio)
+        settings: dict[str, Any] = {"environment": environment, "strategy": strategy, "canary": canary}
         there = _find(client, of_project, wanted)
         if dry_run:
             if there is None:
@@ -197,6 +206,39 @@ def rollback(
 
 
 @app.command
+def promote(
+    deployment: str, /, *, full: bool = False, project: ProjectOption = None, common: Common = EVERYWHERE
+) -> int:
+    """Give a revision that stands by the calls of its next step, and wait for what comes of it.
+
+    Example: `easyml deployments promote churn --full`
+
+    :param deployment: Name or id.
+    :param full: All calls at once, whatever steps are left.
+    """
+    with connected(common) as client:
+        changed = client.deployments.promote(_get(client, deployment, project), full=full).deployment
+        return _follow(client, changed, wait=True, as_json=common.json)
+
+
+@app.command
+def traffic(
+    deployment: str, shares: tuple[str, ...], /, *, project: ProjectOption = None, common: Common = EVERYWHERE
+) -> None:
+    """Share the calls by hand between the revision that answers and a newer one that stands by.
+
+    Example: `easyml deployments traffic churn 1=90 2=10`
+
+    :param deployment: Name or id.
+    :param shares: REVISION=WEIGHT, of each; together 100.
+    """
+    with connected(common) as client:
+        changed = client.deployments.traffic(_get(client, deployment, project), _weights(shares))
+        said = ", ".join(f"{each.weight} of 100 to revision {each.revision}" for each in changed.traffic)
+        print_done(changed, f"Calls of {changed.name}: {said}.", as_json=common.json)
+
+
+@app.command
 def stop(deployment: str, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> None:
     """Stop all replicas; the deployment stays, and deploying or rolling back starts it again.
 
@@ -259,9 +301,41 @@ def _follow(client: EasyML, deployment: Deployment, *, wait: bool, as_json: bool
         print_done(deployment, sentence, as_json=as_json)
         return 0
     code = until_it_arrives(client, deployment, as_json=as_json)
-    if code == 0 and not as_json:
+    if code == 0 and not (as_json or deployment.active_revision):
         complain(f"Ask it with: easyml predict --deployment {deployment.name} --row COLUMN=VALUE …")
     return code
+
+
+def _canary(
+    steps: tuple[str, ...], max_error_percent: float | None, max_latency_ratio: float | None
+) -> dict[str, Any] | None:
+    """The settings of a canary, if there are any."""
+    canary: dict[str, Any] = {}
+    if steps:
+        canary["steps"] = [_step(step) for step in steps]
+    if max_error_percent is not None or max_latency_ratio is not None:
+        # Without a limit for errors, only as many may fail as of the other.
+        canary["analysis"] = {"max_error_percent": max_error_percent or 0, "max_latency_ratio": max_latency_ratio or 0}
+    return canary or None
+
+
+def _step(text: str) -> dict[str, int]:
+    weight, _, seconds = text.partition(":")
+    try:
+        return {"weight": int(weight), "duration_seconds": int(seconds or 0)}
+    except ValueError as error:
+        raise UsageError(f"A step is WEIGHT:SECONDS, such as 10:60, not {text!r}.") from error
+
+
+def _weights(shares: tuple[str, ...]) -> dict[int, int]:
+    weights: dict[int, int] = {}
+    for share in shares:
+        revision, _, weight = share.partition("=")
+        try:
+            weights[int(revision)] = int(weight)
+        except ValueError as error:
+            raise UsageError(f"A share is REVISION=WEIGHT, such as 2=10, not {share!r}.") from error
+    return weights
 
 
 def _print(deployment: Deployment, *, as_json: bool) -> None:
@@ -275,6 +349,7 @@ def _print(deployment: Deployment, *, as_json: bool) -> None:
         "Environment": config and config.environment,
         "Strategy": config and config.strategy,
         "Revision": f"{deployment.active_revision or 'none'} answers, {deployment.latest_revision} is the newest",
+        "Traffic": ", ".join(f"{each.weight} of 100 to revision {each.revision}" for each in deployment.traffic),
         "Replicas": f"{deployment.ready_replicas} of {deployment.wanted_replicas} ready",
         "Created": deployment.create_time,
     }

@@ -27,7 +27,7 @@ def until_it_arrives(client: EasyML, deployment: Deployment, *, as_json: bool) -
     last = deployment
     try:
         for last in shown(client.deployments.watch(deployment), as_json=as_json):
-            if last.arrived or failure_of(last):
+            if last.settled or last.withdrawn or failure_of(last):
                 break
     except KeyboardInterrupt as stopped:
         message = f"The deployment goes on. Come back with: easyml deployments watch {deployment.id}"
@@ -46,6 +46,14 @@ def told_end(deployment: Deployment) -> int:
                     complain(f"  {line}")
         complain(f"It is still tried: easyml deployments watch {deployment.id}")
         return 1
+    if deployment.withdrawn:
+        complain(deployment.withdrawn)
+        return 1
+    if deployment.awaits_promotion:
+        progressing = deployment.condition("progressing")
+        complain(progressing.message if progressing else "")
+        complain(f"Go on with: easyml deployments promote {deployment.name}")
+        complain(f"Or back with: easyml deployments rollback {deployment.name}")
     return 0
 
 
@@ -77,10 +85,22 @@ def line_of(deployment: Deployment) -> str:
         f"revision {deployment.active_revision or '-'} answers",
     ]
     if deployment.latest_revision != deployment.active_revision:
-        parts.append(f"revision {deployment.latest_revision} is on its way")
+        parts.append(newest_of(deployment))
     if available is not None and not available.status and deployment.state == "failed":
         parts.append(available.message)
     return ", ".join(parts)
+
+
+def newest_of(deployment: Deployment) -> str:
+    """What a newer revision than the active one does."""
+    newest = deployment.latest_revision
+    if deployment.rolled_back or deployment.withdrawn:
+        return f"revision {newest} was taken back"
+    shares = {each.revision: each.weight for each in deployment.traffic}
+    if newest not in shares:
+        return f"revision {newest} is on its way"
+    step = f" (step {deployment.canary.step} of {deployment.canary.steps})" if deployment.canary else ""
+    return f"revision {newest} answers {shares[newest]} of 100 calls{step}"
 
 
 def _each(changes: Iterator[Deployment], show: Callable[[Deployment], None]) -> Iterator[Deployment]:
@@ -110,9 +130,9 @@ def picture(deployment: Deployment) -> RenderableType:
     head.append(f"  {deployment.ready_replicas}/{deployment.wanted_replicas} replicas")
     table = Table("REVISION", "REPLICA", "STATE", "ENDPOINT", "RESTARTS", box=None)
     for replica in deployment.replicas:
-        answers = " (answers)" if replica.revision == deployment.active_revision else ""
+        weight = next((each.weight for each in deployment.traffic if each.revision == replica.revision), 0)
         table.add_row(
-            f"{replica.revision}{answers}",
+            f"{replica.revision} ({weight} %)",
             replica.id[:8],
             Text(replica.state or "", style=colours.get(replica.state or "", "")),
             replica.endpoint or "",
@@ -120,4 +140,6 @@ def picture(deployment: Deployment) -> RenderableType:
         )
     failing = deployment.condition("replica_failure")
     note = [Text(clean(failing.message), style="red")] if failing is not None and failing.status else []
+    if deployment.latest_revision != deployment.active_revision:
+        note.append(Text(newest_of(deployment).capitalize()))
     return Group(head, table, *note)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf import json_format
 
 from easyml.v1 import auth_service_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
@@ -30,18 +33,20 @@ def create(
     strategy: str | None = None,
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
+    canary: Mapping[str, Any] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
 ) -> Plan[Deployment]:
     """Serve a model version ("churn", "churn:3", "churn@champion", an id, or the best by criteria) under a name.
 
-    `environment` is "development", "staging" or "production", `strategy` "rolling" or "recreate"; `probes` are those of
-    the contract, such as {"startup_seconds": 120}. The same `request_id` makes it once.
+    `environment` is "development", "staging" or "production", `strategy` "rolling", "recreate", "blue_green" or
+    "canary"; `probes` and `canary` are those of the contract, such as {"startup_seconds": 120} and
+    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}}. The same `request_id`
+    makes it once.
     """
-    request = yield from _new(
-        project, name, model, environment, strategy, replicas, probes, description, labels, request_id
-    )
+    config = _config(environment, strategy, replicas, probes, canary)
+    request = yield from _new(project, name, model, config, description, labels, request_id)
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
 
 
@@ -54,11 +59,13 @@ def validate(
     strategy: str | None = None,
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
+    canary: Mapping[str, Any] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
 ) -> Plan[Deployment]:
     """Every check of `create`, and what it would make; nothing is started."""
-    request = yield from _new(project, name, model, environment, strategy, replicas, probes, description, labels, None)
+    config = _config(environment, strategy, replicas, probes, canary)
+    request = yield from _new(project, name, model, config, description, labels, None)
     request.validate_only = True
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
 
@@ -72,6 +79,7 @@ def update(
     strategy: str | None = None,
     replicas: int | None = None,
     probes: Mapping[str, int] | None = None,
+    canary: Mapping[str, Any] | None = None,
     etag: str = "",
     validate_only: bool = False,
     request_id: str | None = None,
@@ -86,9 +94,13 @@ def update(
     )
     if model is not None:
         request.model_version.CopyFrom((yield from _served(model, project or found.project_id)))
-    if any(each is not None for each in (environment, strategy, replicas, probes)):
+    if any(each is not None for each in (environment, strategy, replicas, probes, canary)):
+        changes = _config(environment, strategy, replicas or 0, probes, canary)
         request.config.CopyFrom(found.proto.config)
-        request.config.MergeFrom(_config(environment, strategy, replicas or 0, probes))
+        if changes.strategy:
+            # The steps of a canary are for that strategy alone, and are replaced as a whole.
+            request.config.ClearField("canary")
+        request.config.MergeFrom(changes)
     return Deployment.of((yield from call(request, pb.UpdateDeploymentResponse)).deployment)
 
 
@@ -142,7 +154,10 @@ def rollback(
     etag: str = "",
     request_id: str | None = None,
 ) -> Plan[Deployment]:
-    """Make a new revision like an earlier one; like the one that answered before if none is named."""
+    """Take back a revision that is on its way, or make a new one like an earlier one.
+
+    Without a number: the one that answers while a newer one is on its way, else the one before it.
+    """
     request = pb.RollbackDeploymentRequest(
         request_id=request_id or str(uuid.uuid4()),
         deployment_id=(yield from deployment_id(deployment, project)),
@@ -150,6 +165,36 @@ def rollback(
         etag=etag,
     )
     return Deployment.of((yield from call(request, pb.RollbackDeploymentResponse)).deployment)
+
+
+def traffic(
+    deployment: DeploymentRef, weights: Mapping[int, int], *, project: ProjectRef | None = None, etag: str = ""
+) -> Plan[Deployment]:
+    """Share the calls by hand between the revision that answers and a newer one that stands by: {1: 90, 2: 10}."""
+    request = pb.SetTrafficRequest(
+        deployment_id=(yield from deployment_id(deployment, project)),
+        traffic=[deployment_pb2.TrafficShare(revision=each, weight=weight) for each, weight in weights.items()],
+        etag=etag,
+    )
+    return Deployment.of((yield from call(request, pb.SetTrafficResponse)).deployment)
+
+
+def promote(
+    deployment: DeploymentRef,
+    *,
+    full: bool = False,
+    project: ProjectRef | None = None,
+    etag: str = "",
+    request_id: str | None = None,
+) -> Plan[Deployment]:
+    """Give a revision that stands by the calls of its next step, or all of them at once."""
+    request = pb.PromoteDeploymentRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        deployment_id=(yield from deployment_id(deployment, project)),
+        full=full,
+        etag=etag,
+    )
+    return Deployment.of((yield from call(request, pb.PromoteDeploymentResponse)).deployment)
 
 
 def stop(deployment: DeploymentRef, *, project: ProjectRef | None = None, etag: str = "") -> Plan[Deployment]:
@@ -185,16 +230,16 @@ def watch(
 def result(
     deployment: DeploymentRef, *, project: ProjectRef | None = None, timeout: float | None = None
 ) -> Plan[Deployment]:
-    """Wait until the newest revision answers with all its replicas, at most `timeout` seconds.
+    """Wait until the newest revision answers with all its replicas, awaits its promotion, or was rolled back.
 
-    Raises DeploymentFailed when one of its replicas cannot be had (it is still tried), or when it was stopped;
-    DeadlineExceeded when it takes longer, which it then does.
+    Raises DeploymentFailed when one of its replicas cannot be had (it is still tried), when its analysis took it back,
+    or when it was stopped; DeadlineExceeded when it takes more than `timeout` seconds, which it then does.
     """
     found = yield from get(deployment, project=project)
     watching = _Watching(found.id, 0, timeout)
     try:
         while True:
-            if found.arrived:
+            if found.settled:
                 return found
             _raise_failure(found)
             changed = yield from watching.next()
@@ -220,6 +265,8 @@ def _raise_failure(found: Deployment) -> None:
     failing = found.condition("replica_failure")
     if found.state in ("stopping", "stopped"):
         raise DeploymentFailed(found, "it was stopped.")
+    if found.withdrawn:
+        raise DeploymentFailed(found, found.withdrawn)
     if failing is not None and failing.status:
         raise DeploymentFailed(found, failing.message)
 
@@ -228,10 +275,7 @@ def _new(
     project: ProjectRef,
     name: str,
     model: ServedRef,
-    environment: str | None,
-    strategy: str | None,
-    replicas: int,
-    probes: Mapping[str, int] | None,
+    config: deployment_pb2.DeploymentConfig,
     description: str,
     labels: Mapping[str, str] | None,
     request_id: str | None,
@@ -244,7 +288,7 @@ def _new(
         description=description,
         labels=labels or {},
         model_version=(yield from _served(model, of_project)),
-        config=_config(environment, strategy, replicas, probes),
+        config=config,
     )
 
 
@@ -255,7 +299,11 @@ def _served(model: ServedRef, project: ProjectRef) -> Plan[pb.ModelVersionTarget
 
 
 def _config(
-    environment: str | None, strategy: str | None, replicas: int, probes: Mapping[str, int] | None
+    environment: str | None,
+    strategy: str | None,
+    replicas: int,
+    probes: Mapping[str, int] | None,
+    canary: Mapping[str, Any] | None,
 ) -> deployment_pb2.DeploymentConfig:
     known = deployment_pb2.Probes.DESCRIPTOR.fields_by_name
     for name in probes or {}:
@@ -263,10 +311,20 @@ def _config(
             raise InvalidInput.at("probes", f"There is no probe setting {name!r}; there are {', '.join(known)}.")
     return deployment_pb2.DeploymentConfig(
         environment=enum_number("environment", deployment_pb2.DeploymentEnvironment, environment),
-        strategy=enum_number("strategy", deployment_pb2.RolloutStrategy, strategy),
+        strategy=enum_number(
+            "strategy", deployment_pb2.RolloutStrategy, strategy or (None if canary is None else "canary")
+        ),
         scaling=deployment_pb2.Scaling(replicas=replicas) if replicas else None,
         probes=deployment_pb2.Probes(**probes) if probes else None,
+        canary=None if canary is None else _canary(canary),
     )
+
+
+def _canary(settings: Mapping[str, Any]) -> deployment_pb2.Canary:
+    try:
+        return json_format.ParseDict(dict(settings), deployment_pb2.Canary())
+    except json_format.ParseError as error:
+        raise InvalidInput.at("canary", f"These are no settings of a canary: {error}") from error
 
 
 class _Watching:

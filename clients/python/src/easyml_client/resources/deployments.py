@@ -24,6 +24,28 @@ class Probes(Resource[deployment_pb2.Probes]):
     failure_threshold: int
 
 
+class CanaryStep(Resource[deployment_pb2.CanaryStep]):
+    """So many calls of a hundred, for so many seconds; until it is promoted if 0."""
+
+    weight: int
+    duration_seconds: int
+
+
+class CanaryAnalysis(Resource[deployment_pb2.CanaryAnalysis]):
+    """What takes a canary back by itself."""
+
+    max_error_percent: float
+    max_latency_ratio: float
+    min_requests: int
+
+
+class Canary(Resource[deployment_pb2.Canary]):
+    """How the share of a new revision grows."""
+
+    steps: tuple[CanaryStep, ...]
+    analysis: CanaryAnalysis | None
+
+
 class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     """How a model version is served."""
 
@@ -32,6 +54,7 @@ class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     strategy: str | None
     scaling: Scaling | None
     probes: Probes | None
+    canary: Canary | None
 
 
 class ReplicaFailure(Resource[deployment_pb2.ReplicaFailure]):
@@ -65,6 +88,29 @@ class Condition(Resource[deployment_pb2.Condition]):
     transition_time: dt.datetime | None
 
 
+class TrafficShare(Resource[deployment_pb2.TrafficShare]):
+    """A revision answers so many calls of a hundred."""
+
+    revision: int
+    weight: int
+
+
+class TrafficChange(Resource[deployment_pb2.TrafficChange]):
+    """So many calls of a hundred, from then on."""
+
+    weight: int
+    change_time: dt.datetime
+
+
+class CanaryProgress(Resource[deployment_pb2.CanaryProgress]):
+    """Where a revision is in its canary; `step` is 0 if its share was set by hand."""
+
+    step: int
+    steps: int
+    start_time: dt.datetime
+    end_time: dt.datetime | None
+
+
 class Deployment(Resource[deployment_pb2.Deployment]):
     """A model version made callable."""
 
@@ -86,11 +132,38 @@ class Deployment(Resource[deployment_pb2.Deployment]):
     update_time: dt.datetime
     etag: str
     sequence: int
+    traffic: tuple[TrafficShare, ...]
+    canary: CanaryProgress | None
+
+    @property
+    def awaits_promotion(self) -> bool:
+        """Whether the newest revision stands by until it is promoted or rolled back."""
+        progressing = self.condition("progressing")
+        return progressing is not None and progressing.reason == "AwaitingPromotion"
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether somebody took the newest revision back, and the one before it answers."""
+        progressing = self.condition("progressing")
+        return progressing is not None and progressing.reason == "RolledBack"
+
+    @property
+    def withdrawn(self) -> str:
+        """Why the newest revision was taken back by its analysis; empty if it was not."""
+        progressing = self.condition("progressing")
+        if progressing is None or progressing.reason != "RevisionWithdrawn":
+            return ""
+        return progressing.message
 
     @property
     def arrived(self) -> bool:
         """Whether the newest revision answers, with all its replicas."""
         return self.state == "ready" and self.active_revision == self.latest_revision
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more happens until somebody asks for it, and nothing is wrong."""
+        return self.arrived or self.awaits_promotion or (self.rolled_back and self.state == "ready")
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -119,6 +192,8 @@ class Revision(Resource[deployment_pb2.Revision]):
     create_time: dt.datetime
     activate_time: dt.datetime | None
     retire_time: dt.datetime | None
+    traffic: tuple[TrafficChange, ...]
+    message: str
 
 
 class DeploymentToken(Resource[auth_service_pb2.ExchangeTokenResponse]):

@@ -159,7 +159,7 @@ class _RevisionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revisio
     REVISION_STATE_STANDBY: _RevisionState.ValueType  # 5
     """All its replicas are ready beside the one that answers: it has its share of the traffic, and waits for more."""
     REVISION_STATE_WITHDRAWN: _RevisionState.ValueType  # 6
-    """It was taken back before it had all the traffic, by its analysis or by RollbackDeployment; `message` says why."""
+    """It was taken back before it had all the traffic, by its analysis or by RollbackDeployment."""
 
 class RevisionState(_RevisionState, metaclass=_RevisionStateEnumTypeWrapper):
     """RevisionState is what became of one revision."""
@@ -177,7 +177,7 @@ REVISION_STATE_RETIRED: RevisionState.ValueType  # 4
 REVISION_STATE_STANDBY: RevisionState.ValueType  # 5
 """All its replicas are ready beside the one that answers: it has its share of the traffic, and waits for more."""
 REVISION_STATE_WITHDRAWN: RevisionState.ValueType  # 6
-"""It was taken back before it had all the traffic, by its analysis or by RollbackDeployment; `message` says why."""
+"""It was taken back before it had all the traffic, by its analysis or by RollbackDeployment."""
 Global___RevisionState: _TypeAlias = RevisionState  # noqa: Y015
 
 class _ReplicaState:
@@ -830,7 +830,7 @@ class Revision(_message.Message):
     creator_id: _builtins.str
     """Id of the user who made it."""
     message: _builtins.str
-    """Why it was taken back; empty unless WITHDRAWN."""
+    """Why its analysis took it back; empty if that did not."""
     @_builtins.property
     def config(self) -> Global___DeploymentConfig:
         """How it is served, as it was asked for."""

@@ -177,7 +177,7 @@ class DeploymentServiceServicer:
     def RollbackDeployment(self, request, context):
         """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
 
-        While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
+        With blue/green and canary too it takes over as soon as it is ready. While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,7 +55,7 @@ class DeploymentServiceStub:
     RollbackDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.RollbackDeploymentRequest, _deployment_service_pb2.RollbackDeploymentResponse]
     """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
 
-    While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
+    With blue/green and canary too it takes over as soon as it is ready. While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
     """
     StopDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.StopDeploymentRequest, _deployment_service_pb2.StopDeploymentResponse]
     """StopDeployment stops all replicas and keeps the deployment with its revisions; UpdateDeployment or
@@ -163,7 +163,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_deployment_service_pb2.RollbackDeploymentResponse]:
         """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
 
-        While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
+        With blue/green and canary too it takes over as soon as it is ready. While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
         """
 
     @_abc_1.abstractmethod
