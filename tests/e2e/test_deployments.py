@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import uuid
@@ -10,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from easyml_client import AsyncEasyML, DeploymentFailed, EasyML, InvalidInput, NotFound
+from easyml_client import (
+    AsyncEasyML,
+    DeploymentFailed,
+    EasyML,
+    InvalidInput,
+    ModelSelectionCriteria,
+    NotFound,
+    WrongState,
+)
 from tests.e2e.conftest import Server
 from tests.e2e.test_cli import Shell
 from tests.servers import ServerProcess, deploying
@@ -157,6 +166,46 @@ def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_p
     code, _, err = shell.run("deployments", "delete", "iris")
     assert (code, "Add --yes" in err) == (2, True)
     assert shell.ask("deployments", "delete", "iris", "--yes") == "Deleted iris.\n"
+
+
+def test_the_best_version_is_found_and_deployed(client: EasyML, project: str) -> None:
+    best = ModelSelectionCriteria("accuracy", model="iris", secondary={"log_loss": None}, threshold=0.5)
+    selection = client.models.select(project, best)
+    assert [each.rank for each in selection.candidates] == [1, 2]
+    assert selection.model_version.inference_time_ms == selection.candidates[0].inference_time_ms
+    with pytest.raises(WrongState, match="None of 2 model versions meets the criteria") as refused:
+        client.models.select(project, dataclasses.replace(best, max_size_bytes=1))
+    assert refused.value.reason == "NO_ELIGIBLE_MODEL"
+    with pytest.raises(InvalidInput, match="did you mean 'accuracy'"):
+        client.models.select(project, ModelSelectionCriteria("acuracy"))
+    rollout = client.deployments.create(project, "best", dataclasses.replace(best, prefer_latest=True))
+    (revision,) = client.deployments.revisions(rollout.deployment)
+    assert revision.model_version == 2
+    client.deployments.update(rollout.deployment, best)
+    newest, _ = client.deployments.revisions(rollout.deployment)
+    assert newest.model_version_id == selection.model_version.id
+    client.deployments.delete(rollout.deployment)
+
+
+def test_the_best_version_is_found_and_deployed_from_the_shell(shell: Shell) -> None:
+    said = shell.ask("models", "select", "accuracy", "iris", "--then", "log_loss=99", "--latest").splitlines()
+    assert said[0].startswith("iris:2 it is. Serve it with: easyml deploy ")
+    assert said[2].startswith("1\tiris:2\taccuracy ")
+    found = shell.json("models", "select", "accuracy")
+    assert isinstance(found, dict)
+    assert found["candidates"][0]["reason"].startswith("Best accuracy: ")
+    assert "Would serve iris:2 as revision 1 of iris." in shell.ask(
+        "deploy", "--best", "accuracy", "--latest", "--dry-run"
+    )
+    code, _, err = shell.run("models", "select", "accuracy", "--threshold", "2")
+    assert (code, "relax them, or train one that does" in err) == (1, True)
+    for arguments, message in (
+        (["deploy", "iris", "--validated"], "--best METRIC"),
+        (["deploy"], "Say what to serve"),
+        (["models", "select", "accuracy", "--then", "log_loss=low"], "log_loss=0.4"),
+    ):
+        code, _, err = shell.run(*arguments)
+        assert (code, message in err) == (2, True)
 
 
 def test_ctrl_c_leaves_a_deployment_going_on_and_a_failure_is_told_with_its_log(
