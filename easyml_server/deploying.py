@@ -18,6 +18,7 @@ from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
+from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.deployments import DeploymentService
 from easyml_server.services.mirroring import Mirroring
@@ -36,6 +37,7 @@ class Deployments:
     watch: DeploymentWatch
     reconciler: DeploymentReconciler
     service: DeploymentService
+    configs: DeploymentConfigService
     targets: frozenset[DeploymentTarget]
 
 
@@ -62,9 +64,10 @@ async def open_deployments(
         clock=clock,
     ) as deployer:
         reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, clock)
-        service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, targets(settings), signer)
+        configs = DeploymentConfigService(store, settings.limits(), targets(settings))
+        service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, configs, signer)
         try:
-            yield Deployments(endpoints, watch, reconciler, service, targets(settings))
+            yield Deployments(endpoints, watch, reconciler, service, configs, targets(settings))
         finally:
             await endpoints.close()
             if interrupted.is_set():

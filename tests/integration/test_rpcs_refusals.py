@@ -117,6 +117,7 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "ListModelVersions": lambda ids: models.ListModelVersionsRequest(project_id=ids.project),
     "GetModelVersion": lambda ids: models.GetModelVersionRequest(model_version_id=ids.version),
     "GetModelVersionDvcPointer": lambda ids: models.GetModelVersionDvcPointerRequest(model_version_id=ids.version),
+    "ValidateDeploymentConfig": lambda ids: deployments.ValidateDeploymentConfigRequest(project_id=ids.project),
     "SelectModel": lambda ids: models.SelectModelRequest(project_id=ids.project, criteria=CRITERIA),
     "UpdateModelVersion": lambda ids: models.UpdateModelVersionRequest(
         model_version_id=ids.version, update_mask=ONE_FIELD
@@ -165,6 +166,7 @@ NO_OBJECT: dict[str, Message] = {
     "CreateProject": projects.CreateProjectRequest(name="never made"),
     "ListProjects": projects.ListProjectsRequest(),
     "ListAlgorithms": trainings.ListAlgorithmsRequest(),
+    "GetDeploymentTemplate": deployments.GetDeploymentTemplateRequest(),
 }
 BY_NAME: dict[str, Callable[[Ids], Message]] = {
     "ExchangeToken": lambda ids: auth.ExchangeTokenRequest(name=deployment_of(ids)),

@@ -18,6 +18,7 @@ from easyml_client.cli.common import (
     labels_of,
     project_for,
 )
+from easyml_client.cli.deployment_configs import print_config, told_problems
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
 from easyml_client.cli.selection import ANY, Criteria, asked_for
 
@@ -55,6 +56,7 @@ def deploy(
     criteria: Criteria = ANY,
     name: str | None = None,
     environment: Environment = None,
+    template: bool = False,
     replicas: int | None = None,
     strategy: str | None = None,
     step: Annotated[tuple[str, ...], Parameter(name="--step", negative=())] = (),
@@ -62,6 +64,7 @@ def deploy(
     max_latency_ratio: float | None = None,
     description: str = "",
     label: Labels = (),
+    validate: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run")] = False,
     wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
     project: ProjectOption = None,
@@ -76,6 +79,7 @@ def deploy(
     :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version; with --best NAME, or nothing.
     :param name: Name of the deployment; the model's name if left out.
     :param environment: development (the default), staging or production; the model's alias of that name moves along.
+    :param template: Begin with what is sensible for the environment (`easyml deployments template`); options change it.
     :param replicas: How many processes answer; 1 unless there are some already.
     :param strategy: rolling (the default); recreate, which stops the old revision first; blue_green, which waits until
         it is promoted; canary, which gives the new revision calls step by step.
@@ -83,6 +87,7 @@ def deploy(
     :param max_error_percent: Take a canary back when so many calls of a hundred more fail than of the old revision.
     :param max_latency_ratio: Take a canary back when the p99 of its latency is so many times that of the old revision.
     :param description: What it is for.
+    :param validate: Say all that is wrong with it, not only the first; nothing is started.
     :param dry_run: Check, and say what would happen; nothing is started.
     :param wait: Show it until it answers.
     """
@@ -90,9 +95,17 @@ def deploy(
         of_project = chosen_project(client, project)
         version = _version(client, of_project, model, best, criteria)
         wanted = name or version.model_name
-        canary = _canary(step, max_error_percent, max_latency_ratio)
-        settings: dict[str, Any] = {"environment": environment, "strategy": strategy, "canary": canary}
         there = _find(client, of_project, wanted)
+        settings: dict[str, Any] = {
+            "environment": environment,
+            "strategy": strategy,
+            "canary": _canary(step, max_error_percent, max_latency_ratio),
+            "config": client.deployments.template(environment or _environment(there)) if template else None,
+        }
+        if validate:
+            settings["config"] = settings["config"] or (there and there.config)
+            found = client.deployments.validate_config(of_project, version, replicas=replicas or 0, **settings)
+            return told_problems(found, as_json=common.json)
         if dry_run:
             if there is None:
                 planned = client.deployments.validate(of_project, wanted, version, replicas=replicas or 0, **settings)
@@ -160,6 +173,18 @@ def watch(deployment: str, /, *, project: ProjectOption = None, common: Common =
     with connected(common) as client:
         for _ in shown(client.deployments.watch(_get(client, deployment, project)), as_json=common.json):
             pass
+
+
+@app.command
+def template(environment: str = "development", /, *, common: Common = EVERYWHERE) -> None:
+    """Show what is sensible for an environment; `easyml deploy --template` begins with it.
+
+    Example: `easyml deployments template production`
+
+    :param environment: development, staging or production.
+    """
+    with connected(common) as client:
+        print_config(client.deployments.template(environment), as_json=common.json)
 
 
 @app.command
@@ -280,6 +305,10 @@ def _version(client: EasyML, project: str, model: str, best: str | None, criteri
     if not model:
         raise UsageError("Say what to serve: a model, or --best METRIC.")
     return client.models.get(model, project=project)
+
+
+def _environment(deployment: Deployment | None) -> str | None:
+    return deployment.config.environment if deployment and deployment.config else None
 
 
 def _get(client: EasyML, deployment: str, project: str | None) -> Deployment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from easyml.v1 import auth_service_pb2, deployment_pb2
+from easyml.v1 import auth_service_pb2, deployment_pb2, deployment_service_pb2
 from easyml_client.resources.base import Resource
 
 
@@ -55,6 +55,22 @@ class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     scaling: Scaling | None
     probes: Probes | None
     canary: Canary | None
+
+
+class ConfigProblem(Resource[deployment_service_pb2.ConfigProblem]):
+    """One thing that is wrong with a configuration; `field` is the path in the contract."""
+
+    field: str
+    message: str
+    reason: str
+    metadata: Mapping[str, str]
+
+
+class ConfigValidation(Resource[deployment_service_pb2.ValidateDeploymentConfigResponse]):
+    """All that is wrong with a configuration; without problems `config` has every default."""
+
+    problems: tuple[ConfigProblem, ...]
+    config: DeploymentConfig | None
 
 
 class ReplicaFailure(Resource[deployment_pb2.ReplicaFailure]):
