@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from types import MappingProxyType
 
+from easyml_server.domain.containers import beyond_this_machine, faults_of, memory_fault
 from easyml_server.domain.deployments import (
     Canary,
     CanaryAnalysis,
@@ -17,6 +18,8 @@ from easyml_server.domain.deployments import (
     RolloutStrategy,
 )
 from easyml_server.domain.errors import InvalidInput, Reason, Violation
+from easyml_server.domain.models import ModelVersion
+from easyml_server.domain.selection import served_form
 
 FIVE_MINUTES = 300
 CAREFUL = Canary(
@@ -32,7 +35,7 @@ class ConfigProblem:
     field: str
     message: str
     reason: Reason = Reason.INVALID_FIELD
-    metadata: Mapping[str, str] = MappingProxyType({})
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def template(environment: DeploymentEnvironment, max_replicas: int) -> DeploymentConfig:
@@ -73,6 +76,18 @@ def problems_of(
         )
     if config.canary is not None:
         yield from _problems_of_canary(config.canary, config.strategy)
+    broken = list(faults_of(config.container))
+    if config.target is DeploymentTarget.LOCAL:
+        named = {field for field, _ in broken}
+        broken += [each for each in beyond_this_machine(config.container) if each[0] not in named]
+    for field, message in broken:
+        yield ConfigProblem(f"config.container.{field}", message)
+
+
+def problems_with(config: DeploymentConfig, version: ModelVersion) -> Iterator[ConfigProblem]:
+    """What is wrong with serving this version so."""
+    if fault := memory_fault(config.container, served_form(version).size_bytes):
+        yield ConfigProblem("config.container.memory_limit", fault)
 
 
 def refuse(problems: Sequence[ConfigProblem]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from easyml_server.domain.deployment_configs import ConfigProblem, problems_of, refuse, template
+from easyml_server.domain.deployment_configs import ConfigProblem, problems_of, problems_with, refuse, template
 from easyml_server.domain.deployments import DeploymentConfig, DeploymentEnvironment, DeploymentTarget
 from easyml_server.domain.errors import InvalidInput, NotFound, WrongState
 from easyml_server.domain.limits import Limits
+from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.users import Caller
 from easyml_server.ports.store import Store
 from easyml_server.services.version_targets import VersionTarget, version_to_serve
@@ -31,6 +32,10 @@ class DeploymentConfigService:
         """InvalidInput that names each problem."""
         refuse(list(problems_of(config, self._targets, self._limits.replicas, replicas_field)))
 
+    def check_with(self, config: DeploymentConfig, version: ModelVersion) -> None:
+        """InvalidInput that names each problem with serving this version so."""
+        refuse(list(problems_with(config, version)))
+
     async def problems(
         self, caller: Caller, project_id: UUID, target: VersionTarget | None, config: DeploymentConfig
     ) -> Sequence[ConfigProblem]:
@@ -40,7 +45,8 @@ class DeploymentConfigService:
             await work.projects.get(project_id, caller)
             if target is not None:
                 try:
-                    await version_to_serve(work, caller, project_id, target)
+                    version = await version_to_serve(work, caller, project_id, target)
+                    found += problems_with(config, version)
                 except (NotFound, InvalidInput, WrongState) as error:
                     found.append(ConfigProblem("model_version", error.message, error.reason, error.metadata))
         return found

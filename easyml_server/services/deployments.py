@@ -130,6 +130,7 @@ class DeploymentService:
             if first is not None:
                 return await work.deployments.get(first, caller)
             version = await version_to_serve(work, caller, new.project_id, new.model_version)
+            self._configs.check_with(new.config, version)
             await self._check_room(work)
             deployment = self._made(caller, new, now)
             await work.deployments.add(deployment)
@@ -163,6 +164,7 @@ class DeploymentService:
                 return deployment
             (latest,) = await work.deployments.revisions(deployment_id, [deployment.latest_revision])
             version = await version_to_serve(work, caller, deployment.project_id, target or _still_there(latest))
+            self._configs.check_with(config or deployment.config, version)
             changed = await self._revise(work, caller, deployment, version, config or deployment.config, etag)
             if validate_only:
                 return changed

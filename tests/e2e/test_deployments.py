@@ -208,6 +208,43 @@ def test_the_best_version_is_found_and_deployed_from_the_shell(shell: Shell) -> 
         assert (code, message in err) == (2, True)
 
 
+def test_a_template_is_deployed_with_changes(client: EasyML, project: str) -> None:
+    production = client.deployments.template("production")
+    assert (production.environment, production.strategy) == ("production", "canary")
+    found = client.deployments.validate_config(project, "iris:1", config=production, replicas=1)
+    assert found.problems == ()
+    assert found.config is not None
+    assert found.config.scaling is not None
+    assert found.config.scaling.replicas == 1
+    wrong = client.deployments.validate_config(project, replicas=1000, container={"cpu_limit": "2x"})
+    assert [each.field for each in wrong.problems] == ["config.scaling.replicas", "config.container.cpu_limit"]
+    container = {"memory_limit": "2Gi", "environment": {"TZ": "UTC"}}
+    made = client.deployments.validate(project, "careful", "iris:1", config=production, container=container)
+    assert made.config is not None
+    assert made.config.canary == production.canary
+    assert made.config.container is not None
+    assert (made.config.container.memory_limit, made.config.container.environment) == ("2Gi", {"TZ": "UTC"})
+    with pytest.raises(InvalidInput, match="These are no settings of a container"):
+        client.deployments.create(project, "careful", "iris:1", container={"memory": "2Gi"})
+
+
+def test_a_template_and_problems_from_the_shell(shell: Shell) -> None:
+    shown = shell.ask("deployments", "template", "production")
+    assert "10 % for 300 s, 50 % for 300 s; taken back by 1 % more errors or 2 times the p99" in shown
+    config = shell.json("deployments", "template")
+    assert isinstance(config, dict)
+    assert (config["environment"], config["scaling"]) == ("development", {"replicas": 1})
+    assert shell.ask("deploy", "iris:1", "--template", "-e", "staging", "--validate") == "Nothing is wrong with it.\n"
+    wrong = ("--replicas", "1000", "--memory-limit", "1Mi", "--env", "PATH=x")
+    code, _, err = shell.run("deploy", "iris:1", *wrong, "--validate")
+    assert code == 1
+    assert [line.partition(":")[0] for line in err.splitlines()] == [
+        "config.scaling.replicas",
+        'config.container.environment["PATH"]',
+        "config.container.memory_limit",
+    ]
+
+
 def test_ctrl_c_leaves_a_deployment_going_on_and_a_failure_is_told_with_its_log(
     process: ServerProcess, shell: Shell, client: EasyML
 ) -> None:

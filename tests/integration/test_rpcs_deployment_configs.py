@@ -98,6 +98,48 @@ def test_a_version_that_cannot_be_served_is_a_problem_too(owner: Client, world: 
     assert "belongs to another project" in problem.message
 
 
+def test_what_this_machine_cannot_do_is_refused_by_name(owner: Client, world: World) -> None:
+    container = deployment_pb2.ContainerConfig(
+        base_image="python:3",
+        cpu_request="2x",
+        cpu_limit="500m",
+        memory_request="1Gi",
+        memory_limit="97Mi",
+        environment={"TZ": "UTC", "EASYML_FAULT": "x", "1A": ""},
+        secrets=[deployment_pb2.SecretReference(variable="TOKEN", secret="keys", key="token")],
+    )
+    answer = validated(
+        owner,
+        world.project_id,
+        config=deployment_pb2.DeploymentConfig(container=container),
+        model_version=version_of(world),
+    )
+    said = {problem.field.removeprefix("config.container."): problem.message for problem in answer.problems}
+    assert set(said) == {
+        "base_image", "cpu_request", "cpu_limit", "memory_request", "secrets",
+        'environment["EASYML_FAULT"]', 'environment["1A"]',
+    }  # fmt: skip
+    assert said["cpu_request"] == "'2x' is no quantity of processors; write 2, 0.5 or 500m."
+    assert all(message.endswith(".") for message in said.values())
+
+
+def test_memory_below_what_the_model_needs_is_refused(owner: Client, world: World) -> None:
+    container = deployment_pb2.ContainerConfig(memory_limit="96Mi")
+    config = deployment_pb2.DeploymentConfig(container=container)
+    (problem,) = validated(owner, world.project_id, config=config, model_version=version_of(world)).problems
+    assert problem.field == "config.container.memory_limit"
+    assert "cannot be served in less than" in problem.message
+    assert not validated(owner, world.project_id, config=config).problems
+    create = pb.CreateDeploymentRequest(
+        project_id=world.project_id, name="never made", model_version=version_of(world), config=config
+    )
+    said = refusal(owner.deployments.CreateDeployment, create)
+    assert (said.short, said.fields) == (("INVALID_ARGUMENT", "INVALID_FIELD"), ["config.container.memory_limit"])
+    update = pb.UpdateDeploymentRequest(deployment_id=world.deployment_id, config=config)
+    said = refusal(owner.deployments.UpdateDeployment, update)
+    assert said.fields == ["config.container.memory_limit"]
+
+
 @refuses("DeploymentService/ValidateDeploymentConfig")
 def test_a_project_that_is_not_there_is_refused(owner: Client) -> None:
     request = pb.ValidateDeploymentConfigRequest(project_id=str(uuid4()))

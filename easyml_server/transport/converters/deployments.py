@@ -7,6 +7,7 @@ from uuid import UUID
 
 from easyml.v1 import deployment_pb2 as pb
 from easyml.v1 import deployment_service_pb2 as service_pb
+from easyml_server.domain.containers import AS_IT_IS
 from easyml_server.domain.deployment_configs import ConfigProblem
 from easyml_server.domain.deployments import (
     Canary,
@@ -27,6 +28,7 @@ from easyml_server.domain.deployments import (
 from easyml_server.domain.errors import InvalidInput
 from easyml_server.services.deployments import DeploymentName, NewDeployment
 from easyml_server.services.version_targets import VersionTarget
+from easyml_server.transport.converters.containers import container_to_proto, to_container
 from easyml_server.transport.converters.enums import (
     CONDITION_TYPE,
     DEPLOYMENT_ENVIRONMENT,
@@ -133,6 +135,7 @@ def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
             failure_threshold=probes.failure_threshold or DEFAULTS.failure_threshold,
         ),
         canary=_to_canary(message, strategy),
+        container=to_container(message.container),
     )
 
 
@@ -186,6 +189,7 @@ def config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
             failure_threshold=config.probes.failure_threshold,
         ),
         canary=None if config.canary is None else _canary_to_proto(config.canary),
+        container=None if config.container == AS_IT_IS else container_to_proto(config.container),
     )
 
 

@@ -34,9 +34,7 @@ from easyml_server.transport.validation import Validator
 class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     """DeploymentService on the wire."""
 
-    def __init__(
-        self, deployments: DeploymentService, configs: DeploymentConfigService, validator: Validator
-    ) -> None:
+    def __init__(self, deployments: DeploymentService, configs: DeploymentConfigService, validator: Validator) -> None:
         self._deployments = deployments
         self._configs = configs
         self._validator = validator

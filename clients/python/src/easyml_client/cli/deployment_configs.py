@@ -23,6 +23,8 @@ def print_config(config: DeploymentConfig, *, as_json: bool) -> None:
         and f"every {probes.period_seconds} s, {probes.failure_threshold} times without an answer in "
         f"{probes.timeout_seconds} s end it",
         "Canary": _canary(config.canary),
+        "Memory": config.container and config.container.memory_limit,
+        "Variables": config.container and config.container.environment,
     }
     print_one(config, {name: value for name, value in lines.items() if value}, as_json=as_json)
 

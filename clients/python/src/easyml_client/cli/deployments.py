@@ -16,6 +16,7 @@ from easyml_client.cli.common import (
     chosen_project,
     connected,
     labels_of,
+    pairs,
     project_for,
 )
 from easyml_client.cli.deployment_configs import print_config, told_problems
@@ -62,6 +63,8 @@ def deploy(
     step: Annotated[tuple[str, ...], Parameter(name="--step", negative=())] = (),
     max_error_percent: float | None = None,
     max_latency_ratio: float | None = None,
+    memory: Annotated[str | None, Parameter(name="--memory-limit")] = None,
+    env: Annotated[tuple[str, ...], Parameter(name="--env", negative=())] = (),
     description: str = "",
     label: Labels = (),
     validate: Annotated[bool, Parameter(negative="")] = False,
@@ -86,6 +89,8 @@ def deploy(
     :param step: A step of a canary: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once for each.
     :param max_error_percent: Take a canary back when so many calls of a hundred more fail than of the old revision.
     :param max_latency_ratio: Take a canary back when the p99 of its latency is so many times that of the old revision.
+    :param memory: Resident memory a replica may have, such as 512Mi; above it it is ended, and started again.
+    :param env: KEY=VALUE, a variable of the replicas' environment; can be repeated.
     :param description: What it is for.
     :param validate: Say all that is wrong with it, not only the first; nothing is started.
     :param dry_run: Check, and say what would happen; nothing is started.
@@ -100,6 +105,7 @@ def deploy(
             "environment": environment,
             "strategy": strategy,
             "canary": _canary(step, max_error_percent, max_latency_ratio),
+            "container": _container(memory, env),
             "config": client.deployments.template(environment or _environment(there)) if template else None,
         }
         if validate:
@@ -346,6 +352,16 @@ def _canary(
         # Without a limit for errors, only as many may fail as of the other.
         canary["analysis"] = {"max_error_percent": max_error_percent or 0, "max_latency_ratio": max_latency_ratio or 0}
     return canary or None
+
+
+def _container(memory: str | None, variables: tuple[str, ...]) -> dict[str, Any] | None:
+    """What replicas have around them, if anything was said."""
+    container: dict[str, Any] = {}
+    if memory is not None:
+        container["memory_limit"] = memory
+    if variables:
+        container["environment"] = pairs("--env", variables)
+    return container or None
 
 
 def _step(text: str) -> dict[str, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from easyml.v1 import deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
@@ -16,6 +17,7 @@ from easyml_client.resources.deployments import ConfigValidation, DeploymentConf
 from easyml_client.steps import Plan, call
 from easyml_client.values import enum_number
 
+M = TypeVar("M", bound=Message)
 ServedRef = ModelRef | ModelSelectionCriteria
 
 
@@ -35,13 +37,14 @@ def validate_config(
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
+    container: Mapping[str, Any] | None = None,
 ) -> Plan[ConfigValidation]:
     """All that `create` would refuse of these settings, not only the first; nothing is started."""
     of_project = yield from project_id(project)
     request = pb.ValidateDeploymentConfigRequest(
         project_id=of_project,
         model_version=None if model is None else (yield from served(model, of_project)),
-        config=asked_config(config, environment, strategy, replicas, probes, canary),
+        config=asked_config(config, environment, strategy, replicas, probes, canary, container),
     )
     return ConfigValidation.of((yield from call(request, pb.ValidateDeploymentConfigResponse)))
 
@@ -60,8 +63,9 @@ def asked_config(
     replicas: int,
     probes: Mapping[str, int] | None,
     canary: Mapping[str, Any] | None,
+    container: Mapping[str, Any] | None,
 ) -> deployment_pb2.DeploymentConfig:
-    """`base` with what is given beside it."""
+    """`base` with what is given beside it; variables are added to those of `base`."""
     known = deployment_pb2.Probes.DESCRIPTOR.fields_by_name
     for name in probes or {}:
         if name not in known:
@@ -73,7 +77,8 @@ def asked_config(
         ),
         scaling=deployment_pb2.Scaling(replicas=replicas) if replicas else None,
         probes=deployment_pb2.Probes(**probes) if probes else None,
-        canary=None if canary is None else _canary(canary),
+        canary=None if canary is None else _parsed("canary", canary, deployment_pb2.Canary()),
+        container=None if container is None else _parsed("container", container, deployment_pb2.ContainerConfig()),
     )
     if base is None:
         return changes
@@ -90,8 +95,8 @@ def _environment(word: str | None) -> Any:
     return enum_number("environment", deployment_pb2.DeploymentEnvironment, word)
 
 
-def _canary(settings: Mapping[str, Any]) -> deployment_pb2.Canary:
+def _parsed(what: str, settings: Mapping[str, Any], message: M) -> M:
     try:
-        return json_format.ParseDict(dict(settings), deployment_pb2.Canary())
+        return json_format.ParseDict(dict(settings), message)
     except json_format.ParseError as error:
-        raise InvalidInput.at("canary", f"These are no settings of a canary: {error}") from error
+        raise InvalidInput.at(what, f"These are no settings of a {what}: {error}") from error

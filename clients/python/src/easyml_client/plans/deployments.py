@@ -9,14 +9,14 @@ from typing import Any
 
 from easyml.v1 import auth_service_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
-from easyml_client.errors import DeadlineExceeded, DeploymentFailed, InvalidInput, LimitReached, NotFound, Unavailable
+from easyml_client.errors import DeadlineExceeded, DeploymentFailed, LimitReached, NotFound, Unavailable
 from easyml_client.plans.deployment_configs import ServedRef, asked_config, served
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ProjectRef, project_id, project_of
 from easyml_client.plans.waiting import Patience
 from easyml_client.resources.deployments import Deployment, DeploymentConfig, DeploymentToken, Revision
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
-from easyml_client.values import enum_number, is_id
+from easyml_client.values import is_id
 
 DeploymentRef = str | Deployment
 
@@ -32,6 +32,7 @@ def create(
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
+    container: Mapping[str, Any] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
@@ -39,11 +40,12 @@ def create(
     """Serve a model version ("churn", "churn:3", "churn@champion", an id, or the best by criteria) under a name.
 
     `environment` is "development", "staging" or "production", `strategy` "rolling", "recreate", "blue_green" or
-    "canary"; `probes` and `canary` are those of the contract, such as {"startup_seconds": 120} and
-    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}}. They change `config`, such
-    as that of `template`. The same `request_id` makes it once.
+    "canary"; `probes`, `canary` and `container` are those of the contract, such as {"startup_seconds": 120},
+    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}} and
+    {"memory_limit": "512Mi", "environment": {"TZ": "UTC"}}. They change `config`, such as that of `template`. The same
+    `request_id` makes it once.
     """
-    asked = asked_config(config, environment, strategy, replicas, probes, canary)
+    asked = asked_config(config, environment, strategy, replicas, probes, canary, container)
     request = yield from _new(project, name, model, asked, description, labels, request_id)
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
 
@@ -59,11 +61,12 @@ def validate(
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
+    container: Mapping[str, Any] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
 ) -> Plan[Deployment]:
     """Every check of `create`, and what it would make; nothing is started."""
-    asked = asked_config(config, environment, strategy, replicas, probes, canary)
+    asked = asked_config(config, environment, strategy, replicas, probes, canary, container)
     request = yield from _new(project, name, model, asked, description, labels, None)
     request.validate_only = True
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
@@ -80,6 +83,7 @@ def update(
     replicas: int | None = None,
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
+    container: Mapping[str, Any] | None = None,
     etag: str = "",
     validate_only: bool = False,
     request_id: str | None = None,
@@ -94,9 +98,9 @@ def update(
     )
     if model is not None:
         request.model_version.CopyFrom((yield from served(model, project or found.project_id)))
-    if any(each is not None for each in (config, environment, strategy, replicas, probes, canary)):
+    if any(each is not None for each in (config, environment, strategy, replicas, probes, canary, container)):
         base = config or found.config
-        request.config.CopyFrom(asked_config(base, environment, strategy, replicas or 0, probes, canary))
+        request.config.CopyFrom(asked_config(base, environment, strategy, replicas or 0, probes, canary, container))
     return Deployment.of((yield from call(request, pb.UpdateDeploymentResponse)).deployment)
 
 

@@ -46,6 +46,26 @@ class Canary(Resource[deployment_pb2.Canary]):
     analysis: CanaryAnalysis | None
 
 
+class SecretReference(Resource[deployment_pb2.SecretReference]):
+    """A variable whose value the target keeps."""
+
+    variable: str
+    secret: str
+    key: str
+
+
+class ContainerConfig(Resource[deployment_pb2.ContainerConfig]):
+    """What a replica has around it; quantities as Kubernetes writes them, None where the target decides."""
+
+    base_image: str | None
+    cpu_request: str | None
+    cpu_limit: str | None
+    memory_request: str | None
+    memory_limit: str | None
+    environment: Mapping[str, str]
+    secrets: tuple[SecretReference, ...]
+
+
 class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     """How a model version is served."""
 
@@ -55,6 +75,7 @@ class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     scaling: Scaling | None
     probes: Probes | None
     canary: Canary | None
+    container: ContainerConfig | None
 
 
 class ConfigProblem(Resource[deployment_service_pb2.ConfigProblem]):

@@ -12,7 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Apply; nobody measured it of the versions that are there."""
     with op.batch_alter_table("model_versions") as batch:
-        batch.add_column(sa.Column("inference_time_ms", sa.Float(), nullable=True))
+        batch.add_column(sa.Column("inference_time_ms", sa.Double(), nullable=True))
 
 
 def downgrade() -> None:

@@ -232,6 +232,8 @@ class _ReplicaFailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """The files of the model version are missing, or are not those that were stored."""
     REPLICA_FAILURE_REASON_CANNOT_START: _ReplicaFailureReason.ValueType  # 6
     """The system could not start a process."""
+    REPLICA_FAILURE_REASON_OUT_OF_MEMORY: _ReplicaFailureReason.ValueType  # 7
+    """It had more resident memory than its memory_limit, and was killed."""
 
 class ReplicaFailureReason(_ReplicaFailureReason, metaclass=_ReplicaFailureReasonEnumTypeWrapper):
     """ReplicaFailureReason is why a replica ended or could not start."""
@@ -250,6 +252,8 @@ REPLICA_FAILURE_REASON_ARTIFACT_UNAVAILABLE: ReplicaFailureReason.ValueType  # 5
 """The files of the model version are missing, or are not those that were stored."""
 REPLICA_FAILURE_REASON_CANNOT_START: ReplicaFailureReason.ValueType  # 6
 """The system could not start a process."""
+REPLICA_FAILURE_REASON_OUT_OF_MEMORY: ReplicaFailureReason.ValueType  # 7
+"""It had more resident memory than its memory_limit, and was killed."""
 Global___ReplicaFailureReason: _TypeAlias = ReplicaFailureReason  # noqa: Y015
 
 class _ConditionType:
@@ -292,6 +296,7 @@ class DeploymentConfig(_message.Message):
     SCALING_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     environment: Global___DeploymentEnvironment.ValueType
     """What it is for."""
     target: Global___DeploymentTarget.ValueType
@@ -310,6 +315,10 @@ class DeploymentConfig(_message.Message):
     def canary(self) -> Global___Canary:
         """How the share of a new revision grows; with the strategy canary only."""
 
+    @_builtins.property
+    def container(self) -> Global___ContainerConfig:
+        """What its replicas have around them."""
+
     def __init__(
         self,
         *,
@@ -319,14 +328,123 @@ class DeploymentConfig(_message.Message):
         scaling: Global___Scaling | None = ...,
         probes: Global___Probes | None = ...,
         canary: Global___Canary | None = ...,
+        container: Global___ContainerConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "probes", b"probes", "scaling", b"scaling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "container", b"container", "probes", b"probes", "scaling", b"scaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "environment", b"environment", "probes", b"probes", "scaling", b"scaling", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "container", b"container", "environment", b"environment", "probes", b"probes", "scaling", b"scaling", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentConfig: _TypeAlias = DeploymentConfig  # noqa: Y015
+
+@_typing.final
+class ContainerConfig(_message.Message):
+    """ContainerConfig is what a replica has around it.
+
+    What a target cannot do is refused by name. The local target, whose replicas are processes, does environment and
+    memory_limit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BASE_IMAGE_FIELD_NUMBER: _builtins.int
+    CPU_REQUEST_FIELD_NUMBER: _builtins.int
+    CPU_LIMIT_FIELD_NUMBER: _builtins.int
+    MEMORY_REQUEST_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    base_image: _builtins.str
+    """Image that the replica's image is made from; the local target has none."""
+    cpu_request: _builtins.str
+    """Processors that are set aside, as Kubernetes writes them: 2, 0.5, 500m; not on the local target."""
+    cpu_limit: _builtins.str
+    """Processors that it may use at most; not on the local target."""
+    memory_request: _builtins.str
+    """Memory that is set aside, as Kubernetes writes it: 512Mi, 1.5Gi, 500M; not on the local target."""
+    memory_limit: _builtins.str
+    """Resident memory that it may have; any if empty. A replica above it is killed, with OUT_OF_MEMORY, and started again.
+    96 MiB and the size of the served form are the least that is accepted.
+    """
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables of its environment, which everybody sees who sees the deployment: nothing secret. Those that decide how the
+        model server runs are not allowed: EASYML_*, LD_*, DYLD_*, PYTHON*, PATH, HOME, TMPDIR, VIRTUAL_ENV.
+        """
+
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretReference]:
+        """Variables whose values the target keeps; not on the local target."""
+
+    def __init__(
+        self,
+        *,
+        base_image: _builtins.str = ...,
+        cpu_request: _builtins.str = ...,
+        cpu_limit: _builtins.str = ...,
+        memory_request: _builtins.str = ...,
+        memory_limit: _builtins.str = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        secrets: _abc.Iterable[Global___SecretReference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_image", b"base_image", "cpu_limit", b"cpu_limit", "cpu_request", b"cpu_request", "environment", b"environment", "memory_limit", b"memory_limit", "memory_request", b"memory_request", "secrets", b"secrets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainerConfig: _TypeAlias = ContainerConfig  # noqa: Y015
+
+@_typing.final
+class SecretReference(_message.Message):
+    """SecretReference is a variable whose value is a key of a secret of the target."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIABLE_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    variable: _builtins.str
+    """Name of the variable."""
+    secret: _builtins.str
+    """Name of the secret."""
+    key: _builtins.str
+    """Key in it."""
+    def __init__(
+        self,
+        *,
+        variable: _builtins.str = ...,
+        secret: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "secret", b"secret", "variable", b"variable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretReference: _TypeAlias = SecretReference  # noqa: Y015
 
 @_typing.final
 class Canary(_message.Message):
