@@ -32,7 +32,7 @@ from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.rollout import requested
 from easyml_server.domain.spelling import way_out
-from easyml_server.domain.traffic import ALL, as_rolling, going_back, promoted, remember_shares, shares, withdrawn
+from easyml_server.domain.traffic import as_rolling, going_back, promoted, shares
 from easyml_server.domain.users import Caller
 from easyml_server.ports.security import IDENTITY_LIFETIME, TokenSigner
 from easyml_server.ports.store import Store, UnitOfWork
@@ -41,6 +41,13 @@ from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.projects import checked_name
 from easyml_server.services.requests import find_first_result, remember
+from easyml_server.services.traffic import (
+    check_shares,
+    check_standing_by,
+    is_on_its_way,
+    save_traffic,
+    without_newest,
+)
 from easyml_server.services.version_targets import VersionTarget, version_to_serve
 
 HEARTBEAT_SECONDS = 10.0
@@ -181,8 +188,11 @@ class DeploymentService:
             deployment = await work.deployments.get(deployment_id, caller)
             if await find_first_result(work, caller, key, self._clock()) is not None:
                 return deployment
-            changed = await self._taken_back(work, deployment, number, etag)
-            if changed is None:
+            if await is_on_its_way(work, deployment, number):
+                kept = await without_newest(work, deployment, self._clock())
+                changed = self._touched(kept)
+                await work.deployments.save(changed, etag)
+            else:
                 revision = await self._earlier(work, deployment, number)
                 version = await version_to_serve(work, caller, deployment.project_id, _still_there(revision))
                 config = going_back(deployment, revision)
@@ -198,12 +208,12 @@ class DeploymentService:
         """Share the calls by hand; a canary no longer goes on by itself."""
         async with self._store.begin() as work:
             deployment = await work.deployments.get(deployment_id, caller)
-            await self._standing_by(work, deployment)
-            _check_traffic(deployment, traffic)
+            await check_standing_by(work, deployment)
+            check_shares(deployment, traffic)
             by_hand = None if deployment.config.canary is None else CanaryProgress(0, self._clock())
             whole = shares(deployment, traffic.get(deployment.latest_revision, 0))
             changed = self._touched(deployment, traffic=whole, canary=by_hand)
-            await self._save_traffic(work, deployment, changed, etag)
+            await save_traffic(work, deployment, changed, etag)
             await work.commit()
         self._changed(deployment_id)
         return changed
@@ -216,9 +226,9 @@ class DeploymentService:
             deployment = await work.deployments.get(deployment_id, caller)
             if await find_first_result(work, caller, key, self._clock()) is not None:
                 return deployment
-            await self._standing_by(work, deployment)
+            await check_standing_by(work, deployment)
             changed = self._touched(promoted(deployment, self._clock(), full=full))
-            await self._save_traffic(work, deployment, changed, etag)
+            await save_traffic(work, deployment, changed, etag)
             await remember(work, caller, key, deployment_id, self._clock())
             await work.commit()
         self._changed(deployment_id)
@@ -341,36 +351,6 @@ class DeploymentService:
                 metadata={"limit": "EASYML_DEPLOYMENTS", "maximum": str(self._limits.deployments)},
             )
 
-    async def _standing_by(self, work: UnitOfWork, deployment: Deployment) -> None:
-        """WrongState if no newer revision can be given calls."""
-        (newest,) = await work.deployments.revisions(deployment.id, [deployment.latest_revision])
-        if newest.state is not RevisionState.STANDBY or deployment.stopped:
-            raise WrongState(
-                f"Revision {newest.number} is {newest.state.value.upper()}; calls are shared with one that is STANDBY, "
-                "as the newest is once it is ready with the strategies blue_green and canary.",
-                metadata={"state": newest.state.value},
-            )
-
-    async def _save_traffic(self, work: UnitOfWork, before: Deployment, after: Deployment, etag: str) -> None:
-        await work.deployments.save(after, etag)
-        revisions = await work.deployments.revisions(before.id, [before.active_revision, before.latest_revision])
-        for revision in remember_shares(before.traffic, after.traffic, revisions, after.update_time):
-            await work.deployments.put_revision(revision)
-
-    async def _taken_back(self, work: UnitOfWork, deployment: Deployment, number: int, etag: str) -> Deployment | None:
-        """Without the newest revision, if it is on its way and the active one is to stay."""
-        newest, active = deployment.latest_revision, deployment.active_revision
-        if deployment.stopped or active in (0, newest) or number not in (0, active):
-            return None
-        kept, taken = await work.deployments.revisions(deployment.id, [active, newest])
-        if taken.state is RevisionState.WITHDRAWN:
-            return None
-        changed = self._touched(deployment, config=going_back(deployment, kept), traffic={active: ALL}, canary=None)
-        await self._save_traffic(work, deployment, changed, etag)
-        (taken,) = await work.deployments.revisions(deployment.id, [newest])
-        await work.deployments.put_revision(withdrawn(taken))
-        return changed
-
     async def _earlier(self, work: UnitOfWork, deployment: Deployment, number: int) -> Revision:
         if number:
             found = await work.deployments.revisions(deployment.id, [number])
@@ -466,15 +446,6 @@ async def find_deployment(work: UnitOfWork, caller: Caller, target: UUID | Deplo
             resource=("deployment", target.name),
         )
     return found
-
-
-def _check_traffic(deployment: Deployment, traffic: Mapping[int, int]) -> None:
-    both = (deployment.active_revision, deployment.latest_revision)
-    for number in traffic:
-        if number not in both:
-            raise InvalidInput.at("traffic", f"Revision {number} does not run; revisions {both[0]} and {both[1]} do.")
-    if sum(traffic.values()) != ALL:
-        raise InvalidInput.at("traffic", f"The weights add to {sum(traffic.values())}; they must add to {ALL}.")
 
 
 def _revision(deployment: Deployment, version: ModelVersion, caller: Caller, now: datetime) -> Revision:
