@@ -163,6 +163,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             models=models,
             deployments=deployments.service,
             deployment_configs=deployments.configs,
+            deployment_metrics=deployments.metrics,
+            deployment_logs=deployments.logs,
             predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
             versions=VersionService(store),
         )
@@ -358,7 +360,10 @@ def bringing_about(deployments: Deployments) -> list[asyncio.Task[None]]:
     """Carries out deployments, where this server has a target for them."""
     if not deployments.targets:
         return []
-    return [asyncio.create_task(deployments.reconciler.run(), name="reconciler")]
+    return [
+        asyncio.create_task(deployments.reconciler.run(), name="reconciler"),
+        asyncio.create_task(deployments.metrics.run(deployments.reconciler.judge), name="metrics of deployments"),
+    ]
 
 
 def looking_after(certificates: Certificates | None) -> list[asyncio.Task[None]]:

@@ -19,6 +19,8 @@ from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
 from easyml_server.services.deployment_configs import DeploymentConfigService
+from easyml_server.services.deployment_logs import DeploymentLogs
+from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.deployments import DeploymentService
 from easyml_server.services.mirroring import Mirroring
@@ -35,6 +37,8 @@ class Deployments:
 
     endpoints: Endpoints
     watch: DeploymentWatch
+    metrics: DeploymentMetrics
+    logs: DeploymentLogs
     reconciler: DeploymentReconciler
     service: DeploymentService
     configs: DeploymentConfigService
@@ -63,11 +67,13 @@ async def open_deployments(
         orphan_seconds=settings.deployment_orphan_seconds,
         clock=clock,
     ) as deployer:
-        reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, clock)
+        metrics = DeploymentMetrics(store, deployer, clock)
+        reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, metrics, clock)
         configs = DeploymentConfigService(store, settings.limits(), targets(settings))
         service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, configs, signer)
+        logs = DeploymentLogs(store, auth, deployer, watch, clock)
         try:
-            yield Deployments(endpoints, watch, reconciler, service, configs, targets(settings))
+            yield Deployments(endpoints, watch, metrics, logs, reconciler, service, configs, targets(settings))
         finally:
             await endpoints.close()
             if interrupted.is_set():

@@ -15,7 +15,15 @@ from easyml_client.resources.models import ModelVersion
 
 PENGUINS = Path(__file__).with_name("data") / "penguins.csv"
 PROJECT, NAME = "canary", "penguins"
-ROW = {"island": "Biscoe", "bill_length_mm": 50.0, "bill_depth_mm": 15.2, "flipper_length_mm": 218, "body_mass_g": 5700}
+ROW = {
+    "island": "Biscoe",
+    "bill_length_mm": 50.0,
+    "bill_depth_mm": 15.2,
+    "flipper_length_mm": 218,
+    "body_mass_g": 5700,
+    "sex": "male",
+    "year": 2009,
+}
 CANARY = {
     "steps": [{"weight": 10, "durationSeconds": 3}, {"weight": 50, "durationSeconds": 3}],
     "analysis": {"maxErrorPercent": 1, "maxLatencyRatio": 20},

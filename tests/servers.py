@@ -44,7 +44,7 @@ if sys.platform == "linux":
 os.execv(sys.argv[2], sys.argv[2:])
 """
 CALL_SECONDS = 150.0
-END_SECONDS = 30.0
+END_SECONDS = 90.0
 POLL_SECONDS = 0.05
 T = TypeVar("T")
 DETAILS = (

@@ -14,8 +14,11 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from easyml_server.deployers.limits import ModelServerLimits
+from easyml_server.deployers.log_files import LogFolder
+from easyml_server.deployers.log_readers import LogReaders
 from easyml_server.deployers.replica_process import ReplicaProcess, find_process
 from easyml_server.deployers.supervisor import GRACE_SECONDS, Launch, Supervisor
+from easyml_server.domain.counters import ReplicaCounters, RevisionCounters
 from easyml_server.domain.deployments import Replica, ReplicaState
 from easyml_server.ports.deployer import ServedRevision
 
@@ -30,6 +33,8 @@ class LocalDeployer:
         self._launch = launch
         self._served: dict[UUID, _ServedRevision] = {}
         self._found = _find(launch.folder)
+        # What those had counted that were told to end, until somebody asks.
+        self._gone: list[RevisionCounters] = []
         self._changed: set[UUID] = set()
         self._waking = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -63,6 +68,19 @@ class LocalDeployer:
         served = self._served.get(revision_id)
         return () if served is None else served.replicas()
 
+    async def counters(self) -> Sequence[RevisionCounters]:
+        """See Deployer."""
+        gone, self._gone = self._gone, []
+        return [*gone, *await asyncio.gather(*(served.counters() for served in self._served.values()))]
+
+    def logs(self, deployment_id: UUID, tail_lines: int) -> LogReaders:
+        """See Deployer."""
+
+        def folders() -> Sequence[LogFolder]:
+            return [served.logs for served in self._served.values() if served.deployment_id == deployment_id]
+
+        return LogReaders(folders, tail_lines)
+
     async def changed(self) -> Collection[UUID]:
         """See Deployer."""
         await self._waking.wait()
@@ -88,6 +106,8 @@ class LocalDeployer:
             self._in_background(self._end(served, supervisor))
 
     async def _end(self, served: _ServedRevision, supervisor: Supervisor) -> None:
+        if last := await supervisor.counters():
+            self._gone.append(served.told([replace(last, resident_bytes=0)]))
         await supervisor.stop(self._grace_seconds)
         if served.is_empty_without(supervisor):
             self._served.pop(served.id, None)
@@ -116,6 +136,7 @@ class _ServedRevision:
         self.deployment_id = revision.deployment_id
         self.folder = launch.folder / str(revision.id)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.logs = LogFolder(revision.number, self.folder)
         self._revision = revision
         self._launch = replace(launch, folder=self.folder)
         self._tell = tell
@@ -149,6 +170,15 @@ class _ServedRevision:
         """All of them."""
         return tuple(supervisor.replica for supervisor in (*self._running, *self._ending))
 
+    async def counters(self) -> RevisionCounters:
+        """What they counted, those that are ending too: they still answer."""
+        asked = await asyncio.gather(*(supervisor.counters() for supervisor in (*self._running, *self._ending)))
+        return self.told([counters for counters in asked if counters is not None])
+
+    def told(self, counters: Sequence[ReplicaCounters]) -> RevisionCounters:
+        """What some of its replicas counted."""
+        return RevisionCounters(self.id, self.deployment_id, self._revision.number, counters)
+
     async def leave(self) -> None:
         """Let those run that are not ending."""
         await asyncio.gather(*(supervisor.leave() for supervisor in self._running))
@@ -168,7 +198,12 @@ async def start_deployer(
     At the end they are left running; `stop` ends them before.
     """
     heartbeat = _prepare(folder)
-    arguments = [f"--jwks={jwks_path}", f"--orphan-seconds={orphan_seconds}", *limits.arguments()]
+    arguments = [
+        f"--jwks={jwks_path}",
+        "--metrics-port=0",
+        f"--orphan-seconds={orphan_seconds}",
+        *limits.arguments(),
+    ]
     deployer = LocalDeployer(Launch(arguments, folder, heartbeat, clock))
     beating = asyncio.create_task(_beat(heartbeat, orphan_seconds / HEARTBEATS_PER_PATIENCE), name="heartbeat")
     try:

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from easyml_server.deployers.child import ENTRY, environment
 from easyml_server.deployers.forwarding import CHANNEL
 from easyml_server.domain.containers import Container
-from easyml_server.domain.replica_records import find_living
+from easyml_server.domain.replica_records import ReplicaRecord, find_living
 from easyml_server.processes.resources import current_usage
 
 T = TypeVar("T")
@@ -52,8 +52,10 @@ class OutOfMemory(Exception):
 class ReplicaProcess:
     """A model server that was ready. `ended` is done once it is gone, with its exit code where that can be known."""
 
-    def __init__(self, address: str, process_id: int, record: Path, *, is_child: bool) -> None:
+    def __init__(self, found: ReplicaRecord, record: Path, *, is_child: bool) -> None:
+        address, process_id = found.address, found.pid
         self.address = address
+        self.metrics_address = found.metrics_address
         self._process_id = process_id
         self._record = record
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
@@ -106,7 +108,7 @@ class ReplicaProcess:
 def find_process(record: Path) -> ReplicaProcess | None:
     """The process of a record that was written before, if it lives."""
     found = find_living(record)
-    return None if found is None else ReplicaProcess(found.address, found.pid, record, is_child=False)
+    return None if found is None else ReplicaProcess(found, record, is_child=False)
 
 
 async def start_process(
@@ -120,8 +122,8 @@ async def start_process(
     process_id, lifeline, output = _spawn([sys.executable, "-m", ENTRY, *given], log, dict(container.environment))
     try:
         async with asyncio.timeout(start_seconds):
-            reading = _address(process_id, output)
-            address = await _within(container.memory_limit_bytes, process_id, reading)
+            reading = _ready(process_id, output, record)
+            found = await _within(container.memory_limit_bytes, process_id, reading)
     except Ended:
         raise
     except BaseException as error:
@@ -133,7 +135,7 @@ async def start_process(
     finally:
         os.close(output)
         os.close(lifeline)
-    return ReplicaProcess(address, process_id, record, is_child=True)
+    return ReplicaProcess(found, record, is_child=True)
 
 
 async def _within(most_bytes: int, process_id: int, work: Coroutine[Any, Any, T]) -> T:
@@ -190,12 +192,13 @@ def _spawn(command: list[str], log: Path, variables: Mapping[str, str]) -> tuple
     return process_id, lifeline, output
 
 
-async def _address(process_id: int, output: int) -> str:
-    """What the READY line says."""
-    word, _, address = (await _line(output)).decode(errors="replace").strip().partition(" ")
-    if word != "READY":
+async def _ready(process_id: int, output: int, record: Path) -> ReplicaRecord:
+    """Wait for its READY line; the record that it wrote before."""
+    said_ready = (await _line(output)).startswith(b"READY ")
+    found = find_living(record) if said_ready else None
+    if found is None:
         raise Ended(await _end_of_child(process_id))
-    return address
+    return found
 
 
 async def _line(output: int) -> bytes:

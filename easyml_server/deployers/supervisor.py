@@ -16,7 +16,9 @@ import structlog
 
 from easyml_server.deployers.child import CANNOT_LOAD, CANNOT_START
 from easyml_server.deployers.log_files import bound, last_lines
+from easyml_server.deployers.replica_counters import Unreadable, read_counters
 from easyml_server.deployers.replica_process import Ended, OutOfMemory, ReplicaProcess, StartTimeout, start_process
+from easyml_server.domain.counters import ReplicaCounters
 from easyml_server.domain.deployments import Replica, ReplicaFailure, ReplicaFailureReason, ReplicaState
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.ports.deployer import ServedRevision
@@ -50,6 +52,7 @@ class Supervisor:
         self._launch = launch
         self._changed = changed
         self._process: ReplicaProcess | None = None
+        self._tells = True
         self._record = launch.folder / f"{identity}.json"
         self._log = launch.folder / f"{identity}.log"
         self._running: asyncio.Task[None] | None = None
@@ -74,6 +77,21 @@ class Supervisor:
         await self._halt()
         if self._process is not None:
             await self._process.leave()
+
+    async def counters(self) -> ReplicaCounters | None:
+        """What it has counted; None if it does not run, or does not say."""
+        process = self._process
+        if process is None or not process.metrics_address:
+            return None
+        try:
+            counters = await read_counters(self.replica.id, process.metrics_address)
+        except Unreadable as error:
+            if self._tells:
+                log.warning("replica_counters_unread", replica=str(self.replica.id), error=str(error))
+            self._tells = False
+            return None
+        self._tells = True
+        return counters
 
     async def _halt(self) -> None:
         if self._running is not None:

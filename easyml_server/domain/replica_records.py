@@ -15,18 +15,20 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRecord:
-    """A process and where it answers."""
+    """A process, where it answers, and where it tells what it counts (host:port; empty if nowhere)."""
 
     address: str
     pid: int
+    metrics_address: str = ""
 
 
-def hold(path: Path, address: str) -> int:
+def hold(path: Path, address: str, metrics_address: str) -> int:
     """Write the record of this process and lock it until it ends; the descriptor that holds the lock."""
     draft = path.with_suffix(".new")
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.write(descriptor, json.dumps(asdict(ReplicaRecord(address, os.getpid()))).encode())
+    record = ReplicaRecord(address, os.getpid(), metrics_address)
+    os.write(descriptor, json.dumps(asdict(record)).encode())
     draft.rename(path)
     return descriptor
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-SECRET = re.compile(
-    r"eml_[A-Za-z0-9_-]{8,}|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-)
-REDACTED = "[redacted]"
+from easyml_server.domain.secrets import redacted
 
 
 def configure_logging(level: str, format: str) -> None:
@@ -58,6 +54,6 @@ def redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mutable
     """Take out what looks like a secret; escape newlines, so that no value can pretend to be a line."""
     for key, value in event.items():
         if isinstance(value, str):
-            cleaned = SECRET.sub(REDACTED, value)
+            cleaned = redacted(value)
             event[key] = cleaned if key == "exception" else cleaned.replace("\n", "\\n").replace("\r", "\\r")
     return event

@@ -8,6 +8,8 @@ from typing import Protocol
 from uuid import UUID
 
 from easyml_server.domain.containers import AS_IT_IS, Container
+from easyml_server.domain.counters import RevisionCounters
+from easyml_server.domain.deployment_logs import LogLine
 from easyml_server.domain.deployments import Probes, Replica
 from easyml_server.ports.model_servers import ServedModel
 
@@ -28,6 +30,18 @@ class ServedRevision:
     replicas: int
     probes: Probes
     container: Container = AS_IT_IS
+
+
+class LogReader(Protocol):
+    """Reads what the replicas of a deployment write, one look after the other."""
+
+    async def read(self) -> Sequence[LogLine]:
+        """What came since the last look, by time; at the first the last lines of each replica."""
+        ...
+
+    def close(self) -> None:
+        """Nobody wants the rest."""
+        ...
 
 
 class Deployer(Protocol):
@@ -51,6 +65,17 @@ class Deployer(Protocol):
 
     def replicas(self, revision_id: UUID) -> Sequence[Replica]:
         """What there is of a revision now. A READY replica has predicted for the model's input example."""
+        ...
+
+    async def counters(self) -> Sequence[RevisionCounters]:
+        """What replicas have counted so far; once more also those that were told to end since the last time.
+
+        One that does not answer at once is left out.
+        """
+        ...
+
+    def logs(self, deployment_id: UUID, tail_lines: int) -> LogReader:
+        """The logs of its replicas, from so many of the last lines of each on."""
         ...
 
     async def changed(self) -> Collection[UUID]:

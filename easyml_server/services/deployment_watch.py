@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from easyml_server.domain.errors import Reason, Unavailable
+
 
 class DeploymentWatch:
     """One signal per watcher; changes that come faster than a watcher reads are one."""
@@ -34,6 +36,15 @@ class DeploymentWatch:
         """Something of it was stored."""
         for changed in self._watchers.get(deployment_id, ()):
             changed.set()
+
+    def check(self) -> None:
+        """Unavailable, with a way back, once this server stops."""
+        if self.draining:
+            raise Unavailable(
+                "The server is shutting down; come back in a moment and continue where you were.",
+                Reason.SERVER_DRAINING,
+                retry_after=1.0,
+            )
 
     def drain(self) -> None:
         """End all watches: this server stops."""

@@ -23,7 +23,6 @@ from easyml_server.domain.errors import (
     NotFound,
     NotSignedIn,
     Reason,
-    Unavailable,
     WrongState,
 )
 from easyml_server.domain.limits import Limits
@@ -315,19 +314,11 @@ class DeploymentService:
                 try:
                     deployment = await self.get(caller, deployment_id)
                 except NotFound:
-                    if await self._is_there(deployment_id):
+                    if await is_there(self._store, deployment_id):
                         # It is the caller who may not see it any more.
                         raise
                     yield Deleted()
                     return
-
-    async def _is_there(self, deployment_id: UUID) -> bool:
-        async with self._store.read() as work:
-            try:
-                await work.deployments.load(deployment_id)
-            except NotFound:
-                return False
-        return True
 
     async def _waited(self, changed: asyncio.Event) -> bool:
         """Whether something changed before it was time for a sign of life."""
@@ -336,12 +327,7 @@ class DeploymentService:
                 await changed.wait()
         except TimeoutError:
             return False
-        if self._watch.draining:
-            raise Unavailable(
-                "The server is shutting down; come back in a moment and continue where you were.",
-                Reason.SERVER_DRAINING,
-                retry_after=1.0,
-            )
+        self._watch.check()
         return True
 
     async def _check_room(self, work: UnitOfWork) -> None:
@@ -431,6 +417,16 @@ class DeploymentService:
     def _changed(self, deployment_id: UUID) -> None:
         self._watch.tell(deployment_id)
         self._reconciler.wake(deployment_id)
+
+
+async def is_there(store: Store, deployment_id: UUID) -> bool:
+    """Whether there is such a deployment, whoever may see it."""
+    async with store.read() as work:
+        try:
+            await work.deployments.load(deployment_id)
+        except NotFound:
+            return False
+    return True
 
 
 async def find_deployment(work: UnitOfWork, caller: Caller, target: UUID | DeploymentName) -> Deployment:

@@ -6,7 +6,7 @@ It is level-triggered: a step depends on what is there now, so that none is lost
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -18,10 +18,12 @@ import structlog
 from easyml_server.domain.deployments import Deployment, Revision
 from easyml_server.domain.errors import EasyMLError, NotFound
 from easyml_server.domain.rollout import Step, next_step
+from easyml_server.domain.traffic import CallCounts
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.deployer import Deployer, ServedRevision
 from easyml_server.ports.model_servers import ServedModel
 from easyml_server.ports.store import Store, UnitOfWork
+from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.mirroring import Mirroring
 
@@ -42,6 +44,7 @@ class DeploymentReconciler:
         deployer: Deployer,
         watch: DeploymentWatch,
         mirroring: Mirroring,
+        metrics: DeploymentMetrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -49,16 +52,24 @@ class DeploymentReconciler:
         self._deployer = deployer
         self._watch = watch
         self._mirroring = mirroring
+        self._metrics = metrics
         self._clock = clock
         # Ids of the revisions that may have replicas, by deployment and number.
         self._applied: dict[UUID, dict[int, UUID]] = {}
         self._told: set[UUID] = set()
+        # Those whose next step follows from what is counted.
+        self._judged: set[UUID] = set()
         self._wanted = asyncio.Event()
 
     def wake(self, deployment_id: UUID) -> None:
         """Something else is wanted of it."""
         self._told.add(deployment_id)
         self._wanted.set()
+
+    def judge(self) -> None:
+        """Calls were counted anew."""
+        for deployment_id in self._judged:
+            self.wake(deployment_id)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -131,9 +142,14 @@ class DeploymentReconciler:
         except NotFound:
             for revision_id in self._applied.pop(deployment_id, {}).values():
                 self._deployer.remove(revision_id)
+            self._judged.discard(deployment_id)
             self._watch.tell(deployment_id)
             return
         self._wake_at(deployment_id, step.next_time)
+        if _is_judged(step.deployment):
+            self._judged.add(deployment_id)
+        else:
+            self._judged.discard(deployment_id)
         for revision in step.revisions:
             self._apply(step.deployment, revision, step.wanted.get(revision.number, 0))
 
@@ -168,7 +184,15 @@ class DeploymentReconciler:
             numbers.add(deployment.active_revision)
         revisions = tuple(await work.deployments.revisions(deployment_id, numbers))
         replicas = [replica for revision in revisions for replica in self._deployer.replicas(revision.id)]
-        return deployment, next_step(deployment, revisions, replicas, self._clock()), revisions
+        counted = self._counted(deployment, revisions)
+        return deployment, next_step(deployment, revisions, replicas, self._clock(), counted), revisions
+
+    def _counted(self, deployment: Deployment, revisions: Sequence[Revision]) -> Mapping[int, CallCounts]:
+        """The calls of the current step of a canary."""
+        if deployment.canary is None or not _is_judged(deployment):
+            return {}
+        since = deployment.canary.start_time
+        return {revision.number: self._metrics.since(revision.id, since) for revision in revisions}
 
     def _apply(self, deployment: Deployment, revision: Revision, replicas: int) -> None:
         applied = self._applied.setdefault(deployment.id, {})
@@ -202,3 +226,10 @@ class DeploymentReconciler:
             alias = revision.config.environment.alias
             await work.models.set_alias(version, alias, revision.creator_id, self._clock())
             await self._mirroring.changed(work, [version.model_id])
+
+
+def _is_judged(deployment: Deployment) -> bool:
+    """Whether a canary is under way that an analysis may take back."""
+    if deployment.canary is None or deployment.config.canary is None:
+        return False
+    return deployment.config.canary.analysis is not None

@@ -74,7 +74,8 @@ def serve(
     insecure
         Let anyone ask, without tokens; on a loopback address only.
     metrics_port
-        Port on which Prometheus reads /metrics, at the same address, by whoever reaches it; none unless given.
+        Port on which Prometheus reads /metrics, at the same address, by whoever reaches it; 0 takes a free one; none
+        unless given.
     lifeline
         End when standard input is closed, and with the process that started this one.
     record

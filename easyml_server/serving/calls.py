@@ -33,6 +33,7 @@ from easyml_server.transport import status
 INLINE_BYTES: Final = 4096
 RETRY_SECONDS: Final = 0.5
 LONGEST_CALL_ID: Final = 128
+DEADLINE_TOLERANCE_SECONDS: Final = 0.1
 
 Context = grpc.aio.ServicerContext[Any, Any]
 CheckToken = Callable[[str], None]
@@ -100,6 +101,9 @@ class Calls:
                     self._authorize(context)
                 answered = await answer(raw, context)
                 code = grpc.StatusCode.OK
+            except asyncio.CancelledError:
+                code = _given_up(context)
+                raise
             except Exception as error:  # the boundary: what is not told here, gRPC tells badly
                 code = status.BY_NUMBER[_code(error)]
                 await _fail(context, error)
@@ -122,6 +126,9 @@ class Calls:
                 async for answered in answer(requests, context):
                     yield answered
                 code = grpc.StatusCode.OK
+            except asyncio.CancelledError:
+                code = _given_up(context)
+                raise
             except Exception as error:  # the boundary: what is not told here, gRPC tells badly
                 code = status.BY_NUMBER[_code(error)]
                 await _fail(context, error)
@@ -216,6 +223,16 @@ async def _fail(context: Context, error: Exception) -> None:
     call_id = call_id_of(context)
     said = told(error, call_id)
     await status.abort(context, status.status(_code(error), said, call_id), said)
+
+
+def _given_up(context: Context) -> grpc.StatusCode:
+    """How a call ended whose caller is gone: gRPC cancels one that ran out of time just as one that was left.
+
+    Its deadline passes a little earlier where the call came from.
+    """
+    remaining = context.time_remaining()
+    out_of_time = remaining is not None and remaining < DEADLINE_TOLERANCE_SECONDS
+    return grpc.StatusCode.DEADLINE_EXCEEDED if out_of_time else grpc.StatusCode.CANCELLED
 
 
 def _metadata(context: Context, key: str) -> str:

@@ -34,11 +34,7 @@ class MethodMetrics:
         self._in_flight.dec()
         counter = self._by_code.get(code)
         if counter is None:
-            # As Go's library writes codes, which dashboards are made for.
-            name = (
-                "".join(word.capitalize() for word in code.name.split("_")) if code is not grpc.StatusCode.OK else "OK"
-            )
-            counter = self._by_code[code] = self._handled.labels(*self._labels, name)
+            counter = self._by_code[code] = self._handled.labels(*self._labels, _as_in_go(code))
         counter.inc()
         self._seconds.observe(time.perf_counter() - began)
 
@@ -65,7 +61,8 @@ class ServingMetrics:
     """All that a model server counts."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        # Described, so that whoever asks for a few by name gets those of the process too.
+        self.registry = CollectorRegistry(auto_describe=True)
         call = ["grpc_service", "grpc_method"]
         self._handled = Counter(
             "grpc_server_handled", "Calls that ended, by their code.", [*call, "grpc_code"], registry=self.registry

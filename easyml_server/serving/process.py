@@ -73,6 +73,14 @@ class Options:
     limits: ServingLimits = field(default_factory=ServingLimits)
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a model server answers calls, and where `GET /metrics` (host:port; empty if nowhere)."""
+
+    address: str
+    metrics_address: str
+
+
 def parse_models(arguments: Iterable[str]) -> dict[str, Path]:
     """Folders by version from VERSION_ID=FOLDER. Raises CannotStart."""
     models: dict[str, Path] = {}
@@ -124,18 +132,18 @@ async def serve(options: Options, ready: Callable[[str], None]) -> None:
         on_end_of_input(stopping.set)
     else:
         loop.add_signal_handler(signal.SIGINT, stopping.set)
-    async with run_model_server(options) as address, _outliving(options.outliving, address, stopping):
-        ready(address)
+    async with run_model_server(options) as listening, _outliving(options.outliving, listening, stopping):
+        ready(listening.address)
         await stopping.wait()
 
 
 @asynccontextmanager
-async def _outliving(options: Outliving | None, address: str, stopping: asyncio.Event) -> AsyncIterator[None]:
+async def _outliving(options: Outliving | None, listening: Listening, stopping: asyncio.Event) -> AsyncIterator[None]:
     """In this block the process can be found again, and needs its parent no more."""
     if options is None:
         yield
         return
-    record = hold(options.record, address)
+    record = hold(options.record, listening.address, listening.metrics_address)
     outlive_parent()
 
     async def stop_when_abandoned() -> None:
@@ -153,15 +161,18 @@ async def _outliving(options: Outliving | None, address: str, stopping: asyncio.
 
 
 @asynccontextmanager
-async def run_model_server(options: Options) -> AsyncIterator[str]:
-    """A model server that answers at the address given; calls in flight may end before it closes."""
+async def run_model_server(options: Options) -> AsyncIterator[Listening]:
+    """A model server that answers where it says; calls in flight may end before it closes."""
     check_token = _token_check(options)
     models = {version: load_one(version, folder, options) for version, folder in options.models.items()}
     # What is loaded stays: the collector need not walk through it again and again.
     gc.collect()
     gc.freeze()
     metrics = ServingMetrics()
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads, _exposed(metrics, options):
+    with (
+        ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads,
+        _exposed(metrics, options) as metrics_address,
+    ):
         server = grpc.aio.server(options=_channel_options(options.limits))
         health = health_aio.HealthServicer()
         calls = Calls(models, check_token, options.limits, threads, metrics)
@@ -176,7 +187,7 @@ async def run_model_server(options: Options) -> AsyncIterator[str]:
         for name in (LIVENESS, *services, *models, *options.names, READINESS):
             await health.set(name, SERVING)
         try:
-            yield address
+            yield Listening(address, metrics_address)
         finally:
             await health.enter_graceful_shutdown()
             await server.stop(options.grace_seconds)
@@ -207,18 +218,19 @@ def _token_check(options: Options) -> CheckToken:
 
 
 @contextmanager
-def _exposed(metrics: ServingMetrics, options: Options) -> Iterator[None]:
-    """`GET /metrics` is answered in this block, if that was asked for."""
+def _exposed(metrics: ServingMetrics, options: Options) -> Iterator[str]:
+    """`GET /metrics` is answered in this block, if that was asked for; where."""
     if options.metrics_port is None:
-        yield
+        yield ""
         return
     try:
         server, thread = start_http_server(options.metrics_port, options.host.strip("[]"), metrics.registry)
     except OSError as error:
         raise CannotStart(f"Port {options.metrics_port} on {options.host} is taken or not allowed.") from error
-    log.info("metrics", url=f"http://{options.host}:{server.server_port}/metrics")
+    address = f"{options.host}:{server.server_port}"
+    log.info("metrics", url=f"http://{address}/metrics")
     try:
-        yield
+        yield address
     finally:
         server.shutdown()
         server.server_close()

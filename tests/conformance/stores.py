@@ -17,7 +17,8 @@ from easyml_server.services.documents import DocumentDispatcher
 from tests.mongodb import MongoServer
 from tests.postgresql import PostgresServer
 
-MONGODB_SECONDS = 5.0
+MONGODB_SECONDS = 30.0
+"""The server is a program that shares two processors with all tests."""
 LIMITS = PoolLimits(connections=8, wait_seconds=20)
 EmptyStore = Callable[[], AbstractAsyncContextManager[SqlStore]]
 

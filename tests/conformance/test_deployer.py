@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -82,6 +83,48 @@ async def test_a_replica_that_is_killed_or_does_not_answer_is_replaced(machine: 
         assert await ask(machine, revision, replica) == str(VERSION)
 
 
+async def test_replicas_tell_what_they_counted_from_zero_again_after_their_end_and_on_after_the_deployers(
+    machine: LocalMachine, model: Path
+) -> None:
+    revision = a_revision(model, replicas=2)
+    async with machine.deployer() as deployer:
+        assert await deployer.counters() == []
+        deployer.apply(revision)
+        one, other = await ready(deployer, revision)
+        for replica in (one, one, other):
+            await ask(machine, revision, replica)
+        (told,) = await deployer.counters()
+        assert (told.revision_id, told.deployment_id, told.number) == (revision.id, revision.deployment_id, 1)
+        counted = {each.replica_id: each for each in told.replicas}
+        assert {each: counted[each].counters.calls for each in counted} == {one.id: {"OK": 2}, other.id: {"OK": 1}}
+        assert counted[one.id].counters.rows == counted[one.id].counters.latency.counts[-1] == 2
+        assert counted[one.id].resident_bytes > 1 << 20
+        assert counted[one.id].start_time < datetime.now(UTC)
+
+        machine.send(other, KILL)
+        await until(deployer, revision, lambda all_: all_[1].restarts == 1)
+        told_of = {each.replica_id for (told,) in [await deployer.counters()] for each in told.replicas}
+        assert told_of == {one.id}
+        await ready(deployer, revision)
+    async with machine.emptied() as deployer:
+        deployer.apply(revision)
+        await ready(deployer, revision)
+        (told,) = await deployer.counters()
+        again = {each.replica_id: each for each in told.replicas}
+        assert again[one.id].counters.calls == {"OK": 2}
+        assert again[one.id].start_time == counted[one.id].start_time
+        assert again[other.id].counters.calls == {}
+        assert again[other.id].start_time > counted[other.id].start_time
+
+        # What ends because it was asked to takes nothing with it.
+        await ask(machine, revision, one)
+        deployer.remove(revision.id)
+        await until(deployer, revision, lambda all_: not all_)
+        last = {each.replica_id: each for told in await deployer.counters() for each in told.replicas}
+        assert last[one.id].counters.calls == {"OK": 3}
+        assert await deployer.counters() == []
+
+
 async def test_what_runs_outlives_the_deployer_and_is_found_again(machine: LocalMachine, model: Path) -> None:
     kept, unwanted = a_revision(model), a_revision(model)
     async with machine.deployer() as deployer:
@@ -123,6 +166,11 @@ async def test_a_model_that_cannot_be_served_is_told_and_tried_again(
     async with machine.emptied() as deployer:
         deployer.apply(revision)
         (replica,) = await until(deployer, revision, lambda all_: all_[0].restarts == 1 and _backs_off(all_))
+        with closing(deployer.logs(revision.deployment_id, 10)) as logs, closing(deployer.logs(uuid4(), 10)) as others:
+            written = await logs.read()
+            assert await others.read() == []
+    assert {(line.replica_id, line.revision) for line in written} == {(replica.id, revision.number)}
+    assert "cannot be served" in written[-1].text
     failure = replica.last_failure
     assert failure is not None
     assert (failure.reason, failure.exit_code) == (ReplicaFailureReason.MODEL_REFUSED, 3)

@@ -61,7 +61,8 @@ def test_uploads_streams_and_predictions_are_admitted_by_classes_of_their_own() 
     found = {path.rpartition("/")[2]: m.call_class for path, m in methods_of(f.DESCRIPTOR for f in CONTRACT).items()}
     assert {name for name, kind in found.items() if kind is CallClass.UPLOAD} == {"UploadDataset"}
     assert {name for name, kind in found.items() if kind is CallClass.PREDICTION} == {"Predict"}
-    streams = {"WatchTraining", "WatchDeployment", "DownloadDataset", "ExportModel", "StreamPredict"}
+    watches = {"WatchTraining", "WatchDeployment", "WatchDeploymentLogs"}
+    streams = {*watches, "DownloadDataset", "ExportModel", "StreamPredict"}
     assert {name for name, kind in found.items() if kind is CallClass.STREAM} == streams
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import signal
 import uuid
@@ -20,9 +21,10 @@ from easyml_client import (
     NotFound,
     WrongState,
 )
+from easyml_client.resources.deployment_metrics import DeploymentMetrics
 from tests.e2e.conftest import Server
 from tests.e2e.test_cli import Shell
-from tests.servers import ServerProcess, deploying
+from tests.servers import ServerProcess, deploying, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +76,14 @@ def test_a_deployment_from_python(client: EasyML, project: str) -> None:
     assert client.predictions.predict(ready, ROW).values == ["setosa"]
     (streamed,) = client.predictions.stream(ready, [[ROW, ROW]])
     assert streamed.values == ["setosa", "setosa"]
+    assert eventually(lambda: counted(client.deployments.metrics(ready)) == {1: 2})
+    told = client.deployments.metrics("species", project=project, window=dt.timedelta(hours=1))
+    assert told.revisions[0].requests_by_code == {"OK": 2}
+    assert told.revisions[0].latency is not None
+    with pytest.raises(InvalidInput, match="window"):
+        client.deployments.metrics(ready, window=0.5)
+    (line,) = client.deployments.logs(ready, tail=1)
+    assert (line.revision, line.replica_id) == (1, ready.replicas[0].id)
     token = client.deployments.token("species", project=project)
     with EasyML(ready.endpoints[0], token.token) as direct:
         assert direct.predictions.predict(ready, ROW).values == ["setosa"]
@@ -94,6 +104,10 @@ def test_a_deployment_from_python(client: EasyML, project: str) -> None:
     assert [each.state for each in watch][-1:] in ([], ["stopped"], ["stopping"])
     with pytest.raises(NotFound):
         client.deployments.get("species", project=project)
+
+
+def counted(metrics: DeploymentMetrics) -> dict[int, int]:
+    return {each.revision: each.requests for each in metrics.revisions}
 
 
 def test_a_watch_survives_a_server_that_is_killed(process: ServerProcess, client: EasyML, project: str) -> None:
@@ -156,6 +170,17 @@ def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_p
     shown = shell.ask("deployments", "show", "iris")
     assert "3 answers, 3 is the newest" in shown
     assert "available" in shown
+    counts = shell.json("deployments", "metrics", "iris", "--window", "1h")
+    assert isinstance(counts, dict)
+    assert {each["revision"] for each in counts["revisions"]} == {1, 2, 3}
+    titles, newest, *_ = shell.ask("deployments", "metrics", "iris").splitlines()
+    assert titles.split("\t")[:4] == ["REVISION", "REQUESTS", "ERRORS", "PER SECOND"]
+    assert newest.split("\t")[0] == "3"
+    code, _, err = shell.run("deployments", "metrics", "iris", "--window", "2h")
+    assert (code, "window" in err) == (1, True)
+    assert "/metrics" in shell.ask("deployments", "logs", "iris", "--tail", "5")
+    logged = shell.ask("deployments", "logs", "iris", "--tail", "1", "--json").splitlines()
+    assert {json.loads(line)["revision"] for line in logged} == {3}
     token = shell.ask("token", "for", "iris").strip()
     with EasyML(listed["replicas"][0]["endpoint"], token):
         assert token.count(".") == 2

@@ -35,7 +35,20 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     for language, code in BLOCK.findall(GUIDE.read_text()):
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
         said.append(run(command, environment))
-    deployed, revisions, endpoints, chosen, candidates, configured, predicted, token, changed, tried = said
+    (
+        deployed,
+        revisions,
+        endpoints,
+        chosen,
+        candidates,
+        configured,
+        predicted,
+        token,
+        counted,
+        logged,
+        changed,
+        tried,
+    ) = said
     assert "ready, 1 of 1 replicas, revision 1 answers" in deployed.splitlines()[-1]
     assert "retired" in revisions
     assert endpoints.count("127.0.0.1:") == 2
@@ -47,6 +60,8 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     assert "Would serve penguins-species:1 as revision 4 of penguins." in configured
     assert re.search(r"Adelie|Gentoo|Chinstrap", predicted)
     assert token.count(".") == 2
+    assert counted.splitlines()[0].split("\t")[:3] == ["REVISION", "REQUESTS", "ERRORS"]
+    assert "/metrics" in logged
     assert "Stopped penguins." in changed
     assert changed.splitlines()[-1] == "Deleted penguins."
     assert "revision 2 answers 10 of 100 calls (step 1 of 2)" in tried

@@ -36,6 +36,19 @@ SERVER_POINTS: Mapping[tuple[str, str], type[Story]] = {
     ("version.pushed", "version"): Versions,
 }
 """Where the server is killed."""
+IN_EVERY_RUN = (
+    ("upload.fsync", "upload"),
+    ("upload.converted", "upload"),
+    ("upload.published", "upload"),
+    ("upload.committed", "upload"),
+    ("training.claimed", "training"),
+    ("training.trained", "training"),
+    ("training.published", "training"),
+    ("training.committed", "training"),
+    ("files.remove", "deletion"),
+    ("version.added", "version"),
+)
+"""Of these, before and after each promise; `make faults` strikes at all."""
 MODEL_POINTS = ("model.write", "model.fsync")
 """Where the worker of a training is killed."""
 CONVERTER_POINTS = ("converter.write", "converter.written")

@@ -10,6 +10,10 @@ from tests.faults.plan import FaultPlan
 from tests.faults.writes import CASES, ERRORS, Writes
 from tests.servers import serving
 
+# Trainings meet both errors at the same places; `make faults` tries them.
+IN_EVERY_RUN = [
+    (case, error) for case in CASES for error in ERRORS if error == "enospc" or not case.startswith("training")
+]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -23,7 +27,6 @@ def writes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Writes]:
         writes.client.close()
 
 
-@pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "error"), IN_EVERY_RUN)
 def test_a_write_that_fails_is_said_and_leaves_nothing_half_written(writes: Writes, case: str, error: str) -> None:
     assert CASES[case](writes, error) > 0

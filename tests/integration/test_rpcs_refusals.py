@@ -19,6 +19,8 @@ from easyml.v1 import (
     algorithm_pb2,
     auth_service_pb2,
     dataset_service_pb2,
+    deployment_logs_pb2,
+    deployment_metrics_pb2,
     deployment_pb2,
     deployment_service_pb2,
     model_pb2,
@@ -150,6 +152,10 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "PromoteDeployment": lambda ids: deployments.PromoteDeploymentRequest(deployment_id=ids.deployment),
     "StopDeployment": lambda ids: deployments.StopDeploymentRequest(deployment_id=ids.deployment),
     "DeleteDeployment": lambda ids: deployments.DeleteDeploymentRequest(deployment_id=ids.deployment, etag="none"),
+    "WatchDeploymentLogs": lambda ids: deployment_logs_pb2.WatchDeploymentLogsRequest(deployment_id=ids.deployment),
+    "GetDeploymentMetrics": lambda ids: deployment_metrics_pb2.GetDeploymentMetricsRequest(
+        deployment_id=ids.deployment
+    ),
     "ListRevisions": lambda ids: deployments.ListRevisionsRequest(deployment_id=ids.deployment),
     "Predict": lambda ids: predictions.PredictRequest(model_version_id=ids.version),
     "StreamPredict": lambda ids: predictions.StreamPredictRequest(model_version_id=ids.version),

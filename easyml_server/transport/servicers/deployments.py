@@ -6,14 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from uuid import UUID
 
-from easyml.v1 import deployment_pb2
+from easyml.v1 import deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import deployment_service_pb2_grpc as pb_grpc
 from easyml_server.domain.deployment_configs import ConfigProblem
 from easyml_server.domain.deployments import Deployment
 from easyml_server.services.deployment_configs import DeploymentConfigService
+from easyml_server.services.deployment_logs import DeploymentLogs
+from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployments import Deleted, DeploymentService, Heartbeat
 from easyml_server.transport.calls import Context, caller, request_key
+from easyml_server.transport.converters.deployment_logs import logs_to_proto
+from easyml_server.transport.converters.deployment_metrics import metrics_to_proto, to_window
 from easyml_server.transport.converters.deployments import (
     config_to_proto,
     deployment_to_proto,
@@ -34,9 +38,18 @@ from easyml_server.transport.validation import Validator
 class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     """DeploymentService on the wire."""
 
-    def __init__(self, deployments: DeploymentService, configs: DeploymentConfigService, validator: Validator) -> None:
+    def __init__(
+        self,
+        deployments: DeploymentService,
+        configs: DeploymentConfigService,
+        metrics: DeploymentMetrics,
+        logs: DeploymentLogs,
+        validator: Validator,
+    ) -> None:
         self._deployments = deployments
         self._configs = configs
+        self._metrics = metrics
+        self._logs = logs
         self._validator = validator
 
     async def GetDeploymentTemplate(
@@ -140,6 +153,20 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     ) -> pb.DeleteDeploymentResponse:
         await self._deployments.delete(caller(), UUID(request.deployment_id), request.etag)
         return pb.DeleteDeploymentResponse()
+
+    async def WatchDeploymentLogs(
+        self, request: deployment_logs_pb2.WatchDeploymentLogsRequest, context: Context
+    ) -> AsyncIterator[deployment_logs_pb2.WatchDeploymentLogsResponse]:
+        lines = self._logs.watch(caller(), UUID(request.deployment_id), request.tail_lines, follow=request.follow)
+        async with aclosing(lines):
+            async for said in lines:
+                yield logs_to_proto(said)
+
+    async def GetDeploymentMetrics(
+        self, request: deployment_metrics_pb2.GetDeploymentMetricsRequest, context: Context
+    ) -> deployment_metrics_pb2.GetDeploymentMetricsResponse:
+        window = await self._metrics.get(caller(), UUID(request.deployment_id), to_window(request))
+        return metrics_to_proto(window)
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
         page = await self._deployments.list_revisions(caller(), UUID(request.deployment_id), page_request(request))

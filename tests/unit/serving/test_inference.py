@@ -47,7 +47,7 @@ class Client:
 @pytest.fixture
 async def client(trained: Path) -> AsyncIterator[Client]:
     options = Options({VERSION: trained}, {NAME: VERSION}, insecure=True, grace_seconds=0)
-    async with run_model_server(options) as address, grpc.aio.insecure_channel(address) as channel:
+    async with run_model_server(options) as listening, grpc.aio.insecure_channel(listening.address) as channel:
         yield Client(channel)
 
 
@@ -177,7 +177,7 @@ async def test_a_stream_answers_each_under_its_id_and_goes_on_after_an_error(cli
 async def test_who_may_not_ask_learns_nothing_of_models(trained: Path, tmp_path: Path) -> None:
     Ed25519Signer(tmp_path / "keys")
     options = Options({VERSION: trained}, jwks=tmp_path / "keys" / "jwks.json", audience=VERSION, grace_seconds=0)
-    async with run_model_server(options) as address, grpc.aio.insecure_channel(address) as channel:
+    async with run_model_server(options) as listening, grpc.aio.insecure_channel(listening.address) as channel:
         client = Client(channel)
         assert (await client.inference.ServerReady(oip.ServerReadyRequest())).ready
         for method, request in [

@@ -43,7 +43,7 @@ class Counted:
 async def counted(trained: Path) -> AsyncIterator[Counted]:
     port = free_port()
     options = Options({VERSION: trained}, insecure=True, metrics_port=port, grace_seconds=0)
-    async with run_model_server(options) as address, grpc.aio.insecure_channel(address) as channel:
+    async with run_model_server(options) as listening, grpc.aio.insecure_channel(listening.address) as channel:
         yield Counted(channel, port)
 
 

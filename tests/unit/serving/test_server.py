@@ -77,10 +77,10 @@ async def serving(folder: Path, **options: Any) -> AsyncIterator[Client]:
     """A model server of one stored model that lets anyone ask."""
     async with AsyncExitStack() as stack:
         models = {VERSION: folder}
-        address = await stack.enter_async_context(
+        listening = await stack.enter_async_context(
             run_model_server(Options(**{"models": models, "insecure": True, "grace_seconds": 0, **options}))
         )
-        yield await stack.enter_async_context(asking(address))
+        yield await stack.enter_async_context(asking(listening.address))
 
 
 @asynccontextmanager
@@ -422,8 +422,8 @@ async def test_a_server_that_anyone_could_ask_does_not_start(options: dict[str, 
 
 async def test_a_port_that_is_taken_is_refused(trained: Path) -> None:
     first = Options(models={VERSION: trained}, insecure=True, grace_seconds=0)
-    async with run_model_server(first) as address:
-        port = int(address.rpartition(":")[2])
+    async with run_model_server(first) as listening:
+        port = int(listening.address.rpartition(":")[2])
         with pytest.raises(CannotStart, match="taken"):
             async with run_model_server(Options(models={VERSION: trained}, insecure=True, port=port)):
                 pass

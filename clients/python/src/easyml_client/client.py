@@ -285,6 +285,8 @@ class Deployments(Noun):
     scale = method(deployments.scale)
     stop = method(deployments.stop)
     delete = method(deployments.delete)
+    metrics = method(deployments.metrics)
+    logs = iterator(deployments.logs)
     token = method(deployments.token)
 
 

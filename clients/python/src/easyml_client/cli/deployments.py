@@ -20,6 +20,8 @@ from easyml_client.cli.common import (
     project_for,
 )
 from easyml_client.cli.deployment_configs import print_config, told_problems
+from easyml_client.cli.deployment_logs import logs
+from easyml_client.cli.deployment_metrics import metrics
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
 from easyml_client.cli.selection import ANY, Criteria, asked_for
 
@@ -139,6 +141,8 @@ def deploy(
 
 
 deploy_app = single("deploy", deploy)
+app.command(metrics)
+app.command(logs)
 
 
 @app.command(name="list")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from easyml.v1 import auth_service_pb2, deployment_pb2
+from easyml.v1 import auth_service_pb2, deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml_client.errors import DeadlineExceeded, DeploymentFailed, LimitReached, NotFound, Unavailable
 from easyml_client.plans.deployment_configs import ServedRef, asked_config, served
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ProjectRef, project_id, project_of
 from easyml_client.plans.waiting import Patience
+from easyml_client.resources.deployment_logs import LogLine
+from easyml_client.resources.deployment_metrics import DeploymentMetrics
 from easyml_client.resources.deployments import Deployment, DeploymentConfig, DeploymentToken, Revision
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
-from easyml_client.values import is_id
+from easyml_client.values import is_id, to_duration
 
 DeploymentRef = str | Deployment
 
@@ -207,6 +210,37 @@ def delete(deployment: DeploymentRef, *, project: ProjectRef | None = None, etag
     """Stop all replicas, and forget the deployment with its revisions."""
     request = pb.DeleteDeploymentRequest(deployment_id=(yield from deployment_id(deployment, project)), etag=etag)
     yield from call(request, pb.DeleteDeploymentResponse)
+
+
+def metrics(
+    deployment: DeploymentRef, *, project: ProjectRef | None = None, window: dt.timedelta | float | None = None
+) -> Plan[DeploymentMetrics]:
+    """What its replicas counted in the last while, by revision: calls, errors, latencies, batches, processors, memory.
+
+    `window` is a timedelta or seconds, from a second to an hour; five minutes if left out.
+    """
+    request = deployment_metrics_pb2.GetDeploymentMetricsRequest(
+        deployment_id=(yield from deployment_id(deployment, project)),
+        window=None if window is None else to_duration(window),
+    )
+    return DeploymentMetrics.of((yield from call(request, deployment_metrics_pb2.GetDeploymentMetricsResponse)))
+
+
+def logs(
+    deployment: DeploymentRef, *, project: ProjectRef | None = None, tail: int = 100, follow: bool = False
+) -> Stream[LogLine]:
+    """What its replicas wrote, by time: so many of the last lines of each, then new ones if they are wanted.
+
+    With `follow` it goes on until the deployment is deleted. A connection that breaks ends it: what was written
+    meanwhile can only be found among the last lines.
+    """
+    request = deployment_logs_pb2.WatchDeploymentLogsRequest(
+        deployment_id=(yield from deployment_id(deployment, project)), tail_lines=tail, follow=follow
+    )
+    stream = yield from opened(request, deployment_logs_pb2.WatchDeploymentLogsResponse)
+    while (message := (yield from stream.receive())) is not None:
+        for line in message.lines.lines:
+            yield Emit(LogLine.of(line))
 
 
 def token(deployment: DeploymentRef, *, project: ProjectRef | None = None) -> Plan[DeploymentToken]:

@@ -3,6 +3,8 @@
 import grpc
 import warnings
 
+from easyml.v1 import deployment_logs_pb2 as easyml_dot_v1_dot_deployment__logs__pb2
+from easyml.v1 import deployment_metrics_pb2 as easyml_dot_v1_dot_deployment__metrics__pb2
 from easyml.v1 import deployment_service_pb2 as easyml_dot_v1_dot_deployment__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -102,6 +104,16 @@ class DeploymentServiceStub:
                 '/easyml.v1.DeploymentService/DeleteDeployment',
                 request_serializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentResponse.FromString,
+                _registered_method=True)
+        self.WatchDeploymentLogs = channel.unary_stream(
+                '/easyml.v1.DeploymentService/WatchDeploymentLogs',
+                request_serializer=easyml_dot_v1_dot_deployment__logs__pb2.WatchDeploymentLogsRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__logs__pb2.WatchDeploymentLogsResponse.FromString,
+                _registered_method=True)
+        self.GetDeploymentMetrics = channel.unary_unary(
+                '/easyml.v1.DeploymentService/GetDeploymentMetrics',
+                request_serializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsResponse.FromString,
                 _registered_method=True)
         self.ListRevisions = channel.unary_unary(
                 '/easyml.v1.DeploymentService/ListRevisions',
@@ -227,6 +239,26 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchDeploymentLogs(self, request, context):
+        """WatchDeploymentLogs streams what the replicas of a deployment write: their last lines by time, then new ones.
+
+        Replicas that come later are read from their first line; those that are gone with their revision are not read any
+        more. It cannot be resumed: whoever comes back asks for last lines again. A stream that goes on carries a heartbeat
+        every 10 s. Who reads slowly is told how many lines were left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeploymentMetrics(self, request, context):
+        """GetDeploymentMetrics tells what the replicas of a deployment counted in the last while, by revision.
+
+        It is kept in memory for an hour: a server that starts begins anew, and the answer says what it covers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRevisions(self, request, context):
         """ListRevisions lists the revisions of a deployment.
         """
@@ -301,6 +333,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.DeleteDeployment,
                     request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentResponse.SerializeToString,
+            ),
+            'WatchDeploymentLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDeploymentLogs,
+                    request_deserializer=easyml_dot_v1_dot_deployment__logs__pb2.WatchDeploymentLogsRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__logs__pb2.WatchDeploymentLogsResponse.SerializeToString,
+            ),
+            'GetDeploymentMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeploymentMetrics,
+                    request_deserializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsResponse.SerializeToString,
             ),
             'ListRevisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRevisions,
@@ -663,6 +705,60 @@ class DeploymentService:
             '/easyml.v1.DeploymentService/DeleteDeployment',
             easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentRequest.SerializeToString,
             easyml_dot_v1_dot_deployment__service__pb2.DeleteDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDeploymentLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/WatchDeploymentLogs',
+            easyml_dot_v1_dot_deployment__logs__pb2.WatchDeploymentLogsRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__logs__pb2.WatchDeploymentLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeploymentMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/GetDeploymentMetrics',
+            easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__metrics__pb2.GetDeploymentMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from easyml.v1 import deployment_logs_pb2 as _deployment_logs_pb2
+from easyml.v1 import deployment_metrics_pb2 as _deployment_metrics_pb2
 from easyml.v1 import deployment_service_pb2 as _deployment_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -73,6 +75,18 @@ class DeploymentServiceStub:
     """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _deployment_service_pb2.DeleteDeploymentResponse]
     """DeleteDeployment stops all replicas and forgets the deployment with its revisions."""
+    WatchDeploymentLogs: _aio.UnaryStreamMultiCallable[_deployment_logs_pb2.WatchDeploymentLogsRequest, _deployment_logs_pb2.WatchDeploymentLogsResponse]
+    """WatchDeploymentLogs streams what the replicas of a deployment write: their last lines by time, then new ones.
+
+    Replicas that come later are read from their first line; those that are gone with their revision are not read any
+    more. It cannot be resumed: whoever comes back asks for last lines again. A stream that goes on carries a heartbeat
+    every 10 s. Who reads slowly is told how many lines were left out.
+    """
+    GetDeploymentMetrics: _aio.UnaryUnaryMultiCallable[_deployment_metrics_pb2.GetDeploymentMetricsRequest, _deployment_metrics_pb2.GetDeploymentMetricsResponse]
+    """GetDeploymentMetrics tells what the replicas of a deployment counted in the last while, by revision.
+
+    It is kept in memory for an hour: a server that starts begins anew, and the answer says what it covers.
+    """
     ListRevisions: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListRevisionsRequest, _deployment_service_pb2.ListRevisionsResponse]
     """ListRevisions lists the revisions of a deployment."""
 
@@ -213,6 +227,30 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_deployment_service_pb2.DeleteDeploymentRequest, _abc.Awaitable[_deployment_service_pb2.DeleteDeploymentResponse]],
     ) -> _abc.Awaitable[_deployment_service_pb2.DeleteDeploymentResponse]:
         """DeleteDeployment stops all replicas and forgets the deployment with its revisions."""
+
+    @_abc_1.abstractmethod
+    def WatchDeploymentLogs(
+        self,
+        request: _deployment_logs_pb2.WatchDeploymentLogsRequest,
+        context: _aio.ServicerContext[_deployment_logs_pb2.WatchDeploymentLogsRequest, _abc.AsyncIterator[_deployment_logs_pb2.WatchDeploymentLogsResponse]],
+    ) -> _abc.AsyncIterator[_deployment_logs_pb2.WatchDeploymentLogsResponse]:
+        """WatchDeploymentLogs streams what the replicas of a deployment write: their last lines by time, then new ones.
+
+        Replicas that come later are read from their first line; those that are gone with their revision are not read any
+        more. It cannot be resumed: whoever comes back asks for last lines again. A stream that goes on carries a heartbeat
+        every 10 s. Who reads slowly is told how many lines were left out.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeploymentMetrics(
+        self,
+        request: _deployment_metrics_pb2.GetDeploymentMetricsRequest,
+        context: _aio.ServicerContext[_deployment_metrics_pb2.GetDeploymentMetricsRequest, _abc.Awaitable[_deployment_metrics_pb2.GetDeploymentMetricsResponse]],
+    ) -> _abc.Awaitable[_deployment_metrics_pb2.GetDeploymentMetricsResponse]:
+        """GetDeploymentMetrics tells what the replicas of a deployment counted in the last while, by revision.
+
+        It is kept in memory for an hour: a server that starts begins anew, and the answer says what it covers.
+        """
 
     @_abc_1.abstractmethod
     def ListRevisions(
