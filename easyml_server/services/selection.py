@@ -13,7 +13,7 @@ from easyml_server.domain.selection import Candidate, SelectionCriteria, rank
 from easyml_server.ports.store import UnitOfWork
 
 MAX_CANDIDATES: Final = 1_000
-MAX_REASONS: Final = 20
+MAX_REASONS: Final = 10
 LONGEST_REASON: Final = 150
 """Errors travel in the trailers of a call, which clients read up to 8 KiB."""
 _PAGE: Final = 100
@@ -90,7 +90,7 @@ def _nothing_eligible(candidates: list[Candidate]) -> WrongState:
 
 
 def _named(candidate: Candidate) -> str:
-    return f"{candidate.version.model_name[:60]}:{candidate.version.version}"
+    return f"{candidate.version.model_name[:40]}:{candidate.version.version}"
 
 
 def _short(reason: str) -> str:

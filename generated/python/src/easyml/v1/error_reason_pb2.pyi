@@ -111,7 +111,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 40
     """CANCELLED: the caller went away or cancelled the call."""
     ERROR_REASON_NO_ELIGIBLE_MODEL: _ErrorReason.ValueType  # 41
-    """FAILED_PRECONDITION: no model version meets the criteria. PreconditionFailure says what each lacks (the first 20);
+    """FAILED_PRECONDITION: no model version meets the criteria. PreconditionFailure says what each lacks (the first 10);
     relax them, or train a version that does. Metadata: candidates.
     """
 
@@ -211,7 +211,7 @@ ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 39
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 40
 """CANCELLED: the caller went away or cancelled the call."""
 ERROR_REASON_NO_ELIGIBLE_MODEL: ErrorReason.ValueType  # 41
-"""FAILED_PRECONDITION: no model version meets the criteria. PreconditionFailure says what each lacks (the first 20);
+"""FAILED_PRECONDITION: no model version meets the criteria. PreconditionFailure says what each lacks (the first 10);
 relax them, or train a version that does. Metadata: candidates.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -130,7 +130,7 @@ class ModelServiceServicer:
     def SelectModel(self, request, context):
         """SelectModel says which version of a project meets criteria best, and how each other one compares.
 
-        If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 20 lack.
+        If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 10 lack.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

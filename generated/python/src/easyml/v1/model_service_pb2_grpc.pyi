@@ -31,7 +31,7 @@ class ModelServiceStub:
     SelectModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.SelectModelRequest, _model_service_pb2.SelectModelResponse]
     """SelectModel says which version of a project meets criteria best, and how each other one compares.
 
-    If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 20 lack.
+    If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 10 lack.
     """
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelVersionRequest, _model_service_pb2.UpdateModelVersionResponse]
     """UpdateModelVersion changes description or labels."""
@@ -96,7 +96,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_model_service_pb2.SelectModelResponse]:
         """SelectModel says which version of a project meets criteria best, and how each other one compares.
 
-        If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 20 lack.
+        If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 10 lack.
         """
 
     @_abc_1.abstractmethod
