@@ -9,7 +9,6 @@ from statistics import median
 from typing import Final
 
 import onnxruntime
-import pandas as pd
 
 from easyml_server.ml import graphs
 from easyml_server.ml.export import FittedModel
@@ -24,29 +23,27 @@ def inference_time_ms(model: FittedModel, session: onnxruntime.InferenceSession 
 
     Rows are prepared before, as a model server has them from the request. No row begins after MAX_SECONDS.
     """
-    rows = [model.probe.iloc[number : number + 1] for number in range(min(len(model.probe), MAX_ROWS))]
-    questions = [_question(model, session, row) for row in rows]
     # The first one pays for what is set up once.
-    questions[0]()
-    return median(_seconds(questions)) * 1000
+    _question(model, session, 0)()
+    return median(_seconds(model, session)) * 1000
 
 
-def _question(
-    model: FittedModel, session: onnxruntime.InferenceSession | None, row: pd.DataFrame
-) -> Callable[[], object]:
-    if session is None:
-        probabilities = model.signature.predicts_probabilities
-        return partial(graphs.ask_pipeline, model.pipeline, row, probabilities=probabilities)
-    arguments = [(argument.name, argument.type) for argument in session.get_inputs()]
-    return partial(session.run, None, graph_inputs(row, arguments))
-
-
-def _seconds(questions: list[Callable[[], object]]) -> Iterator[float]:
+def _seconds(model: FittedModel, session: onnxruntime.InferenceSession | None) -> Iterator[float]:
     end = time.perf_counter() + MAX_SECONDS
-    for ask in questions:
+    for number in range(min(len(model.probe), MAX_ROWS)):
+        ask = _question(model, session, number)
         start = time.perf_counter()
         ask()
         now = time.perf_counter()
         yield now - start
         if now > end:
             return
+
+
+def _question(model: FittedModel, session: onnxruntime.InferenceSession | None, number: int) -> Callable[[], object]:
+    row = model.probe.iloc[number : number + 1]
+    if session is None:
+        probabilities = model.signature.predicts_probabilities
+        return partial(graphs.ask_pipeline, model.pipeline, row, probabilities=probabilities)
+    arguments = [(argument.name, argument.type) for argument in session.get_inputs()]
+    return partial(session.run, None, graph_inputs(row, arguments))
