@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from easyml.v1 import auth_service_pb2, deployment_pb2, model_pb2
+from easyml.v1 import auth_service_pb2, container_pb2, deployment_pb2, model_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import project_service_pb2 as projects
 from easyml_server.domain.replica_records import ReplicaRecord, find_living
@@ -139,7 +139,7 @@ def test_a_revision_without_the_memory_it_needs_leaves_the_old_one_answering(
     size = next(each.size_bytes for each in large.artifacts if each.format == model_pb2.ARTIFACT_FORMAT_ONNX)
 
     def limited(memory_limit: str) -> deployment_pb2.DeploymentConfig:
-        container = deployment_pb2.ContainerConfig(memory_limit=memory_limit, environment={"TZ": "Asia/Tokyo"})
+        container = container_pb2.ContainerConfig(memory_limit=memory_limit, environment={"TZ": "Asia/Tokyo"})
         return deployment_pb2.DeploymentConfig(probes=QUICK, container=container)
 
     deployment = deployer.ready(deployer.create(config=ONE).id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from easyml.v1 import algorithm_pb2, deployment_pb2, selection_pb2
+from easyml.v1 import algorithm_pb2, container_pb2, deployment_pb2, selection_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from tests.builders import a_project_of
 from tests.conftest import World
@@ -99,14 +99,14 @@ def test_a_version_that_cannot_be_served_is_a_problem_too(owner: Client, world: 
 
 
 def test_what_this_machine_cannot_do_is_refused_by_name(owner: Client, world: World) -> None:
-    container = deployment_pb2.ContainerConfig(
+    container = container_pb2.ContainerConfig(
         base_image="python:3",
         cpu_request="2x",
         cpu_limit="500m",
         memory_request="1Gi",
         memory_limit="97Mi",
         environment={"TZ": "UTC", "EASYML_FAULT": "x", "1A": ""},
-        secrets=[deployment_pb2.SecretReference(variable="TOKEN", secret="keys", key="token")],
+        secrets=[container_pb2.SecretReference(variable="TOKEN", secret="keys", key="token")],
     )
     answer = validated(
         owner,
@@ -124,7 +124,7 @@ def test_what_this_machine_cannot_do_is_refused_by_name(owner: Client, world: Wo
 
 
 def test_memory_below_what_the_model_needs_is_refused(owner: Client, world: World) -> None:
-    container = deployment_pb2.ContainerConfig(memory_limit="96Mi")
+    container = container_pb2.ContainerConfig(memory_limit="96Mi")
     config = deployment_pb2.DeploymentConfig(container=container)
     (problem,) = validated(owner, world.project_id, config=config, model_version=version_of(world)).problems
     assert problem.field == "config.container.memory_limit"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from easyml.v1 import deployment_pb2 as pb
+from easyml.v1 import container_pb2 as pb
 from easyml_server.domain.containers import Container, SecretReference
 
 

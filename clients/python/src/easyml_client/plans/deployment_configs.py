@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from easyml.v1 import deployment_pb2
+from easyml.v1 import container_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml_client.errors import InvalidInput
 from easyml_client.plans.references import ModelRef, ProjectRef, model_version, project_id
@@ -78,7 +78,7 @@ def asked_config(
         scaling=deployment_pb2.Scaling(replicas=replicas) if replicas else None,
         probes=deployment_pb2.Probes(**probes) if probes else None,
         canary=None if canary is None else _parsed("canary", canary, deployment_pb2.Canary()),
-        container=None if container is None else _parsed("container", container, deployment_pb2.ContainerConfig()),
+        container=None if container is None else _parsed("container", container, container_pb2.ContainerConfig()),
     )
     if base is None:
         return changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from easyml.v1 import auth_service_pb2, deployment_pb2, deployment_service_pb2
+from easyml.v1 import auth_service_pb2, container_pb2, deployment_pb2, deployment_service_pb2
 from easyml_client.resources.base import Resource
 
 
@@ -46,7 +46,7 @@ class Canary(Resource[deployment_pb2.Canary]):
     analysis: CanaryAnalysis | None
 
 
-class SecretReference(Resource[deployment_pb2.SecretReference]):
+class SecretReference(Resource[container_pb2.SecretReference]):
     """A variable whose value the target keeps."""
 
     variable: str
@@ -54,7 +54,7 @@ class SecretReference(Resource[deployment_pb2.SecretReference]):
     key: str
 
 
-class ContainerConfig(Resource[deployment_pb2.ContainerConfig]):
+class ContainerConfig(Resource[container_pb2.ContainerConfig]):
     """What a replica has around it; quantities as Kubernetes writes them, None where the target decides."""
 
     base_image: str | None

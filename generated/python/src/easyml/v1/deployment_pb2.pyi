@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from easyml.v1 import container_pb2 as _container_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -316,7 +317,7 @@ class DeploymentConfig(_message.Message):
         """How the share of a new revision grows; with the strategy canary only."""
 
     @_builtins.property
-    def container(self) -> Global___ContainerConfig:
+    def container(self) -> _container_pb2.ContainerConfig:
         """What its replicas have around them."""
 
     def __init__(
@@ -328,7 +329,7 @@ class DeploymentConfig(_message.Message):
         scaling: Global___Scaling | None = ...,
         probes: Global___Probes | None = ...,
         canary: Global___Canary | None = ...,
-        container: Global___ContainerConfig | None = ...,
+        container: _container_pb2.ContainerConfig | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "container", b"container", "probes", b"probes", "scaling", b"scaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -337,114 +338,6 @@ class DeploymentConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentConfig: _TypeAlias = DeploymentConfig  # noqa: Y015
-
-@_typing.final
-class ContainerConfig(_message.Message):
-    """ContainerConfig is what a replica has around it.
-
-    What a target cannot do is refused by name. The local target, whose replicas are processes, does environment and
-    memory_limit.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class EnvironmentEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    BASE_IMAGE_FIELD_NUMBER: _builtins.int
-    CPU_REQUEST_FIELD_NUMBER: _builtins.int
-    CPU_LIMIT_FIELD_NUMBER: _builtins.int
-    MEMORY_REQUEST_FIELD_NUMBER: _builtins.int
-    MEMORY_LIMIT_FIELD_NUMBER: _builtins.int
-    ENVIRONMENT_FIELD_NUMBER: _builtins.int
-    SECRETS_FIELD_NUMBER: _builtins.int
-    base_image: _builtins.str
-    """Image that the replica's image is made from; the local target has none."""
-    cpu_request: _builtins.str
-    """Processors that are set aside, as Kubernetes writes them: 2, 0.5, 500m; not on the local target."""
-    cpu_limit: _builtins.str
-    """Processors that it may use at most; not on the local target."""
-    memory_request: _builtins.str
-    """Memory that is set aside, as Kubernetes writes it: 512Mi, 1.5Gi, 500M; not on the local target."""
-    memory_limit: _builtins.str
-    """Resident memory that it may have; any if empty. A replica above it is killed, with OUT_OF_MEMORY, and started again.
-    96 MiB and the size of the served form are the least that is accepted.
-    """
-    @_builtins.property
-    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Variables of its environment, which everybody sees who sees the deployment: nothing secret. Those that decide how the
-        model server runs are not allowed: EASYML_*, LD_*, DYLD_*, PYTHON*, PATH, HOME, TMPDIR, VIRTUAL_ENV.
-        """
-
-    @_builtins.property
-    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretReference]:
-        """Variables whose values the target keeps; not on the local target."""
-
-    def __init__(
-        self,
-        *,
-        base_image: _builtins.str = ...,
-        cpu_request: _builtins.str = ...,
-        cpu_limit: _builtins.str = ...,
-        memory_request: _builtins.str = ...,
-        memory_limit: _builtins.str = ...,
-        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        secrets: _abc.Iterable[Global___SecretReference] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_image", b"base_image", "cpu_limit", b"cpu_limit", "cpu_request", b"cpu_request", "environment", b"environment", "memory_limit", b"memory_limit", "memory_request", b"memory_request", "secrets", b"secrets"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ContainerConfig: _TypeAlias = ContainerConfig  # noqa: Y015
-
-@_typing.final
-class SecretReference(_message.Message):
-    """SecretReference is a variable whose value is a key of a secret of the target."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VARIABLE_FIELD_NUMBER: _builtins.int
-    SECRET_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    variable: _builtins.str
-    """Name of the variable."""
-    secret: _builtins.str
-    """Name of the secret."""
-    key: _builtins.str
-    """Key in it."""
-    def __init__(
-        self,
-        *,
-        variable: _builtins.str = ...,
-        secret: _builtins.str = ...,
-        key: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "secret", b"secret", "variable", b"variable"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SecretReference: _TypeAlias = SecretReference  # noqa: Y015
 
 @_typing.final
 class Canary(_message.Message):
