@@ -162,6 +162,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             trainings=TrainingService(store, auth, hub, dispatcher, limits, now, signals),
             models=models,
             deployments=deployments.service,
+            deployment_configs=deployments.configs,
             deployment_metrics=deployments.metrics,
             deployment_logs=deployments.logs,
             predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),

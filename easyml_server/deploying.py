@@ -18,6 +18,7 @@ from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
+from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
@@ -40,6 +41,7 @@ class Deployments:
     logs: DeploymentLogs
     reconciler: DeploymentReconciler
     service: DeploymentService
+    configs: DeploymentConfigService
     targets: frozenset[DeploymentTarget]
 
 
@@ -67,10 +69,11 @@ async def open_deployments(
     ) as deployer:
         metrics = DeploymentMetrics(store, deployer, clock)
         reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, metrics, clock)
-        service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, targets(settings), signer)
+        configs = DeploymentConfigService(store, settings.limits(), targets(settings))
+        service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, configs, signer)
         logs = DeploymentLogs(store, auth, deployer, watch, clock)
         try:
-            yield Deployments(endpoints, watch, metrics, logs, reconciler, service, targets(settings))
+            yield Deployments(endpoints, watch, metrics, logs, reconciler, service, configs, targets(settings))
         finally:
             await endpoints.close()
             if interrupted.is_set():

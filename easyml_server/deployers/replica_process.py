@@ -6,21 +6,25 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from easyml_server.deployers.child import ENTRY, environment
 from easyml_server.deployers.forwarding import CHANNEL
+from easyml_server.domain.containers import Container
 from easyml_server.domain.replica_records import ReplicaRecord, find_living
+from easyml_server.processes.resources import current_usage
+
+T = TypeVar("T")
 
 LIVENESS: Final = "liveness"
 LOOK_SECONDS: Final = 0.1
-"""How often it is looked whether a process is still there."""
+"""How often it is looked whether a process is still there, and how much memory it has."""
 
 _READY_BYTES: Final = 4096
 
@@ -35,6 +39,14 @@ class Ended(Exception):
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"exit code {exit_code}")
         self.exit_code = exit_code
+
+
+class OutOfMemory(Exception):
+    """It had more memory than it may, before it was ready; it is gone."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        super().__init__(f"{memory_bytes} bytes")
+        self.memory_bytes = memory_bytes
 
 
 class ReplicaProcess:
@@ -58,6 +70,10 @@ class ReplicaProcess:
         except grpc.aio.AioRpcError:
             return False
         return True
+
+    async def exceeding(self, most_bytes: int) -> int:
+        """Wait until it has more resident memory than that; how much it has. 0 is no limit."""
+        return await _exceeding(self._process_id, most_bytes)
 
     async def end(self, grace_seconds: float) -> None:
         """Ask it to end when it has answered what it was asked; kill it if it has not by then."""
@@ -96,17 +112,18 @@ def find_process(record: Path) -> ReplicaProcess | None:
 
 
 async def start_process(
-    arguments: Sequence[str], record: Path, heartbeat: Path, log: Path, start_seconds: float
+    arguments: Sequence[str], record: Path, heartbeat: Path, log: Path, start_seconds: float, container: Container
 ) -> ReplicaProcess:
-    """Start a model server and wait until it is ready. Raises StartTimeout, Ended and OSError.
+    """Start a model server and wait until it is ready. Raises StartTimeout, OutOfMemory, Ended and OSError.
 
     It ends with this process until it is ready, and not any more afterwards.
     """
     given = ("--lifeline", f"--record={record}", f"--heartbeat={heartbeat}", *arguments)
-    process_id, lifeline, output = _spawn([sys.executable, "-m", ENTRY, *given], log)
+    process_id, lifeline, output = _spawn([sys.executable, "-m", ENTRY, *given], log, dict(container.environment))
     try:
         async with asyncio.timeout(start_seconds):
-            found = await _ready(process_id, output, record)
+            reading = _ready(process_id, output, record)
+            found = await _within(container.memory_limit_bytes, process_id, reading)
     except Ended:
         raise
     except BaseException as error:
@@ -121,7 +138,30 @@ async def start_process(
     return ReplicaProcess(found, record, is_child=True)
 
 
-def _spawn(command: list[str], log: Path) -> tuple[int, int, int]:
+async def _within(most_bytes: int, process_id: int, work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives. Raises OutOfMemory if the process has more memory before."""
+    working, watching = asyncio.create_task(work), asyncio.create_task(_exceeding(process_id, most_bytes))
+    try:
+        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise OutOfMemory(watching.result())
+        return working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.wait([working, watching])
+
+
+async def _exceeding(process_id: int, most_bytes: int) -> int:
+    """Wait until a process has more resident memory than that; how much. 0 is no limit, and waits for ever."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        usage = await current_usage(process_id) if most_bytes else None
+        if usage is not None and usage.memory_bytes > most_bytes:
+            return usage.memory_bytes
+
+
+def _spawn(command: list[str], log: Path, variables: Mapping[str, str]) -> tuple[int, int, int]:
     """Start a process in a session of its own, so that neither Ctrl-C nor the end of the terminal reaches it.
 
     Its id, what must stay open as long as it is to live, and what it says. Not one of asyncio's, nor of `subprocess`:
@@ -134,7 +174,7 @@ def _spawn(command: list[str], log: Path) -> tuple[int, int, int]:
         process_id = os.posix_spawn(
             command[0],
             command,
-            environment(),
+            {**environment(), **variables},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, input_there, 0),
                 (os.POSIX_SPAWN_DUP2, output_there, 1),

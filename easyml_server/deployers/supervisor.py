@@ -17,7 +17,7 @@ import structlog
 from easyml_server.deployers.child import CANNOT_LOAD, CANNOT_START
 from easyml_server.deployers.log_files import bound, last_lines
 from easyml_server.deployers.replica_counters import Unreadable, read_counters
-from easyml_server.deployers.replica_process import Ended, ReplicaProcess, StartTimeout, start_process
+from easyml_server.deployers.replica_process import Ended, OutOfMemory, ReplicaProcess, StartTimeout, start_process
 from easyml_server.domain.counters import ReplicaCounters
 from easyml_server.domain.deployments import Replica, ReplicaFailure, ReplicaFailureReason, ReplicaState
 from easyml_server.domain.errors import EasyMLError
@@ -128,12 +128,18 @@ class Supervisor:
                 return self._failure(
                     ReplicaFailureReason.START_TIMEOUT, f"It was not ready within {seconds:g} seconds."
                 )
+            except OutOfMemory as error:
+                return self._out_of_memory(error.memory_bytes)
             except Ended as error:
                 return self._failure(*_told_by(error.exit_code), error.exit_code)
             except EasyMLError as error:
                 return self._failure(ReplicaFailureReason.ARTIFACT_UNAVAILABLE, error.message)
             self._show(ReplicaState.READY, self._process.address)
-        return await self._watch(self._process)
+        exceeding = asyncio.create_task(self._process.exceeding(self._revision.container.memory_limit_bytes))
+        try:
+            return await self._watch(self._process, exceeding)
+        finally:
+            exceeding.cancel()
 
     async def _start(self) -> ReplicaProcess:
         async with self._revision.model.files() as files:
@@ -148,17 +154,23 @@ class Supervisor:
                 self._launch.heartbeat,
                 self._log,
                 self._revision.probes.startup_seconds,
+                self._revision.container,
             )
 
-    async def _watch(self, process: ReplicaProcess) -> ReplicaFailure:
+    async def _watch(self, process: ReplicaProcess, exceeding: asyncio.Task[int]) -> ReplicaFailure:
         probes = self._revision.probes
         silent = 0
         while True:
-            done, _ = await asyncio.wait([process.ended], timeout=probes.period_seconds)
-            if done:
+            await asyncio.wait(
+                [process.ended, exceeding], timeout=probes.period_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if process.ended.done():
                 code = process.ended.result()
                 await process.leave()
                 return self._failure(ReplicaFailureReason.EXITED, _ended_with(code), code)
+            if exceeding.done():
+                await process.kill()
+                return self._out_of_memory(exceeding.result(), -signal.SIGKILL)
             bound(self._log)
             silent = 0 if await process.answers(probes.timeout_seconds) else silent + 1
             if silent >= probes.failure_threshold and not process.ended.done():
@@ -167,6 +179,11 @@ class Supervisor:
                     ReplicaFailureReason.UNRESPONSIVE,
                     f"It did not answer {silent} times whether it is alive, and was killed.",
                 )
+
+    def _out_of_memory(self, memory_bytes: int, exit_code: int | None = None) -> ReplicaFailure:
+        limit = self._revision.container.memory_limit
+        message = f"It had {memory_bytes:,} bytes of memory, above its limit of {limit}, and was killed."
+        return self._failure(ReplicaFailureReason.OUT_OF_MEMORY, message, exit_code)
 
     def _failure(self, reason: ReplicaFailureReason, message: str, exit_code: int | None = None) -> ReplicaFailure:
         return ReplicaFailure(reason, message, self._launch.clock(), exit_code, last_lines(self._log))

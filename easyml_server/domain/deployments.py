@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from easyml_server.domain.containers import AS_IT_IS, Container
+
 
 class DeploymentTarget(StrEnum):
     """Where a deployment runs."""
@@ -77,6 +79,7 @@ class ReplicaFailureReason(StrEnum):
     UNRESPONSIVE = "unresponsive"
     ARTIFACT_UNAVAILABLE = "artifact_unavailable"
     CANNOT_START = "cannot_start"
+    OUT_OF_MEMORY = "out_of_memory"
 
 
 class ConditionType(StrEnum):
@@ -164,6 +167,7 @@ class DeploymentConfig:
     replicas: int = 1
     probes: Probes = Probes()
     canary: Canary | None = None
+    container: Container = AS_IT_IS
 
 
 @dataclass(frozen=True, slots=True)

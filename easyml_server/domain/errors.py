@@ -68,11 +68,12 @@ class Reason(StrEnum):
     FORMAT_UNAVAILABLE = "FORMAT_UNAVAILABLE"
     UNKNOWN_METHOD = "UNKNOWN_METHOD"
     CANCELLED = "CANCELLED"
+    NO_ELIGIBLE_MODEL = "NO_ELIGIBLE_MODEL"
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field at fault: its path in the request, and a sentence."""
+    """One field at fault: its path in the request, and a sentence; of a WrongState, what is in the way instead."""
 
     field: str
     description: str

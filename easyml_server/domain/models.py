@@ -106,7 +106,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A fitted pipeline, preprocessing included."""
+    """A fitted pipeline, preprocessing included; `inference_time_ms` is for one row, and None if nobody measured it."""
 
     id: UUID
     project_id: UUID
@@ -126,6 +126,7 @@ class ModelVersion:
     update_time: datetime
     etag: str
     aliases: tuple[str, ...] = field(default_factory=tuple)
+    inference_time_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,12 +50,13 @@ class SplitMade:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSucceeded:
-    """The model lies in the job's folder; everything was flushed to disk."""
+    """The model lies in the job's folder; everything was flushed to disk. `inference_time_ms` is for one row."""
 
     metrics: tuple[MetricValue, ...]
     confusion_matrices: tuple[ConfusionMatrix, ...]
     results: ModelResults
     manifest: ModelManifest
+    inference_time_ms: float | None = None
     type: Literal["succeeded"] = "succeeded"
 
 

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import skops.io
 from sklearn.pipeline import Pipeline
@@ -44,7 +45,14 @@ _LONGEST_CAUSE: Final = 300
 _LIBRARIES: Final = ("scikit-learn", "numpy", "scipy", "pandas", "skops", "skl2onnx", "onnx", "onnxruntime")
 
 
-MadeGraph = Future[tuple[bytes | None, Parity]]
+class Graph(NamedTuple):
+    """A graph as it is stored, and as it answers."""
+
+    data: bytes
+    session: onnxruntime.InferenceSession
+
+
+MadeGraph = Future[tuple[Graph | None, Parity]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,10 @@ def export_model(model: FittedModel, made: MadeGraph, folder: Path, max_bytes: i
     stored = _write_pipeline(model.pipeline, folder, max_bytes)
     artifacts = [stored]
     graph, parity = made.result()
-    if graph is not None and stored.size_bytes + len(graph) > max_bytes:
+    if graph is not None and stored.size_bytes + len(graph.data) > max_bytes:
         graph, parity = None, replace(parity, proved=False, cause="Pipeline and graph together would be too large.")
     if graph is not None:
-        _write(folder / ONNX_FILENAME, graph)
+        _write(folder / ONNX_FILENAME, graph.data)
         artifacts.append(_artifact(ArtifactFormat.ONNX, folder / ONNX_FILENAME))
     manifest = ModelManifest(
         task=model.algorithm.task,
@@ -101,7 +109,7 @@ def load_pipeline(path: Path) -> Pipeline:
     return skops.io.load(path, trusted=list(TRUSTED_TYPES))
 
 
-def _graph_within_limits(model: FittedModel) -> tuple[bytes | None, Parity]:
+def _graph_within_limits(model: FittedModel) -> tuple[Graph | None, Parity]:
     return make_graph(model) if _bytes_in_memory(model.pipeline) <= MAX_CONVERTED_BYTES else (None, _TOO_LARGE)
 
 
@@ -112,7 +120,7 @@ def _bytes_in_memory(pipeline: Pipeline) -> int:
     return len(rest) + sum(arrays)
 
 
-def make_graph(model: FittedModel) -> tuple[bytes | None, Parity]:
+def make_graph(model: FittedModel) -> tuple[Graph | None, Parity]:
     """The ONNX graph if it is proved to predict like the pipeline, else none and why.
 
     Models on scaled inputs are tried in 64 bits first, where both agree to the last digits; trees were fitted on
@@ -125,7 +133,8 @@ def make_graph(model: FittedModel) -> tuple[bytes | None, Parity]:
     for double in (True, False) if model.algorithm.scales_inputs else (False,):
         try:
             graph = graphs.convert(model.pipeline, rows, probabilities=probabilities, double=double)
-            actual = graphs.ask_graph(graphs.open_graph(graph), rows)
+            session = graphs.open_graph(graph)
+            actual = graphs.ask_graph(session, rows)
         except MemoryError:
             raise
         except Exception as error:  # converters and runtime raise whatever they like
@@ -133,7 +142,7 @@ def make_graph(model: FittedModel) -> tuple[bytes | None, Parity]:
             continue
         parity = graphs.compare(expected, actual, model.deviation)
         if parity.proved:
-            return graph, parity
+            return Graph(graph, session), parity
     return None, parity
 
 

@@ -35,6 +35,7 @@ from easyml_server.ml.estimators import build_estimator
 from easyml_server.ml.evaluation import Evaluation, evaluate, warn_of_undefined
 from easyml_server.ml.export import FittedModel, MadeGraph, export_model, graph_beside
 from easyml_server.ml.features import choose_features
+from easyml_server.ml.inference_time import inference_time_ms
 from easyml_server.ml.leaks import possible_leaks
 from easyml_server.ml.metrics import over_folds
 from easyml_server.ml.objective import Aim, aim_of
@@ -111,8 +112,11 @@ class _Run:
             results = results_of(sides[1].predictions, len(material.aim.target.labels), material.aim.positive)
             self.begin(TrainingStage.EXPORTING)
             manifest = self.export(model, graph)
+            made, _ = graph.result()
+            milliseconds = inference_time_ms(model, made.session if made and manifest.parity.proved else None)
         metrics = (*sides[0].metrics, *sides[1].metrics, *validation)
-        return TrainingSucceeded(metrics, tuple(side.matrix for side in sides if side.matrix), results, manifest)
+        matrices = tuple(side.matrix for side in sides if side.matrix)
+        return TrainingSucceeded(metrics, matrices, results, manifest, milliseconds)
 
     def begin(self, stage: TrainingStage) -> None:
         self.stage = stage

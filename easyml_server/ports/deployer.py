@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from easyml_server.domain.containers import AS_IT_IS, Container
 from easyml_server.domain.counters import RevisionCounters
 from easyml_server.domain.deployment_logs import LogLine
 from easyml_server.domain.deployments import Probes, Replica
@@ -17,7 +18,8 @@ from easyml_server.ports.model_servers import ServedModel
 class ServedRevision:
     """A revision of a deployment, and how many replicas of it are to run. Only `replicas` may differ later.
 
-    `name` is the deployment's, by which clients of the Open Inference Protocol ask for the model.
+    `name` is the deployment's, by which clients of the Open Inference Protocol ask for the model. `container` is what
+    replicas have around them; a deployer does all of it that its target accepts.
     """
 
     id: UUID
@@ -27,6 +29,7 @@ class ServedRevision:
     model: ServedModel
     replicas: int
     probes: Probes
+    container: Container = AS_IT_IS
 
 
 class LogReader(Protocol):

@@ -14,7 +14,6 @@ from easyml_server.domain.deployments import (
     Deployment,
     DeploymentConfig,
     DeploymentState,
-    DeploymentTarget,
     Revision,
     RevisionState,
 )
@@ -37,8 +36,8 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.security import IDENTITY_LIFETIME, TokenSigner
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.auth import AuthService
+from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_watch import DeploymentWatch
-from easyml_server.services.models import VersionName, find_version
 from easyml_server.services.projects import checked_name
 from easyml_server.services.requests import find_first_result, remember
 from easyml_server.services.traffic import (
@@ -48,6 +47,7 @@ from easyml_server.services.traffic import (
     save_traffic,
     without_newest,
 )
+from easyml_server.services.version_targets import VersionTarget, version_to_serve
 
 HEARTBEAT_SECONDS = 10.0
 
@@ -76,7 +76,7 @@ class NewDeployment:
     name: str
     description: str
     labels: Mapping[str, str]
-    model_version: UUID | VersionName
+    model_version: VersionTarget
     config: DeploymentConfig
 
 
@@ -112,31 +112,31 @@ class DeploymentService:
         watch: DeploymentWatch,
         limits: Limits,
         clock: Callable[[], datetime],
-        targets: frozenset[DeploymentTarget],
+        configs: DeploymentConfigService,
         signer: TokenSigner,
     ) -> None:
-        """`targets` are the ones this server can serve."""
         self._store = store
         self._auth = auth
         self._reconciler = reconciler
         self._watch = watch
         self._limits = limits
         self._clock = clock
-        self._targets = targets
+        self._configs = configs
         self._signer = signer
 
     async def create(
         self, caller: Caller, key: RequestKey | None, new: NewDeployment, *, validate_only: bool
     ) -> Deployment:
         """Serve a model version under a name."""
-        self._check(new.config)
+        self._configs.check(new.config)
         now = self._clock()
         async with self._store.begin() as work:
             await work.projects.get(new.project_id, caller)
             first = await find_first_result(work, caller, key, now)
             if first is not None:
                 return await work.deployments.get(first, caller)
-            version = await self._version(work, caller, new.project_id, new.model_version)
+            version = await version_to_serve(work, caller, new.project_id, new.model_version)
+            self._configs.check_with(new.config, version)
             await self._check_room(work)
             deployment = self._made(caller, new, now)
             await work.deployments.add(deployment)
@@ -153,7 +153,7 @@ class DeploymentService:
         caller: Caller,
         key: RequestKey | None,
         deployment_id: UUID,
-        target: UUID | VersionName | None,
+        target: VersionTarget | None,
         config: DeploymentConfig | None,
         etag: str,
         *,
@@ -163,13 +163,14 @@ class DeploymentService:
         if target is None and config is None:
             raise InvalidInput.at("model_version", "Say what changes: model_version, config, or both.")
         if config is not None:
-            self._check(config)
+            self._configs.check(config)
         async with self._store.begin() as work:
             deployment = await work.deployments.get(deployment_id, caller)
             if await find_first_result(work, caller, key, self._clock()) is not None:
                 return deployment
             (latest,) = await work.deployments.revisions(deployment_id, [deployment.latest_revision])
-            version = await self._version(work, caller, deployment.project_id, target or _still_there(latest))
+            version = await version_to_serve(work, caller, deployment.project_id, target or _still_there(latest))
+            self._configs.check_with(config or deployment.config, version)
             changed = await self._revise(work, caller, deployment, version, config or deployment.config, etag)
             if validate_only:
                 return changed
@@ -192,7 +193,7 @@ class DeploymentService:
                 await work.deployments.save(changed, etag)
             else:
                 revision = await self._earlier(work, deployment, number)
-                version = await self._version(work, caller, deployment.project_id, _still_there(revision))
+                version = await version_to_serve(work, caller, deployment.project_id, _still_there(revision))
                 config = going_back(deployment, revision)
                 changed = await self._revise(work, caller, deployment, version, config, etag, at_once=True)
             await remember(work, caller, key, deployment_id, self._clock())
@@ -237,7 +238,7 @@ class DeploymentService:
         async with self._store.begin() as work:
             deployment = await work.deployments.get(deployment_id, caller)
             config = replace(deployment.config, replicas=replicas)
-            self._check(config, "replicas")
+            self._configs.check(config, "replicas")
             scaled = replicas != deployment.config.replicas and not deployment.stopped
             state = DeploymentState.PROGRESSING if scaled else deployment.state
             changed = self._touched(deployment, config=config, state=state)
@@ -329,37 +330,12 @@ class DeploymentService:
         self._watch.check()
         return True
 
-    def _check(self, config: DeploymentConfig, field: str = "config.scaling.replicas") -> None:
-        if config.target not in self._targets:
-            raise InvalidInput.at(
-                "config.target",
-                "The local target needs a server of its own, and this one shares its database (EASYML_DATABASE_URL)"
-                " with others.",
-            )
-        if config.replicas > self._limits.replicas:
-            raise InvalidInput.at(
-                field,
-                f"A deployment has at most {self._limits.replicas} replicas (EASYML_REPLICAS).",
-                Reason.TOO_LARGE,
-                {"limit": "EASYML_REPLICAS", "maximum": str(self._limits.replicas)},
-            )
-
     async def _check_room(self, work: UnitOfWork) -> None:
         if len(await work.deployments.unfinished()) >= self._limits.deployments:
             raise LimitReached(
                 f"{self._limits.deployments} deployments run already (EASYML_DEPLOYMENTS); stop or delete one first.",
                 metadata={"limit": "EASYML_DEPLOYMENTS", "maximum": str(self._limits.deployments)},
             )
-
-    async def _version(
-        self, work: UnitOfWork, caller: Caller, project_id: UUID, target: UUID | VersionName
-    ) -> ModelVersion:
-        version = await find_version(work, caller, target)
-        if version.project_id != project_id:
-            raise InvalidInput.at(
-                "model_version", "This model version belongs to another project; deploy it in a project of its own."
-            )
-        return version
 
     async def _earlier(self, work: UnitOfWork, deployment: Deployment, number: int) -> Revision:
         if number:

@@ -14,6 +14,7 @@ from easyml_server.domain.models import AliasHistoryEntry, ArtifactFormat, Model
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Deleted
 from easyml_server.domain.results import ModelResults
+from easyml_server.domain.selection import SelectionCriteria
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
@@ -22,6 +23,7 @@ from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.ports.tracker import Tracker
 from easyml_server.services.masks import check_mask
 from easyml_server.services.mirroring import Mirroring
+from easyml_server.services.selection import Selection, select_version
 from easyml_server.services.versions import FORGET_VERSION
 
 FIELDS = ("description", "labels")
@@ -147,6 +149,12 @@ class ModelService:
         async with self._store.read() as work:
             version = await find_version(work, caller, target)
             return DescribedVersion(version, await work.models.find_results(version.id))
+
+    async def select(self, caller: Caller, project_id: UUID, criteria: SelectionCriteria) -> Selection:
+        """The version that meets criteria best, and how the others compare."""
+        async with self._store.read() as work:
+            await work.projects.get(project_id, caller)
+            return await select_version(work, project_id, criteria)
 
     async def locate_version(self, caller: Caller, target: UUID | VersionName) -> tuple[UUID, UUID]:
         """(project, version) of what `get_version` finds, without reading all that is known of it."""

@@ -296,4 +296,5 @@ def _model_version(experiment: Experiment, outcome: TrainingSucceeded, now: date
         create_time=now,
         update_time=now,
         etag=uuid4().hex,
+        inference_time_ms=outcome.inference_time_ms,
     )

@@ -208,6 +208,7 @@ class DeploymentReconciler:
                     model=model,
                     replicas=replicas,
                     probes=revision.config.probes,
+                    container=revision.config.container,
                 )
             )
             applied[revision.number] = revision.id

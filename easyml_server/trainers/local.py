@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from easyml_server.domain.events import StageStarted
 from easyml_server.domain.experiments import Failure, FailureKind, FailureReason, TrainingStage
 from easyml_server.domain.training import Outcome, Report, TrainingFailed, TrainingJob, TrainingSucceeded
+from easyml_server.processes.resources import current_usage
 from easyml_server.trainers import codec
 from easyml_server.trainers.processes import (
     BrokenMessage,
@@ -21,7 +22,6 @@ from easyml_server.trainers.processes import (
     start_pool,
     worker_environment,
 )
-from easyml_server.trainers.resources import current_usage
 from easyml_server.trainers.thinning import EventThinner
 
 TRAINING_ENTRY = "easyml_server.trainers.worker:train"

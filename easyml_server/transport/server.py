@@ -31,6 +31,7 @@ from easyml.v1 import (
 from easyml_server.domain.limits import Limits
 from easyml_server.services.auth import AuthService
 from easyml_server.services.datasets import DatasetService
+from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployments import DeploymentService
@@ -95,6 +96,7 @@ class Services:
     trainings: TrainingService
     models: ModelService
     deployments: DeploymentService
+    deployment_configs: DeploymentConfigService
     deployment_metrics: DeploymentMetrics
     deployment_logs: DeploymentLogs
     predictions: PredictionService
@@ -223,7 +225,14 @@ def _add_services(
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingServicer(services.trainings), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(services.models, services.versions), server)
     deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
-        DeploymentServicer(services.deployments, services.deployment_metrics, services.deployment_logs), server
+        DeploymentServicer(
+            services.deployments,
+            services.deployment_configs,
+            services.deployment_metrics,
+            services.deployment_logs,
+            validator,
+        ),
+        server,
     )
     server.add_generic_rpc_handlers((PredictionServicer(services.predictions, validator).handler(),))
     return [service.full_name for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()]

@@ -67,7 +67,7 @@ def _details(error: EasyMLError, call_id: str) -> list[Message]:
         error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=error.metadata),
         error_details_pb2.RequestInfo(request_id=call_id),
     ]
-    if error.violations:
+    if error.violations and not isinstance(error, WrongState):
         details.append(
             error_details_pb2.BadRequest(
                 field_violations=[
@@ -79,13 +79,15 @@ def _details(error: EasyMLError, call_id: str) -> list[Message]:
             )
         )
     if isinstance(error, WrongState):
+        ways = [(each.field, each.description) for each in error.violations]
+        ways += [(key, f"{key}: {value}") for key, value in error.metadata.items()]
         details.append(
             error_details_pb2.PreconditionFailure(
                 violations=[
                     error_details_pb2.PreconditionFailure.Violation(
-                        type=error.reason.value, subject=key, description=f"{key}: {value}"
+                        type=error.reason.value, subject=subject, description=description
                     )
-                    for key, value in error.metadata.items()
+                    for subject, description in ways
                 ]
             )
         )

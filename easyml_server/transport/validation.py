@@ -23,12 +23,16 @@ class Validator:
 
     def check(self, message: Message) -> None:
         """Raise InvalidInput that names each field at fault."""
-        violations = self._validator.collect_violations(message)
-        if not violations:
+        named = self.violations(message)
+        if not named:
             return
-        named = [Violation(_path(violation), violation.proto.message) for violation in violations]
         first = named[0]
         raise InvalidInput(f"{first.field}: {first.description}.", Reason.INVALID_FIELD, violations=named)
+
+    def violations(self, message: Message) -> list[Violation]:
+        """Each field at fault."""
+        found = self._validator.collect_violations(message)
+        return [Violation(_path(violation), violation.proto.message) for violation in found]
 
 
 def _path(violation: protovalidate.Violation) -> str:

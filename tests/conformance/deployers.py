@@ -76,6 +76,11 @@ class LocalMachine:
         """Whether anything is left of a replica that ran."""
         return any(find_living(path) for path in self._records(replica))
 
+    def environment(self, replica: Replica) -> dict[str, str]:
+        """The variables of what runs a replica."""
+        lines = Path(f"/proc/{self._pid(replica)}/environ").read_bytes().decode().split("\0")
+        return dict(line.split("=", 1) for line in lines if line)
+
     async def gone(self, replica: Replica) -> None:
         """Returns once nothing is left of it."""
         async with asyncio.timeout(LONG_SECONDS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import signal
@@ -11,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from easyml_client import AsyncEasyML, DeploymentFailed, EasyML, InvalidInput, NotFound
+from easyml_client import (
+    AsyncEasyML,
+    DeploymentFailed,
+    EasyML,
+    InvalidInput,
+    ModelSelectionCriteria,
+    NotFound,
+    WrongState,
+)
 from easyml_client.resources.deployment_metrics import DeploymentMetrics
 from tests.e2e.conftest import Server
 from tests.e2e.test_cli import Shell
@@ -186,6 +195,83 @@ def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_p
     code, _, err = shell.run("deployments", "delete", "iris")
     assert (code, "Add --yes" in err) == (2, True)
     assert shell.ask("deployments", "delete", "iris", "--yes") == "Deleted iris.\n"
+
+
+def test_the_best_version_is_found_and_deployed(client: EasyML, project: str) -> None:
+    best = ModelSelectionCriteria("accuracy", model="iris", secondary={"log_loss": None}, threshold=0.5)
+    selection = client.models.select(project, best)
+    assert [each.rank for each in selection.candidates] == [1, 2]
+    assert selection.model_version.inference_time_ms == selection.candidates[0].inference_time_ms
+    with pytest.raises(WrongState, match="None of 2 model versions meets the criteria") as refused:
+        client.models.select(project, dataclasses.replace(best, max_size_bytes=1))
+    assert refused.value.reason == "NO_ELIGIBLE_MODEL"
+    with pytest.raises(InvalidInput, match="did you mean 'accuracy'"):
+        client.models.select(project, ModelSelectionCriteria("acuracy"))
+    rollout = client.deployments.create(project, "best", dataclasses.replace(best, prefer_latest=True))
+    (revision,) = client.deployments.revisions(rollout.deployment)
+    assert revision.model_version == 2
+    client.deployments.update(rollout.deployment, best)
+    newest, _ = client.deployments.revisions(rollout.deployment)
+    assert newest.model_version_id == selection.model_version.id
+    client.deployments.delete(rollout.deployment)
+
+
+def test_the_best_version_is_found_and_deployed_from_the_shell(shell: Shell) -> None:
+    said = shell.ask("models", "select", "accuracy", "iris", "--then", "log_loss=99", "--latest").splitlines()
+    assert said[0].startswith("iris:2 it is. Serve it with: easyml deploy ")
+    assert said[2].startswith("1\tiris:2\taccuracy ")
+    found = shell.json("models", "select", "accuracy")
+    assert isinstance(found, dict)
+    assert found["candidates"][0]["reason"].startswith("Best accuracy: ")
+    assert "Would serve iris:2 as revision 1 of iris." in shell.ask(
+        "deploy", "--best", "accuracy", "--latest", "--dry-run"
+    )
+    code, _, err = shell.run("models", "select", "accuracy", "--threshold", "2")
+    assert (code, "relax them, or train one that does" in err) == (1, True)
+    for arguments, message in (
+        (["deploy", "iris", "--validated"], "--best METRIC"),
+        (["deploy"], "Say what to serve"),
+        (["models", "select", "accuracy", "--then", "log_loss=low"], "log_loss=0.4"),
+    ):
+        code, _, err = shell.run(*arguments)
+        assert (code, message in err) == (2, True)
+
+
+def test_a_template_is_deployed_with_changes(client: EasyML, project: str) -> None:
+    production = client.deployments.template("production")
+    assert (production.environment, production.strategy) == ("production", "canary")
+    found = client.deployments.validate_config(project, "iris:1", config=production, replicas=1)
+    assert found.problems == ()
+    assert found.config is not None
+    assert found.config.scaling is not None
+    assert found.config.scaling.replicas == 1
+    wrong = client.deployments.validate_config(project, replicas=1000, container={"cpu_limit": "2x"})
+    assert [each.field for each in wrong.problems] == ["config.scaling.replicas", "config.container.cpu_limit"]
+    container = {"memory_limit": "2Gi", "environment": {"TZ": "UTC"}}
+    made = client.deployments.validate(project, "careful", "iris:1", config=production, container=container)
+    assert made.config is not None
+    assert made.config.canary == production.canary
+    assert made.config.container is not None
+    assert (made.config.container.memory_limit, made.config.container.environment) == ("2Gi", {"TZ": "UTC"})
+    with pytest.raises(InvalidInput, match="These are no settings of a container"):
+        client.deployments.create(project, "careful", "iris:1", container={"memory": "2Gi"})
+
+
+def test_a_template_and_problems_from_the_shell(shell: Shell) -> None:
+    shown = shell.ask("deployments", "template", "production")
+    assert "10 % for 300 s, 50 % for 300 s; taken back by 1 % more errors or 2 times the p99" in shown
+    config = shell.json("deployments", "template")
+    assert isinstance(config, dict)
+    assert (config["environment"], config["scaling"]) == ("development", {"replicas": 1})
+    assert shell.ask("deploy", "iris:1", "--template", "-e", "staging", "--validate") == "Nothing is wrong with it.\n"
+    wrong = ("--replicas", "1000", "--memory-limit", "1Mi", "--env", "PATH=x")
+    code, _, err = shell.run("deploy", "iris:1", *wrong, "--validate")
+    assert code == 1
+    assert [line.partition(":")[0] for line in err.splitlines()] == [
+        "config.scaling.replicas",
+        'config.container.environment["PATH"]',
+        "config.container.memory_limit",
+    ]
 
 
 def test_ctrl_c_leaves_a_deployment_going_on_and_a_failure_is_told_with_its_log(

@@ -35,10 +35,29 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     for language, code in BLOCK.findall(GUIDE.read_text()):
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
         said.append(run(command, environment))
-    deployed, revisions, endpoints, predicted, token, counted, logged, changed, tried = said
+    (
+        deployed,
+        revisions,
+        endpoints,
+        chosen,
+        candidates,
+        configured,
+        predicted,
+        token,
+        counted,
+        logged,
+        changed,
+        tried,
+    ) = said
     assert "ready, 1 of 1 replicas, revision 1 answers" in deployed.splitlines()[-1]
     assert "retired" in revisions
     assert endpoints.count("127.0.0.1:") == 2
+    assert "penguins-species:1 it is." in chosen
+    assert "Would serve penguins-species:1 as revision 4 of penguins." in chosen
+    assert re.fullmatch(r"1 penguins-species 1 Best accuracy: [\d.]+\n", candidates)
+    assert "taken back by 1 % more errors or 2 times the p99" in configured
+    assert "Nothing is wrong with it." in configured
+    assert "Would serve penguins-species:1 as revision 4 of penguins." in configured
     assert re.search(r"Adelie|Gentoo|Chinstrap", predicted)
     assert token.count(".") == 2
     assert counted.splitlines()[0].split("\t")[:3] == ["REVISION", "REQUESTS", "ERRORS"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from easyml.v1 import auth_service_pb2, deployment_pb2
+from easyml.v1 import auth_service_pb2, container_pb2, deployment_pb2, model_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import project_service_pb2 as projects
 from easyml_server.domain.replica_records import ReplicaRecord, find_living
@@ -119,6 +121,43 @@ def test_a_revision_whose_files_were_changed_leaves_the_old_one_answering_and_ge
         last = len(load.answered)
         eventually(lambda: len(load.answered) > last + 3)
     assert load.answered[-1] == deployer.second
+
+
+def a_noisy_table(rows: int = 4_000) -> bytes:
+    """Nothing tells the target, so that trees of it are large."""
+    numbers = random.Random(1)
+    lines = ["x,z,y"]
+    lines += [f"{numbers.random():.6f},{numbers.randrange(11)},{numbers.choice('ab')}" for _ in range(rows)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def test_a_revision_without_the_memory_it_needs_leaves_the_old_one_answering(
+    server: ServerProcess, deployer: Deployer
+) -> None:
+    dataset_id = upload(deployer.client, deployer.project_id, a_noisy_table()).id
+    large = a_version(deployer.client, deployer.project_id, dataset_id, algorithm="random_forest", model_name="trees")
+    size = next(each.size_bytes for each in large.artifacts if each.format == model_pb2.ARTIFACT_FORMAT_ONNX)
+
+    def limited(memory_limit: str) -> deployment_pb2.DeploymentConfig:
+        container = container_pb2.ContainerConfig(memory_limit=memory_limit, environment={"TZ": "Asia/Tokyo"})
+        return deployment_pb2.DeploymentConfig(probes=QUICK, container=container)
+
+    deployment = deployer.ready(deployer.create(config=ONE).id)
+    with under_load(deployer, deployment.id) as load:
+        deployer.update(deployment.id, large.id, config=limited(str((97 << 20) + size)))
+        hurt = deployer.until(deployment.id, lambda now: failure(now).status)
+        assert (hurt.active_revision, hurt.state) == (1, deployment_pb2.DEPLOYMENT_STATE_DEGRADED)
+        said = next(each.last_failure for each in hurt.replicas if each.HasField("last_failure"))
+        assert said.reason == deployment_pb2.REPLICA_FAILURE_REASON_OUT_OF_MEMORY
+        assert "above its limit of" in said.message
+        assert said.message in failure(hurt).message
+        assert set(load.answered) == {deployer.first}
+        deployer.update(deployment.id, config=limited("2Gi"))
+        well = deployer.ready(deployment.id)
+        assert well.config.container == limited("2Gi").container
+        eventually(lambda: load.answered[-1] == large.id)
+    (process,) = processes(server).values()
+    assert b"TZ=Asia/Tokyo" in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
 
 
 def test_what_was_deleted_while_nobody_looked_is_gone_after_the_next_start(

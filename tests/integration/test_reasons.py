@@ -14,9 +14,9 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from easyml.v1 import algorithm_pb2, model_pb2, permission_pb2, project_pb2, selection_pb2
 from easyml.v1 import auth_service_pb2 as auth
 from easyml.v1 import dataset_service_pb2 as datasets
-from easyml.v1 import model_pb2, permission_pb2, project_pb2
 from easyml.v1 import model_service_pb2 as models
 from easyml.v1 import prediction_service_pb2 as predictions
 from easyml.v1 import project_service_pb2 as projects
@@ -226,6 +226,13 @@ def format_unavailable(stage: Stage) -> Refusal:
     return refusal(stage.strict.models.ExportModel, request)
 
 
+def no_eligible_model(stage: Stage) -> Refusal:
+    best = selection_pb2.MetricCriterion(metric=algorithm_pb2.METRIC_ACCURACY, threshold=2)
+    criteria = selection_pb2.ModelSelectionCriteria(primary_metric=best)
+    request = models.SelectModelRequest(project_id=stage.world.project_id, criteria=criteria)
+    return refusal(stage.owner.models.SelectModel, request)
+
+
 SCENARIOS: dict[Reason, Scenario] = {
     Reason.INVALID_FIELD: Scenario(
         lambda s: refusal(s.owner.projects.CreateProject, project_named("")), fields=("name",)
@@ -296,6 +303,7 @@ SCENARIOS: dict[Reason, Scenario] = {
     Reason.SERVER_DRAINING: Scenario(draining),
     Reason.PART_UNAVAILABLE: Scenario(damaged_model, ("part",)),
     Reason.FORMAT_UNAVAILABLE: Scenario(format_unavailable, ("format", "cause")),
+    Reason.NO_ELIGIBLE_MODEL: Scenario(no_eligible_model, ("candidates",)),
     Reason.UNKNOWN_METHOD: Scenario(
         lambda s: refusal(s.owner.raw("/easyml.v1.ProjectService/Nothing"), b""), ("method",)
     ),

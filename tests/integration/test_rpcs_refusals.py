@@ -16,6 +16,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from easyml.v1 import (
+    algorithm_pb2,
     auth_service_pb2,
     dataset_service_pb2,
     deployment_logs_pb2,
@@ -28,6 +29,7 @@ from easyml.v1 import (
     prediction_service_pb2,
     project_pb2,
     project_service_pb2,
+    selection_pb2,
     training_service_pb2,
     user_pb2,
 )
@@ -74,6 +76,9 @@ def version_of(ids: Ids) -> deployment_service_pb2.ModelVersionTarget:
 
 
 ONE_FIELD = FieldMask(paths=["description"])
+CRITERIA = selection_pb2.ModelSelectionCriteria(
+    primary_metric=selection_pb2.MetricCriterion(metric=algorithm_pb2.METRIC_ACCURACY)
+)
 OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "CreateApiKey": lambda ids: auth.CreateApiKeyRequest(
         name="k", scope=user_pb2.ApiKeyScope(project_id=ids.project, permission=permission_pb2.PERMISSION_VIEWER)
@@ -114,6 +119,8 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "ListModelVersions": lambda ids: models.ListModelVersionsRequest(project_id=ids.project),
     "GetModelVersion": lambda ids: models.GetModelVersionRequest(model_version_id=ids.version),
     "GetModelVersionDvcPointer": lambda ids: models.GetModelVersionDvcPointerRequest(model_version_id=ids.version),
+    "ValidateDeploymentConfig": lambda ids: deployments.ValidateDeploymentConfigRequest(project_id=ids.project),
+    "SelectModel": lambda ids: models.SelectModelRequest(project_id=ids.project, criteria=CRITERIA),
     "UpdateModelVersion": lambda ids: models.UpdateModelVersionRequest(
         model_version_id=ids.version, update_mask=ONE_FIELD
     ),
@@ -165,6 +172,7 @@ NO_OBJECT: dict[str, Message] = {
     "CreateProject": projects.CreateProjectRequest(name="never made"),
     "ListProjects": projects.ListProjectsRequest(),
     "ListAlgorithms": trainings.ListAlgorithmsRequest(),
+    "GetDeploymentTemplate": deployments.GetDeploymentTemplateRequest(),
 }
 BY_NAME: dict[str, Callable[[Ids], Message]] = {
     "ExchangeToken": lambda ids: auth.ExchangeTokenRequest(name=deployment_of(ids)),

@@ -30,10 +30,10 @@ from easyml_server.domain.datasets import (
 )
 from easyml_server.domain.errors import InvalidInput, Reason, Unavailable
 from easyml_server.domain.training import TrainingSucceeded
+from easyml_server.processes.resources import usage_by_proc, usage_by_ps
 from easyml_server.trainers.converter import ConverterLimits, ProcessTableReader, start_table_reader
 from easyml_server.trainers.local import LocalTrainer, start_local_trainer
 from easyml_server.trainers.processes import ProcessLimits, ProcessPool, start_pool, worker_environment
-from easyml_server.trainers.resources import usage_by_proc, usage_by_ps
 from tests.integration.jobs import a_job
 from tests.integration.worker_entries import HERE
 

@@ -99,6 +99,7 @@ class ModelVersion(Base):
     metrics: Mapped[Any] = mapped_column(JsonType)
     manifest: Mapped[Any] = mapped_column(JsonType)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    inference_time_ms: Mapped[float | None]
     creator_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="RESTRICT"))
     create_time: Mapped[datetime] = mapped_column(UtcDateTime)
     update_time: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -151,6 +152,7 @@ def _version(row: ModelVersion, name: str, aliases: tuple[str, ...] = ()) -> dom
         update_time=row.update_time,
         etag=row.etag,
         aliases=aliases,
+        inference_time_ms=row.inference_time_ms,
     )
 
 
@@ -193,6 +195,7 @@ class SqlModelRepository:
                 metrics=to_json(_METRICS, stored.metrics),
                 manifest=to_json(_MANIFEST, stored.manifest),
                 size_bytes=sum(artifact.size_bytes for artifact in stored.manifest.artifacts),
+                inference_time_ms=stored.inference_time_ms,
                 creator_id=stored.creator_id,
                 create_time=stored.create_time,
                 update_time=stored.update_time,

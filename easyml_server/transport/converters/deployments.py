@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 from uuid import UUID
 
 from easyml.v1 import deployment_pb2 as pb
 from easyml.v1 import deployment_service_pb2 as service_pb
+from easyml_server.domain.containers import AS_IT_IS
+from easyml_server.domain.deployment_configs import ConfigProblem
 from easyml_server.domain.deployments import (
     Canary,
     CanaryAnalysis,
@@ -26,7 +27,8 @@ from easyml_server.domain.deployments import (
 )
 from easyml_server.domain.errors import InvalidInput
 from easyml_server.services.deployments import DeploymentName, NewDeployment
-from easyml_server.services.models import VersionName
+from easyml_server.services.version_targets import VersionTarget
+from easyml_server.transport.converters.containers import container_to_proto, to_container
 from easyml_server.transport.converters.enums import (
     CONDITION_TYPE,
     DEPLOYMENT_ENVIRONMENT,
@@ -38,6 +40,7 @@ from easyml_server.transport.converters.enums import (
     ROLLOUT_STRATEGY,
 )
 from easyml_server.transport.converters.models import to_version_name
+from easyml_server.transport.converters.selection import to_criteria
 from easyml_server.transport.converters.values import text, timestamp
 
 DEFAULTS = Probes()
@@ -51,7 +54,7 @@ def deployment_to_proto(deployment: Deployment) -> pb.Deployment:
         name=deployment.name,
         description=deployment.description,
         labels=deployment.labels,
-        config=_config_to_proto(deployment.config),
+        config=config_to_proto(deployment.config),
         state=DEPLOYMENT_STATE.to_proto(deployment.state),
         latest_revision=deployment.latest_revision,
         active_revision=deployment.active_revision,
@@ -76,7 +79,7 @@ def revision_to_proto(revision: Revision) -> pb.Revision:
         model_version_id=text(revision.model_version_id),
         model_name=revision.model_name,
         model_version=revision.model_version,
-        config=_config_to_proto(revision.config),
+        config=config_to_proto(revision.config),
         state=REVISION_STATE.to_proto(revision.state),
         creator_id=str(revision.creator_id),
         create_time=timestamp(revision.create_time),
@@ -101,10 +104,13 @@ def to_new_deployment(request: service_pb.CreateDeploymentRequest) -> NewDeploym
     )
 
 
-def to_version_target(message: service_pb.ModelVersionTarget) -> UUID | VersionName:
-    """A model version by id or name."""
-    if message.WhichOneof("target") == "name":
-        return to_version_name(message.name)
+def to_version_target(message: service_pb.ModelVersionTarget) -> VersionTarget:
+    """A model version by id or name, or what it must meet."""
+    match message.WhichOneof("target"):
+        case "name":
+            return to_version_name(message.name)
+        case "criteria":
+            return to_criteria(message.criteria)
     return UUID(message.model_version_id)
 
 
@@ -118,7 +124,7 @@ def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
     probes = message.probes
     strategy = ROLLOUT_STRATEGY.find(message.strategy) or RolloutStrategy.ROLLING
     return DeploymentConfig(
-        environment=DEPLOYMENT_ENVIRONMENT.find(message.environment) or DeploymentEnvironment.DEVELOPMENT,
+        environment=to_environment(message.environment),
         target=DEPLOYMENT_TARGET.find(message.target) or DeploymentTarget.LOCAL,
         strategy=strategy,
         replicas=message.scaling.replicas or 1,
@@ -129,7 +135,20 @@ def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
             failure_threshold=probes.failure_threshold or DEFAULTS.failure_threshold,
         ),
         canary=_to_canary(message, strategy),
+        container=to_container(message.container),
     )
+
+
+def problem_to_proto(problem: ConfigProblem) -> service_pb.ConfigProblem:
+    """One thing that is wrong."""
+    return service_pb.ConfigProblem(
+        field=problem.field, message=problem.message, reason=problem.reason.value, metadata=problem.metadata
+    )
+
+
+def to_environment(number: int) -> DeploymentEnvironment:
+    """What a deployment is for; development if it was not set."""
+    return DEPLOYMENT_ENVIRONMENT.find(number) or DeploymentEnvironment.DEVELOPMENT
 
 
 def to_traffic(shares: Iterable[pb.TrafficShare]) -> dict[int, int]:
@@ -143,16 +162,10 @@ def to_traffic(shares: Iterable[pb.TrafficShare]) -> dict[int, int]:
 
 
 def _to_canary(message: pb.DeploymentConfig, strategy: RolloutStrategy) -> Canary | None:
-    if strategy is not RolloutStrategy.CANARY:
-        if message.HasField("canary"):
-            raise InvalidInput.at("config.canary", f"It says nothing for the strategy {strategy.value}; leave it out.")
+    if strategy is not RolloutStrategy.CANARY and not message.HasField("canary"):
         return None
-    steps = tuple(CanaryStep(step.weight, step.duration_seconds) for step in message.canary.steps)
-    for index, (one, next) in enumerate(pairwise(steps), 1):
-        if next.weight <= one.weight:
-            raise InvalidInput.at(f"config.canary.steps[{index}].weight", "Each step needs more weight than the last.")
     return Canary(
-        steps or Canary().steps,
+        tuple(CanaryStep(step.weight, step.duration_seconds) for step in message.canary.steps) or Canary().steps,
         _to_analysis(message.canary.analysis) if message.canary.HasField("analysis") else None,
     )
 
@@ -162,7 +175,8 @@ def _to_analysis(message: pb.CanaryAnalysis) -> CanaryAnalysis:
     return CanaryAnalysis(message.max_error_percent, message.max_latency_ratio, least)
 
 
-def _config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
+def config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
+    """How a version is served, with every default."""
     return pb.DeploymentConfig(
         environment=DEPLOYMENT_ENVIRONMENT.to_proto(config.environment),
         target=DEPLOYMENT_TARGET.to_proto(config.target),
@@ -175,6 +189,7 @@ def _config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
             failure_threshold=config.probes.failure_threshold,
         ),
         canary=None if config.canary is None else _canary_to_proto(config.canary),
+        container=None if config.container == AS_IT_IS else container_to_proto(config.container),
     )
 
 

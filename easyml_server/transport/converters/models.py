@@ -86,6 +86,8 @@ def _fill_details(message: model_pb2.ModelVersion, version: ModelVersion) -> Non
     )
     message.library_versions.update(manifest.library_versions)
     message.input_example.extend(struct(row) for row in manifest.input_example)
+    if version.inference_time_ms is not None:
+        message.inference_time_ms = version.inference_time_ms
 
 
 def _signature_to_proto(signature: Signature) -> model_pb2.Signature:

@@ -9,7 +9,9 @@ from uuid import UUID
 from easyml.v1 import deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import deployment_service_pb2_grpc as pb_grpc
+from easyml_server.domain.deployment_configs import ConfigProblem
 from easyml_server.domain.deployments import Deployment
+from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployments import Deleted, DeploymentService, Heartbeat
@@ -17,25 +19,59 @@ from easyml_server.transport.calls import Context, caller, request_key
 from easyml_server.transport.converters.deployment_logs import logs_to_proto
 from easyml_server.transport.converters.deployment_metrics import metrics_to_proto, to_window
 from easyml_server.transport.converters.deployments import (
+    config_to_proto,
     deployment_to_proto,
+    problem_to_proto,
     revision_to_proto,
     to_config,
     to_deployment_name,
+    to_environment,
     to_new_deployment,
     to_traffic,
     to_version_target,
 )
 from easyml_server.transport.converters.pages import by_time, fit, page_request
 from easyml_server.transport.converters.values import timestamp
+from easyml_server.transport.validation import Validator
 
 
 class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     """DeploymentService on the wire."""
 
-    def __init__(self, deployments: DeploymentService, metrics: DeploymentMetrics, logs: DeploymentLogs) -> None:
+    def __init__(
+        self,
+        deployments: DeploymentService,
+        configs: DeploymentConfigService,
+        metrics: DeploymentMetrics,
+        logs: DeploymentLogs,
+        validator: Validator,
+    ) -> None:
         self._deployments = deployments
+        self._configs = configs
         self._metrics = metrics
         self._logs = logs
+        self._validator = validator
+
+    async def GetDeploymentTemplate(
+        self, request: pb.GetDeploymentTemplateRequest, context: Context
+    ) -> pb.GetDeploymentTemplateResponse:
+        config = self._configs.template(to_environment(request.environment))
+        return pb.GetDeploymentTemplateResponse(config=config_to_proto(config))
+
+    async def ValidateDeploymentConfig(
+        self, request: pb.ValidateDeploymentConfigRequest, context: Context
+    ) -> pb.ValidateDeploymentConfigResponse:
+        config = to_config(request.config)
+        # The rules of the contract are answered here like all others, where they would be refused elsewhere.
+        broken = [
+            ConfigProblem(f"config.{each.field}", f"{each.description}.")
+            for each in self._validator.violations(request.config)
+        ]
+        target = to_version_target(request.model_version) if request.HasField("model_version") else None
+        problems = [*broken, *await self._configs.problems(caller(), UUID(request.project_id), target, config)]
+        return pb.ValidateDeploymentConfigResponse(
+            problems=map(problem_to_proto, problems), config=None if problems else config_to_proto(config)
+        )
 
     async def CreateDeployment(
         self, request: pb.CreateDeploymentRequest, context: Context

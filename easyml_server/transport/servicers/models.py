@@ -21,6 +21,7 @@ from easyml_server.transport.converters.models import (
 )
 from easyml_server.transport.converters.pages import by_time, fit, next_page_token, page_request
 from easyml_server.transport.converters.projects import deleted_to_proto
+from easyml_server.transport.converters.selection import selection_to_proto, to_criteria
 from easyml_server.transport.converters.values import to_time
 from easyml_server.transport.converters.versions import pointer_to_proto
 
@@ -61,6 +62,10 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     ) -> pb.GetModelVersionDvcPointerResponse:
         pointer = await self._versions.pointer_of_model_version(caller(), UUID(request.model_version_id))
         return pb.GetModelVersionDvcPointerResponse(pointer=pointer_to_proto(pointer))
+
+    async def SelectModel(self, request: pb.SelectModelRequest, context: Context) -> pb.SelectModelResponse:
+        selection = await self._models.select(caller(), UUID(request.project_id), to_criteria(request.criteria))
+        return selection_to_proto(selection)
 
     async def UpdateModelVersion(
         self, request: pb.UpdateModelVersionRequest, context: Context

@@ -15,6 +15,7 @@ from easyml_client.plans import (
     algorithms,
     auth,
     datasets,
+    deployment_configs,
     deployments,
     experiments,
     models,
@@ -68,7 +69,18 @@ def test_help_shows_the_parameters_of_the_operation() -> None:
 def test_every_rpc_can_be_reached() -> None:
     written = "".join(
         inspect.getsource(module)
-        for module in (algorithms, auth, datasets, deployments, experiments, models, predictions, projects, trainings)
+        for module in (
+            algorithms,
+            auth,
+            datasets,
+            deployment_configs,
+            deployments,
+            experiments,
+            models,
+            predictions,
+            projects,
+            trainings,
+        )
     )
     credentials = inspect.getsource(__import__("easyml_client.credentials", fromlist=["_"]))
     for request in methods._methods():

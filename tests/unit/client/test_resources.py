@@ -26,12 +26,13 @@ from easyml_client.resources import (
     predictions,
     projects,
     results,
+    selection,
     users,
 )
 from easyml_client.resources.base import Resource, plain
 from easyml_client.values import enum_number, enum_word, from_struct, to_struct
 
-MODULES = (algorithms, datasets, events, experiments, models, predictions, projects, results, users)
+MODULES = (algorithms, datasets, events, experiments, models, predictions, projects, results, selection, users)
 RESOURCES = sorted(
     {
         kind
@@ -72,7 +73,7 @@ def test_what_may_be_missing_says_so(resource: type[Resource[Any]]) -> None:
             assert type(None) in typing.get_args(hint) or hint is Any or field.name in _REQUIRED_HERE, field.name
 
 
-_REQUIRED_HERE = {"user", "api_key", "experiment", "format"}
+_REQUIRED_HERE = {"user", "api_key", "experiment", "format", "model_version"}
 
 
 def test_values_are_pythons() -> None:

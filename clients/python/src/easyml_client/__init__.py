@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from easyml_client.errors import TransferCorrupted as TransferCorrupted
     from easyml_client.errors import Unavailable as Unavailable
     from easyml_client.errors import WrongState as WrongState
+    from easyml_client.plans.selection import ModelSelectionCriteria as ModelSelectionCriteria
     from easyml_client.plans.trainings import Split as Split
     from easyml_client.tls import TLS as TLS
 
@@ -55,6 +56,7 @@ _HOMES = {
     "EasyML": "client",
     "Rollout": "client",
     "Training": "client",
+    "ModelSelectionCriteria": "plans.selection",
     "Split": "plans.trainings",
     "TLS": "tls",
     **dict.fromkeys(

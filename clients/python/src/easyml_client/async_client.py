@@ -12,6 +12,7 @@ from easyml_client.plans import (
     algorithms,
     auth,
     datasets,
+    deployment_configs,
     deployments,
     experiments,
     health,
@@ -214,6 +215,7 @@ class Models(Noun):
     list = iterator(models.list_)
     versions = iterator(models.versions)
     get = method(models.get)
+    select = method(models.select)
     update = method(models.update)
     delete = method(models.delete)
     set_alias = method(models.set_alias)
@@ -272,6 +274,8 @@ class Deployments(Noun):
     promote = _rollout(deployments.promote)
     traffic = method(deployments.traffic)
     validate = method(deployments.validate)
+    template = method(deployment_configs.template)
+    validate_config = method(deployment_configs.validate_config)
     get = method(deployments.get)
     list = iterator(deployments.list_)
     revisions = iterator(deployments.revisions)

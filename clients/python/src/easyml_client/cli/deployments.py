@@ -16,15 +16,19 @@ from easyml_client.cli.common import (
     chosen_project,
     connected,
     labels_of,
+    pairs,
     project_for,
 )
+from easyml_client.cli.deployment_configs import print_config, told_problems
 from easyml_client.cli.deployment_logs import logs
 from easyml_client.cli.deployment_metrics import metrics
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
+from easyml_client.cli.selection import ANY, Criteria, asked_for
 
 if TYPE_CHECKING:
     from easyml_client.client import EasyML
     from easyml_client.resources.deployments import Deployment
+    from easyml_client.resources.models import ModelVersion
 
 Environment = Annotated[str | None, Parameter(name=["--environment", "-e"])]
 DEPLOYMENTS = {
@@ -48,18 +52,24 @@ app = group("deployments", "Model versions made callable: list, watch, scale, ro
 
 
 def deploy(
-    model: str,
+    model: str = "",
     /,
     *,
+    best: Annotated[str | None, Parameter(help="Serve the version that is best at this metric: accuracy.")] = None,
+    criteria: Criteria = ANY,
     name: str | None = None,
     environment: Environment = None,
+    template: bool = False,
     replicas: int | None = None,
     strategy: str | None = None,
     step: Annotated[tuple[str, ...], Parameter(name="--step", negative=())] = (),
     max_error_percent: float | None = None,
     max_latency_ratio: float | None = None,
+    memory: Annotated[str | None, Parameter(name="--memory-limit")] = None,
+    env: Annotated[tuple[str, ...], Parameter(name="--env", negative=())] = (),
     description: str = "",
     label: Labels = (),
+    validate: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(name="--dry-run")] = False,
     wait: Annotated[bool, Parameter(negative="--no-wait")] = True,
     project: ProjectOption = None,
@@ -69,26 +79,41 @@ def deploy(
 
     Example: `easyml deploy churn:3 --name churn --environment production --replicas 2`
 
-    :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version.
+    Example: `easyml deploy churn --best accuracy --threshold 0.9`
+
+    :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version; with --best NAME, or nothing.
     :param name: Name of the deployment; the model's name if left out.
     :param environment: development (the default), staging or production; the model's alias of that name moves along.
+    :param template: Begin with what is sensible for the environment (`easyml deployments template`); options change it.
     :param replicas: How many processes answer; 1 unless there are some already.
     :param strategy: rolling (the default); recreate, which stops the old revision first; blue_green, which waits until
         it is promoted; canary, which gives the new revision calls step by step.
     :param step: A step of a canary: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once for each.
     :param max_error_percent: Take a canary back when so many calls of a hundred more fail than of the old revision.
     :param max_latency_ratio: Take a canary back when the p99 of its latency is so many times that of the old revision.
+    :param memory: Resident memory a replica may have, such as 512Mi; above it it is ended, and started again.
+    :param env: KEY=VALUE, a variable of the replicas' environment; can be repeated.
     :param description: What it is for.
+    :param validate: Say all that is wrong with it, not only the first; nothing is started.
     :param dry_run: Check, and say what would happen; nothing is started.
     :param wait: Show it until it answers.
     """
     with connected(common) as client:
         of_project = chosen_project(client, project)
-        version = client.models.get(model, project=of_project)
+        version = _version(client, of_project, model, best, criteria)
         wanted = name or version.model_name
-        canary = _canary(step, max_error_percent, max_latency_ratio)
-        settings: dict[str, Any] = {"environment": environment, "strategy": strategy, "canary": canary}
         there = _find(client, of_project, wanted)
+        settings: dict[str, Any] = {
+            "environment": environment,
+            "strategy": strategy,
+            "canary": _canary(step, max_error_percent, max_latency_ratio),
+            "container": _container(memory, env),
+            "config": client.deployments.template(environment or _environment(there)) if template else None,
+        }
+        if validate:
+            settings["config"] = settings["config"] or (there and there.config)
+            found = client.deployments.validate_config(of_project, version, replicas=replicas or 0, **settings)
+            return told_problems(found, as_json=common.json)
         if dry_run:
             if there is None:
                 planned = client.deployments.validate(of_project, wanted, version, replicas=replicas or 0, **settings)
@@ -158,6 +183,18 @@ def watch(deployment: str, /, *, project: ProjectOption = None, common: Common =
     with connected(common) as client:
         for _ in shown(client.deployments.watch(_get(client, deployment, project)), as_json=common.json):
             pass
+
+
+@app.command
+def template(environment: str = "development", /, *, common: Common = EVERYWHERE) -> None:
+    """Show what is sensible for an environment; `easyml deploy --template` begins with it.
+
+    Example: `easyml deployments template production`
+
+    :param environment: development, staging or production.
+    """
+    with connected(common) as client:
+        print_config(client.deployments.template(environment), as_json=common.json)
 
 
 @app.command
@@ -269,6 +306,21 @@ def delete_(
         print_done(found, f"Deleted {found.name}.", as_json=common.json)
 
 
+def _version(client: EasyML, project: str, model: str, best: str | None, criteria: Criteria) -> ModelVersion:
+    """The version that is named, or the best."""
+    if best is not None:
+        return client.models.select(project, asked_for(best, model, criteria)).model_version
+    if criteria != ANY:
+        raise UsageError("These options choose between versions; say what the best one is best at: --best METRIC.")
+    if not model:
+        raise UsageError("Say what to serve: a model, or --best METRIC.")
+    return client.models.get(model, project=project)
+
+
+def _environment(deployment: Deployment | None) -> str | None:
+    return deployment.config.environment if deployment and deployment.config else None
+
+
 def _get(client: EasyML, deployment: str, project: str | None) -> Deployment:
     return client.deployments.get(deployment, project=project_for(client, deployment, project))
 
@@ -304,6 +356,16 @@ def _canary(
         # Without a limit for errors, only as many may fail as of the other.
         canary["analysis"] = {"max_error_percent": max_error_percent or 0, "max_latency_ratio": max_latency_ratio or 0}
     return canary or None
+
+
+def _container(memory: str | None, variables: tuple[str, ...]) -> dict[str, Any] | None:
+    """What replicas have around them, if anything was said."""
+    container: dict[str, Any] = {}
+    if memory is not None:
+        container["memory_limit"] = memory
+    if variables:
+        container["environment"] = pairs("--env", variables)
+    return container or None
 
 
 def _step(text: str) -> dict[str, int]:

@@ -28,6 +28,7 @@ from easyml_client.cli.datasets import refuse_to_replace
 from easyml_client.cli.experiments import print_metrics
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table, size
 from easyml_client.cli.results import print_results
+from easyml_client.cli.selection import select
 from easyml_client.resources.projects import DeletedResources
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 app = group("models", "Models, their versions, aliases and files. A version is NAME, NAME:3, NAME@alias or an id.")
 alias = group("alias", "Movable names of versions, such as production.")
 app.command(alias)
+app.command(select)
 
 
 def _primary(version: Any) -> str:
@@ -321,6 +323,7 @@ def _print(version: Any, *, as_json: bool) -> None:
             if parity.proved
             else parity.cause
         ),
+        "A row takes": "" if version.inference_time_ms is None else f"{version.inference_time_ms:.3g} ms",
         "Experiment": version.experiment_id,
         "Created": version.create_time,
     }

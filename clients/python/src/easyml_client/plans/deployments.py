@@ -8,19 +8,18 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf import json_format
-
 from easyml.v1 import auth_service_pb2, deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
-from easyml_client.errors import DeadlineExceeded, DeploymentFailed, InvalidInput, LimitReached, NotFound, Unavailable
+from easyml_client.errors import DeadlineExceeded, DeploymentFailed, LimitReached, NotFound, Unavailable
+from easyml_client.plans.deployment_configs import ServedRef, asked_config, served
 from easyml_client.plans.paging import pages
-from easyml_client.plans.references import ModelRef, ProjectRef, model_version, project_id, project_of
+from easyml_client.plans.references import ProjectRef, project_id, project_of
 from easyml_client.plans.waiting import Patience
 from easyml_client.resources.deployment_logs import LogLine
 from easyml_client.resources.deployment_metrics import DeploymentMetrics
-from easyml_client.resources.deployments import Deployment, DeploymentToken, Revision
+from easyml_client.resources.deployments import Deployment, DeploymentConfig, DeploymentToken, Revision
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
-from easyml_client.values import enum_number, is_id, to_duration
+from easyml_client.values import is_id, to_duration
 
 DeploymentRef = str | Deployment
 
@@ -28,59 +27,66 @@ DeploymentRef = str | Deployment
 def create(
     project: ProjectRef,
     name: str,
-    model: ModelRef,
+    model: ServedRef,
     *,
+    config: DeploymentConfig | None = None,
     environment: str | None = None,
     strategy: str | None = None,
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
+    container: Mapping[str, Any] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
 ) -> Plan[Deployment]:
-    """Serve a model version ("churn", "churn:3", "churn@champion", an id) under a name.
+    """Serve a model version ("churn", "churn:3", "churn@champion", an id, or the best by criteria) under a name.
 
     `environment` is "development", "staging" or "production", `strategy` "rolling", "recreate", "blue_green" or
-    "canary"; `probes` and `canary` are those of the contract, such as {"startup_seconds": 120} and
-    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}}. The same `request_id`
-    makes it once.
+    "canary"; `probes`, `canary` and `container` are those of the contract, such as {"startup_seconds": 120},
+    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}} and
+    {"memory_limit": "512Mi", "environment": {"TZ": "UTC"}}. They change `config`, such as that of `template`. The same
+    `request_id` makes it once.
     """
-    config = _config(environment, strategy, replicas, probes, canary)
-    request = yield from _new(project, name, model, config, description, labels, request_id)
+    asked = asked_config(config, environment, strategy, replicas, probes, canary, container)
+    request = yield from _new(project, name, model, asked, description, labels, request_id)
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
 
 
 def validate(
     project: ProjectRef,
     name: str,
-    model: ModelRef,
+    model: ServedRef,
     *,
+    config: DeploymentConfig | None = None,
     environment: str | None = None,
     strategy: str | None = None,
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
+    container: Mapping[str, Any] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
 ) -> Plan[Deployment]:
     """Every check of `create`, and what it would make; nothing is started."""
-    config = _config(environment, strategy, replicas, probes, canary)
-    request = yield from _new(project, name, model, config, description, labels, None)
+    asked = asked_config(config, environment, strategy, replicas, probes, canary, container)
+    request = yield from _new(project, name, model, asked, description, labels, None)
     request.validate_only = True
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
 
 
 def update(
     deployment: DeploymentRef,
-    model: ModelRef | None = None,
+    model: ServedRef | None = None,
     *,
     project: ProjectRef | None = None,
+    config: DeploymentConfig | None = None,
     environment: str | None = None,
     strategy: str | None = None,
     replicas: int | None = None,
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
+    container: Mapping[str, Any] | None = None,
     etag: str = "",
     validate_only: bool = False,
     request_id: str | None = None,
@@ -94,15 +100,10 @@ def update(
         request_id=request_id or str(uuid.uuid4()), deployment_id=found.id, etag=etag, validate_only=validate_only
     )
     if model is not None:
-        target = yield from model_version(model, project or found.project_id)
-        request.model_version.CopyFrom(pb.ModelVersionTarget(**target))
-    if any(each is not None for each in (environment, strategy, replicas, probes, canary)):
-        changes = _config(environment, strategy, replicas or 0, probes, canary)
-        request.config.CopyFrom(found.proto.config)
-        if changes.strategy:
-            # The steps of a canary are for that strategy alone, and are replaced as a whole.
-            request.config.ClearField("canary")
-        request.config.MergeFrom(changes)
+        request.model_version.CopyFrom((yield from served(model, project or found.project_id)))
+    if any(each is not None for each in (config, environment, strategy, replicas, probes, canary, container)):
+        base = config or found.config
+        request.config.CopyFrom(asked_config(base, environment, strategy, replicas or 0, probes, canary, container))
     return Deployment.of((yield from call(request, pb.UpdateDeploymentResponse)).deployment)
 
 
@@ -307,7 +308,7 @@ def _raise_failure(found: Deployment) -> None:
 def _new(
     project: ProjectRef,
     name: str,
-    model: ModelRef,
+    model: ServedRef,
     config: deployment_pb2.DeploymentConfig,
     description: str,
     labels: Mapping[str, str] | None,
@@ -320,38 +321,9 @@ def _new(
         name=name,
         description=description,
         labels=labels or {},
-        model_version=pb.ModelVersionTarget(**(yield from model_version(model, of_project))),
+        model_version=(yield from served(model, of_project)),
         config=config,
     )
-
-
-def _config(
-    environment: str | None,
-    strategy: str | None,
-    replicas: int,
-    probes: Mapping[str, int] | None,
-    canary: Mapping[str, Any] | None,
-) -> deployment_pb2.DeploymentConfig:
-    known = deployment_pb2.Probes.DESCRIPTOR.fields_by_name
-    for name in probes or {}:
-        if name not in known:
-            raise InvalidInput.at("probes", f"There is no probe setting {name!r}; there are {', '.join(known)}.")
-    return deployment_pb2.DeploymentConfig(
-        environment=enum_number("environment", deployment_pb2.DeploymentEnvironment, environment),
-        strategy=enum_number(
-            "strategy", deployment_pb2.RolloutStrategy, strategy or (None if canary is None else "canary")
-        ),
-        scaling=deployment_pb2.Scaling(replicas=replicas) if replicas else None,
-        probes=deployment_pb2.Probes(**probes) if probes else None,
-        canary=None if canary is None else _canary(canary),
-    )
-
-
-def _canary(settings: Mapping[str, Any]) -> deployment_pb2.Canary:
-    try:
-        return json_format.ParseDict(dict(settings), deployment_pb2.Canary())
-    except json_format.ParseError as error:
-        raise InvalidInput.at("canary", f"These are no settings of a canary: {error}") from error
 
 
 class _Watching:

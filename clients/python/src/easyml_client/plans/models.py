@@ -13,10 +13,12 @@ from easyml_client.errors import InvalidInput
 from easyml_client.plans.dvc import write_pointer
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ModelRef, ProjectRef, model_version, project_id
+from easyml_client.plans.selection import ModelSelectionCriteria
 from easyml_client.plans.transfers import Progress, arrive, told_format
 from easyml_client.resources.dvc import DvcPointer
 from easyml_client.resources.models import AliasHistoryEntry, Model, ModelVersion
 from easyml_client.resources.projects import DeletedResources
+from easyml_client.resources.selection import ModelSelection
 from easyml_client.steps import Plan, Stream, call
 from easyml_client.values import enum_number, is_id, to_timestamp
 
@@ -64,6 +66,16 @@ def get(model: ModelRef, *, project: ProjectRef | None = None, view: str | None 
         **(yield from model_version(model, project)), view=enum_number("view", project_pb2.ResourceView, view)
     )
     return ModelVersion.of((yield from call(request, pb.GetModelVersionResponse)).model_version)
+
+
+def select(project: ProjectRef, criteria: ModelSelectionCriteria) -> Plan[ModelSelection]:
+    """The version of a project that meets criteria best, and how the others compare.
+
+    WrongState (reason NO_ELIGIBLE_MODEL) if none meets them. `deployments.create` and `update` take such criteria in
+    place of a version.
+    """
+    request = pb.SelectModelRequest(project_id=(yield from project_id(project)), criteria=criteria.message())
+    return ModelSelection.of((yield from call(request, pb.SelectModelResponse)))
 
 
 def update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from easyml.v1 import auth_service_pb2, deployment_pb2
+from easyml.v1 import auth_service_pb2, container_pb2, deployment_pb2, deployment_service_pb2
 from easyml_client.resources.base import Resource
 
 
@@ -46,6 +46,26 @@ class Canary(Resource[deployment_pb2.Canary]):
     analysis: CanaryAnalysis | None
 
 
+class SecretReference(Resource[container_pb2.SecretReference]):
+    """A variable whose value the target keeps."""
+
+    variable: str
+    secret: str
+    key: str
+
+
+class ContainerConfig(Resource[container_pb2.ContainerConfig]):
+    """What a replica has around it; quantities as Kubernetes writes them, None where the target decides."""
+
+    base_image: str | None
+    cpu_request: str | None
+    cpu_limit: str | None
+    memory_request: str | None
+    memory_limit: str | None
+    environment: Mapping[str, str]
+    secrets: tuple[SecretReference, ...]
+
+
 class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     """How a model version is served."""
 
@@ -55,6 +75,23 @@ class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     scaling: Scaling | None
     probes: Probes | None
     canary: Canary | None
+    container: ContainerConfig | None
+
+
+class ConfigProblem(Resource[deployment_service_pb2.ConfigProblem]):
+    """One thing that is wrong with a configuration; `field` is the path in the contract."""
+
+    field: str
+    message: str
+    reason: str
+    metadata: Mapping[str, str]
+
+
+class ConfigValidation(Resource[deployment_service_pb2.ValidateDeploymentConfigResponse]):
+    """All that is wrong with a configuration; without problems `config` has every default."""
+
+    problems: tuple[ConfigProblem, ...]
+    config: DeploymentConfig | None
 
 
 class ReplicaFailure(Resource[deployment_pb2.ReplicaFailure]):

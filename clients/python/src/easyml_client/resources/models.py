@@ -95,6 +95,7 @@ class ModelVersion(Resource[model_pb2.ModelVersion]):
     etag: str
     input_example: tuple[Mapping[str, Any], ...]
     results: ModelResults | None
+    inference_time_ms: float | None
 
     def metric(self, name: str, partition: str = "test") -> float | None:
         """One value, such as metric("accuracy"); None if it was not measured."""

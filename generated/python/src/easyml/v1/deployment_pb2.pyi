@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from easyml.v1 import container_pb2 as _container_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -232,6 +233,8 @@ class _ReplicaFailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """The files of the model version are missing, or are not those that were stored."""
     REPLICA_FAILURE_REASON_CANNOT_START: _ReplicaFailureReason.ValueType  # 6
     """The system could not start a process."""
+    REPLICA_FAILURE_REASON_OUT_OF_MEMORY: _ReplicaFailureReason.ValueType  # 7
+    """It had more resident memory than its memory_limit, and was killed."""
 
 class ReplicaFailureReason(_ReplicaFailureReason, metaclass=_ReplicaFailureReasonEnumTypeWrapper):
     """ReplicaFailureReason is why a replica ended or could not start."""
@@ -250,6 +253,8 @@ REPLICA_FAILURE_REASON_ARTIFACT_UNAVAILABLE: ReplicaFailureReason.ValueType  # 5
 """The files of the model version are missing, or are not those that were stored."""
 REPLICA_FAILURE_REASON_CANNOT_START: ReplicaFailureReason.ValueType  # 6
 """The system could not start a process."""
+REPLICA_FAILURE_REASON_OUT_OF_MEMORY: ReplicaFailureReason.ValueType  # 7
+"""It had more resident memory than its memory_limit, and was killed."""
 Global___ReplicaFailureReason: _TypeAlias = ReplicaFailureReason  # noqa: Y015
 
 class _ConditionType:
@@ -292,6 +297,7 @@ class DeploymentConfig(_message.Message):
     SCALING_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
     environment: Global___DeploymentEnvironment.ValueType
     """What it is for."""
     target: Global___DeploymentTarget.ValueType
@@ -310,6 +316,10 @@ class DeploymentConfig(_message.Message):
     def canary(self) -> Global___Canary:
         """How the share of a new revision grows; with the strategy canary only."""
 
+    @_builtins.property
+    def container(self) -> _container_pb2.ContainerConfig:
+        """What its replicas have around them."""
+
     def __init__(
         self,
         *,
@@ -319,10 +329,11 @@ class DeploymentConfig(_message.Message):
         scaling: Global___Scaling | None = ...,
         probes: Global___Probes | None = ...,
         canary: Global___Canary | None = ...,
+        container: _container_pb2.ContainerConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "probes", b"probes", "scaling", b"scaling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "container", b"container", "probes", b"probes", "scaling", b"scaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "environment", b"environment", "probes", b"probes", "scaling", b"scaling", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "container", b"container", "environment", b"environment", "probes", b"probes", "scaling", b"scaling", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

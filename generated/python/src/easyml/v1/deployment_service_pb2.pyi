@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from easyml.v1 import deployment_pb2 as _deployment_pb2
 from easyml.v1 import model_service_pb2 as _model_service_pb2
+from easyml.v1 import selection_pb2 as _selection_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -29,23 +30,29 @@ class ModelVersionTarget(_message.Message):
 
     MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
     model_version_id: _builtins.str
     """Id of the version."""
     @_builtins.property
     def name(self) -> _model_service_pb2.ModelVersionName:
         """Model and version or alias."""
 
+    @_builtins.property
+    def criteria(self) -> _selection_pb2.ModelSelectionCriteria:
+        """The version that meets these best now, as SelectModel says; it is not looked for again."""
+
     def __init__(
         self,
         *,
         model_version_id: _builtins.str = ...,
         name: _model_service_pb2.ModelVersionName | None = ...,
+        criteria: _selection_pb2.ModelSelectionCriteria | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "model_version_id", b"model_version_id", "name", b"name", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["model_version_id", "name", "criteria"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -224,6 +231,175 @@ class UpdateDeploymentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateDeploymentResponse: _TypeAlias = UpdateDeploymentResponse  # noqa: Y015
+
+@_typing.final
+class GetDeploymentTemplateRequest(_message.Message):
+    """GetDeploymentTemplateRequest names the environment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    environment: _deployment_pb2.DeploymentEnvironment.ValueType
+    """The environment; development if not set."""
+    def __init__(
+        self,
+        *,
+        environment: _deployment_pb2.DeploymentEnvironment.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeploymentTemplateRequest: _TypeAlias = GetDeploymentTemplateRequest  # noqa: Y015
+
+@_typing.final
+class GetDeploymentTemplateResponse(_message.Message):
+    """GetDeploymentTemplateResponse is the configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config(self) -> _deployment_pb2.DeploymentConfig:
+        """Every setting filled in: one replica in development; two in staging and in production, as far as EASYML_REPLICAS
+        allows, and in production a canary of 10 % and 50 % for five minutes each, taken back by 1 % more errors or twice
+        the p99.
+        """
+
+    def __init__(
+        self,
+        *,
+        config: _deployment_pb2.DeploymentConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeploymentTemplateResponse: _TypeAlias = GetDeploymentTemplateResponse  # noqa: Y015
+
+@_typing.final
+class ValidateDeploymentConfigRequest(_message.Message):
+    """ValidateDeploymentConfigRequest says what would be served, and how."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Id of the project."""
+    @_builtins.property
+    def model_version(self) -> Global___ModelVersionTarget:
+        """What would be served; only the configuration is looked at if not set."""
+
+    @_builtins.property
+    def config(self) -> _deployment_pb2.DeploymentConfig:
+        """How it would be served."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        model_version: Global___ModelVersionTarget | None = ...,
+        config: _deployment_pb2.DeploymentConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "model_version", b"model_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "model_version", b"model_version", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateDeploymentConfigRequest: _TypeAlias = ValidateDeploymentConfigRequest  # noqa: Y015
+
+@_typing.final
+class ValidateDeploymentConfigResponse(_message.Message):
+    """ValidateDeploymentConfigResponse says what is wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigProblem]:
+        """All that is wrong; none if it would be accepted."""
+
+    @_builtins.property
+    def config(self) -> _deployment_pb2.DeploymentConfig:
+        """The configuration with every default; not set while something is wrong."""
+
+    def __init__(
+        self,
+        *,
+        problems: _abc.Iterable[Global___ConfigProblem] | None = ...,
+        config: _deployment_pb2.DeploymentConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateDeploymentConfigResponse: _TypeAlias = ValidateDeploymentConfigResponse  # noqa: Y015
+
+@_typing.final
+class ConfigProblem(_message.Message):
+    """ConfigProblem is one thing that is wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Path of the field in the request, such as config.scaling.replicas."""
+    message: _builtins.str
+    """What is wrong, and the way out: a sentence for people."""
+    reason: _builtins.str
+    """The name of an ErrorReason, as ErrorInfo would have it."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The values of the message, as ErrorInfo would have them."""
+
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "message", b"message", "metadata", b"metadata", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigProblem: _TypeAlias = ConfigProblem  # noqa: Y015
 
 @_typing.final
 class GetDeploymentRequest(_message.Message):

@@ -50,6 +50,16 @@ class DeploymentServiceStub:
                 request_serializer=easyml_dot_v1_dot_deployment__service__pb2.UpdateDeploymentRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.UpdateDeploymentResponse.FromString,
                 _registered_method=True)
+        self.GetDeploymentTemplate = channel.unary_unary(
+                '/easyml.v1.DeploymentService/GetDeploymentTemplate',
+                request_serializer=easyml_dot_v1_dot_deployment__service__pb2.GetDeploymentTemplateRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.GetDeploymentTemplateResponse.FromString,
+                _registered_method=True)
+        self.ValidateDeploymentConfig = channel.unary_unary(
+                '/easyml.v1.DeploymentService/ValidateDeploymentConfig',
+                request_serializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigResponse.FromString,
+                _registered_method=True)
         self.GetDeployment = channel.unary_unary(
                 '/easyml.v1.DeploymentService/GetDeployment',
                 request_serializer=easyml_dot_v1_dot_deployment__service__pb2.GetDeploymentRequest.SerializeToString,
@@ -133,6 +143,23 @@ class DeploymentServiceServicer:
 
         The revision that answers goes on until the new one is ready, and stays if that fails. With validate_only it checks
         and answers, and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeploymentTemplate(self, request, context):
+        """GetDeploymentTemplate returns a configuration that is sensible for an environment, within the limits of this server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ValidateDeploymentConfig(self, request, context):
+        """ValidateDeploymentConfig names all that CreateDeployment and UpdateDeployment would refuse of a configuration.
+
+        What is wrong is the answer, also where another call would be INVALID_ARGUMENT by the rules of a field. Whether there
+        is room for one more deployment is not looked at.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -251,6 +278,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.UpdateDeployment,
                     request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.UpdateDeploymentRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_deployment__service__pb2.UpdateDeploymentResponse.SerializeToString,
+            ),
+            'GetDeploymentTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeploymentTemplate,
+                    request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.GetDeploymentTemplateRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__service__pb2.GetDeploymentTemplateResponse.SerializeToString,
+            ),
+            'ValidateDeploymentConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateDeploymentConfig,
+                    request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigResponse.SerializeToString,
             ),
             'GetDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDeployment,
@@ -371,6 +408,60 @@ class DeploymentService:
             '/easyml.v1.DeploymentService/UpdateDeployment',
             easyml_dot_v1_dot_deployment__service__pb2.UpdateDeploymentRequest.SerializeToString,
             easyml_dot_v1_dot_deployment__service__pb2.UpdateDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeploymentTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/GetDeploymentTemplate',
+            easyml_dot_v1_dot_deployment__service__pb2.GetDeploymentTemplateRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__service__pb2.GetDeploymentTemplateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateDeploymentConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/ValidateDeploymentConfig',
+            easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,14 @@ class DeploymentServiceStub:
     The revision that answers goes on until the new one is ready, and stays if that fails. With validate_only it checks
     and answers, and changes nothing.
     """
+    GetDeploymentTemplate: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentTemplateRequest, _deployment_service_pb2.GetDeploymentTemplateResponse]
+    """GetDeploymentTemplate returns a configuration that is sensible for an environment, within the limits of this server."""
+    ValidateDeploymentConfig: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ValidateDeploymentConfigRequest, _deployment_service_pb2.ValidateDeploymentConfigResponse]
+    """ValidateDeploymentConfig names all that CreateDeployment and UpdateDeployment would refuse of a configuration.
+
+    What is wrong is the answer, also where another call would be INVALID_ARGUMENT by the rules of a field. Whether there
+    is room for one more deployment is not looked at.
+    """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_service_pb2.GetDeploymentResponse]
     """GetDeployment returns one deployment as it is now."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]
@@ -110,6 +118,26 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The revision that answers goes on until the new one is ready, and stays if that fails. With validate_only it checks
         and answers, and changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeploymentTemplate(
+        self,
+        request: _deployment_service_pb2.GetDeploymentTemplateRequest,
+        context: _aio.ServicerContext[_deployment_service_pb2.GetDeploymentTemplateRequest, _abc.Awaitable[_deployment_service_pb2.GetDeploymentTemplateResponse]],
+    ) -> _abc.Awaitable[_deployment_service_pb2.GetDeploymentTemplateResponse]:
+        """GetDeploymentTemplate returns a configuration that is sensible for an environment, within the limits of this server."""
+
+    @_abc_1.abstractmethod
+    def ValidateDeploymentConfig(
+        self,
+        request: _deployment_service_pb2.ValidateDeploymentConfigRequest,
+        context: _aio.ServicerContext[_deployment_service_pb2.ValidateDeploymentConfigRequest, _abc.Awaitable[_deployment_service_pb2.ValidateDeploymentConfigResponse]],
+    ) -> _abc.Awaitable[_deployment_service_pb2.ValidateDeploymentConfigResponse]:
+        """ValidateDeploymentConfig names all that CreateDeployment and UpdateDeployment would refuse of a configuration.
+
+        What is wrong is the answer, also where another call would be INVALID_ARGUMENT by the rules of a field. Whether there
+        is room for one more deployment is not looked at.
         """
 
     @_abc_1.abstractmethod

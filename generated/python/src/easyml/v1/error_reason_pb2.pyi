@@ -110,6 +110,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED: the server has no such method. Metadata: method. Compare the versions of client and server."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 40
     """CANCELLED: the caller went away or cancelled the call."""
+    ERROR_REASON_NO_ELIGIBLE_MODEL: _ErrorReason.ValueType  # 41
+    """FAILED_PRECONDITION: no model version meets the criteria. PreconditionFailure says what each lacks (the first 10);
+    relax them, or train a version that does. Metadata: candidates.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the machine-readable cause of an error.
@@ -206,4 +210,8 @@ ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 39
 """UNIMPLEMENTED: the server has no such method. Metadata: method. Compare the versions of client and server."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 40
 """CANCELLED: the caller went away or cancelled the call."""
+ERROR_REASON_NO_ELIGIBLE_MODEL: ErrorReason.ValueType  # 41
+"""FAILED_PRECONDITION: no model version meets the criteria. PreconditionFailure says what each lacks (the first 10);
+relax them, or train a version that does. Metadata: candidates.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

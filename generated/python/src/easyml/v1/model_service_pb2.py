@@ -27,11 +27,12 @@ from easyml.v1 import dvc_pb2 as easyml_dot_v1_dot_dvc__pb2
 from easyml.v1 import model_pb2 as easyml_dot_v1_dot_model__pb2
 from easyml.v1 import permission_pb2 as easyml_dot_v1_dot_permission__pb2
 from easyml.v1 import project_pb2 as easyml_dot_v1_dot_project__pb2
+from easyml.v1 import selection_pb2 as easyml_dot_v1_dot_selection__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x61syml/v1/model_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x13\x65\x61syml/v1/dvc.proto\x1a\x15\x65\x61syml/v1/model.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x17\x65\x61syml/v1/project.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x11ListModelsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\"f\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.easyml.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x03\n\x18ListModelVersionsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\nmodel_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\tmodelName\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x1d\n\x05\x61lias\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12Q\n\x06labels\x18\x06 \x03(\x0b\x32/.easyml.v1.ListModelVersionsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x12\x35\n\x04view\x18\x07 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x83\x01\n\x19ListModelVersionsResponse\x12>\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x17.easyml.v1.ModelVersionR\rmodelVersions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x01\n\x10ModelVersionName\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12#\n\x07version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00H\x00R\x07version\x12!\n\x05\x61lias\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?H\x00R\x05\x61liasB\x07\n\x05which\"\xc9\x01\n\x16GetModelVersionRequest\x12\x34\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12\x35\n\x04view\x18\x03 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04viewB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"W\n\x17GetModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"V\n GetModelVersionDvcPointerRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\"T\n!GetModelVersionDvcPointerResponse\x12/\n\x07pointer\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DvcPointerR\x07pointer\"\xfb\x02\n\x19UpdateModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12\x61\n\x06labels\x18\x03 \x03(\x0b\x32\x30.easyml.v1.UpdateModelVersionRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"Z\n\x1aUpdateModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\xa7\x01\n\x19\x44\x65leteModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"S\n\x1a\x44\x65leteModelVersionResponse\x12\x35\n\x07\x64\x65leted\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeletedResourcesR\x07\x64\x65leted\"\x88\x01\n\x14SetModelAliasRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12<\n\x05\x61lias\x18\x02 \x01(\tB&\xbaH#r!2\x17^[a-z][a-z0-9_-]{0,62}$Z\x06latestR\x05\x61lias\"U\n\x15SetModelAliasResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\x8e\x01\n\x17\x44\x65leteModelAliasRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1f\n\x05\x61lias\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05\x61lias\"\x1a\n\x18\x44\x65leteModelAliasResponse\"\x93\x02\n\x17ListAliasHistoryRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1d\n\x05\x61lias\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12\x33\n\x07\x61t_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06\x61tTime\x12\'\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"z\n\x18ListAliasHistoryResponse\x12\x36\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.easyml.v1.AliasHistoryEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x87\x01\n\x12\x45xportModelRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12=\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06\x66ormat\"h\n\x13\x45xportModelResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ExportHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"\x94\x01\n\x0c\x45xportHeader\x12\x1a\n\x08\x66ilename\x18\x01 \x01(\tR\x08\x66ilename\x12\x31\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatR\x06\x66ormat\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x04 \x01(\tR\x06sha2562\x80\x08\n\x0cModelService\x12R\n\nListModels\x12\x1c.easyml.v1.ListModelsRequest\x1a\x1d.easyml.v1.ListModelsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x11ListModelVersions\x12#.easyml.v1.ListModelVersionsRequest\x1a$.easyml.v1.ListModelVersionsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x61\n\x0fGetModelVersion\x12!.easyml.v1.GetModelVersionRequest\x1a\".easyml.v1.GetModelVersionResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x7f\n\x19GetModelVersionDvcPointer\x12+.easyml.v1.GetModelVersionDvcPointerRequest\x1a,.easyml.v1.GetModelVersionDvcPointerResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x12UpdateModelVersion\x12$.easyml.v1.UpdateModelVersionRequest\x1a%.easyml.v1.UpdateModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12g\n\x12\x44\x65leteModelVersion\x12$.easyml.v1.DeleteModelVersionRequest\x1a%.easyml.v1.DeleteModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12[\n\rSetModelAlias\x12\x1f.easyml.v1.SetModelAliasRequest\x1a .easyml.v1.SetModelAliasResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x61\n\x10\x44\x65leteModelAlias\x12\".easyml.v1.DeleteModelAliasRequest\x1a#.easyml.v1.DeleteModelAliasResponse\"\x04\xc8\xf3\x18\x04\x12\x64\n\x10ListAliasHistory\x12\".easyml.v1.ListAliasHistoryRequest\x1a#.easyml.v1.ListAliasHistoryResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12W\n\x0b\x45xportModel\x12\x1d.easyml.v1.ExportModelRequest\x1a\x1e.easyml.v1.ExportModelResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x42\x66\n\x0cio.easyml.v1B\x11ModelServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65\x61syml/v1/model_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x13\x65\x61syml/v1/dvc.proto\x1a\x15\x65\x61syml/v1/model.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x17\x65\x61syml/v1/project.proto\x1a\x19\x65\x61syml/v1/selection.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x11ListModelsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\"f\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.easyml.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x03\n\x18ListModelVersionsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\nmodel_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\tmodelName\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x1d\n\x05\x61lias\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12Q\n\x06labels\x18\x06 \x03(\x0b\x32/.easyml.v1.ListModelVersionsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x12\x35\n\x04view\x18\x07 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x83\x01\n\x19ListModelVersionsResponse\x12>\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x17.easyml.v1.ModelVersionR\rmodelVersions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x01\n\x10ModelVersionName\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12#\n\x07version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00H\x00R\x07version\x12!\n\x05\x61lias\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?H\x00R\x05\x61liasB\x07\n\x05which\"\xc9\x01\n\x16GetModelVersionRequest\x12\x34\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12\x35\n\x04view\x18\x03 \x01(\x0e\x32\x17.easyml.v1.ResourceViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04viewB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"W\n\x17GetModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\x84\x01\n\x12SelectModelRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x45\n\x08\x63riteria\x18\x02 \x01(\x0b\x32!.easyml.v1.ModelSelectionCriteriaB\x06\xbaH\x03\xc8\x01\x01R\x08\x63riteria\"\xac\x01\n\x13SelectModelResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\x12\x39\n\ncandidates\x18\x02 \x03(\x0b\x32\x19.easyml.v1.ModelCandidateR\ncandidates\x12\x1c\n\ttruncated\x18\x03 \x01(\x08R\ttruncated\"V\n GetModelVersionDvcPointerRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\"T\n!GetModelVersionDvcPointerResponse\x12/\n\x07pointer\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DvcPointerR\x07pointer\"\xfb\x02\n\x19UpdateModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12\x61\n\x06labels\x18\x03 \x03(\x0b\x32\x30.easyml.v1.UpdateModelVersionRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"Z\n\x1aUpdateModelVersionResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\xa7\x01\n\x19\x44\x65leteModelVersionRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"S\n\x1a\x44\x65leteModelVersionResponse\x12\x35\n\x07\x64\x65leted\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeletedResourcesR\x07\x64\x65leted\"\x88\x01\n\x14SetModelAliasRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12<\n\x05\x61lias\x18\x02 \x01(\tB&\xbaH#r!2\x17^[a-z][a-z0-9_-]{0,62}$Z\x06latestR\x05\x61lias\"U\n\x15SetModelAliasResponse\x12<\n\rmodel_version\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ModelVersionR\x0cmodelVersion\"\x8e\x01\n\x17\x44\x65leteModelAliasRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1f\n\x05\x61lias\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05\x61lias\"\x1a\n\x18\x44\x65leteModelAliasResponse\"\x93\x02\n\x17ListAliasHistoryRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12)\n\nmodel_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\tmodelName\x12\x1d\n\x05\x61lias\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x05\x61lias\x12\x33\n\x07\x61t_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06\x61tTime\x12\'\n\tpage_size\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"z\n\x18ListAliasHistoryResponse\x12\x36\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.easyml.v1.AliasHistoryEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x87\x01\n\x12\x45xportModelRequest\x12\x32\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0emodelVersionId\x12=\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06\x66ormat\"h\n\x13\x45xportModelResponse\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x17.easyml.v1.ExportHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"\x94\x01\n\x0c\x45xportHeader\x12\x1a\n\x08\x66ilename\x18\x01 \x01(\tR\x08\x66ilename\x12\x31\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x19.easyml.v1.ArtifactFormatR\x06\x66ormat\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n\x06sha256\x18\x04 \x01(\tR\x06sha2562\xd7\x08\n\x0cModelService\x12R\n\nListModels\x12\x1c.easyml.v1.ListModelsRequest\x1a\x1d.easyml.v1.ListModelsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x11ListModelVersions\x12#.easyml.v1.ListModelVersionsRequest\x1a$.easyml.v1.ListModelVersionsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x61\n\x0fGetModelVersion\x12!.easyml.v1.GetModelVersionRequest\x1a\".easyml.v1.GetModelVersionResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x7f\n\x19GetModelVersionDvcPointer\x12+.easyml.v1.GetModelVersionDvcPointerRequest\x1a,.easyml.v1.GetModelVersionDvcPointerResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12U\n\x0bSelectModel\x12\x1d.easyml.v1.SelectModelRequest\x1a\x1e.easyml.v1.SelectModelResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12g\n\x12UpdateModelVersion\x12$.easyml.v1.UpdateModelVersionRequest\x1a%.easyml.v1.UpdateModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12g\n\x12\x44\x65leteModelVersion\x12$.easyml.v1.DeleteModelVersionRequest\x1a%.easyml.v1.DeleteModelVersionResponse\"\x04\xc8\xf3\x18\x04\x12[\n\rSetModelAlias\x12\x1f.easyml.v1.SetModelAliasRequest\x1a .easyml.v1.SetModelAliasResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x61\n\x10\x44\x65leteModelAlias\x12\".easyml.v1.DeleteModelAliasRequest\x1a#.easyml.v1.DeleteModelAliasResponse\"\x04\xc8\xf3\x18\x04\x12\x64\n\x10ListAliasHistory\x12\".easyml.v1.ListAliasHistoryRequest\x1a#.easyml.v1.ListAliasHistoryResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12W\n\x0b\x45xportModel\x12\x1d.easyml.v1.ExportModelRequest\x1a\x1e.easyml.v1.ExportModelResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x42\x66\n\x0cio.easyml.v1B\x11ModelServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,6 +78,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELVERSIONREQUEST'].fields_by_name['model_version_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_GETMODELVERSIONREQUEST'].fields_by_name['view']._loaded_options = None
   _globals['_GETMODELVERSIONREQUEST'].fields_by_name['view']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_SELECTMODELREQUEST'].fields_by_name['project_id']._loaded_options = None
+  _globals['_SELECTMODELREQUEST'].fields_by_name['project_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_SELECTMODELREQUEST'].fields_by_name['criteria']._loaded_options = None
+  _globals['_SELECTMODELREQUEST'].fields_by_name['criteria']._serialized_options = b'\272H\003\310\001\001'
   _globals['_GETMODELVERSIONDVCPOINTERREQUEST'].fields_by_name['model_version_id']._loaded_options = None
   _globals['_GETMODELVERSIONDVCPOINTERREQUEST'].fields_by_name['model_version_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._loaded_options = None
@@ -127,6 +132,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersion']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersionDvcPointer']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModelVersionDvcPointer']._serialized_options = b'\220\002\001\310\363\030\003'
+  _globals['_MODELSERVICE'].methods_by_name['SelectModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['SelectModel']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_MODELSERVICE'].methods_by_name['UpdateModelVersion']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['UpdateModelVersion']._serialized_options = b'\310\363\030\004'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModelVersion']._loaded_options = None
@@ -139,54 +146,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListAliasHistory']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_MODELSERVICE'].methods_by_name['ExportModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ExportModel']._serialized_options = b'\220\002\001\310\363\030\003'
-  _globals['_LISTMODELSREQUEST']._serialized_start=238
-  _globals['_LISTMODELSREQUEST']._serialized_end=423
-  _globals['_LISTMODELSRESPONSE']._serialized_start=425
-  _globals['_LISTMODELSRESPONSE']._serialized_end=527
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=530
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=948
-  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_start=891
-  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_end=948
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=951
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1082
-  _globals['_MODELVERSIONNAME']._serialized_start=1085
-  _globals['_MODELVERSIONNAME']._serialized_end=1268
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1271
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1472
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1474
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1561
-  _globals['_GETMODELVERSIONDVCPOINTERREQUEST']._serialized_start=1563
-  _globals['_GETMODELVERSIONDVCPOINTERREQUEST']._serialized_end=1649
-  _globals['_GETMODELVERSIONDVCPOINTERRESPONSE']._serialized_start=1651
-  _globals['_GETMODELVERSIONDVCPOINTERRESPONSE']._serialized_end=1735
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=1738
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=2117
-  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_start=891
-  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_end=948
-  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_start=2119
-  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_end=2209
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=2212
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=2379
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=2381
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=2464
-  _globals['_SETMODELALIASREQUEST']._serialized_start=2467
-  _globals['_SETMODELALIASREQUEST']._serialized_end=2603
-  _globals['_SETMODELALIASRESPONSE']._serialized_start=2605
-  _globals['_SETMODELALIASRESPONSE']._serialized_end=2690
-  _globals['_DELETEMODELALIASREQUEST']._serialized_start=2693
-  _globals['_DELETEMODELALIASREQUEST']._serialized_end=2835
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=2837
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=2863
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_start=2866
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_end=3141
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_start=3143
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_end=3265
-  _globals['_EXPORTMODELREQUEST']._serialized_start=3268
-  _globals['_EXPORTMODELREQUEST']._serialized_end=3403
-  _globals['_EXPORTMODELRESPONSE']._serialized_start=3405
-  _globals['_EXPORTMODELRESPONSE']._serialized_end=3509
-  _globals['_EXPORTHEADER']._serialized_start=3512
-  _globals['_EXPORTHEADER']._serialized_end=3660
-  _globals['_MODELSERVICE']._serialized_start=3663
-  _globals['_MODELSERVICE']._serialized_end=4687
+  _globals['_LISTMODELSREQUEST']._serialized_start=265
+  _globals['_LISTMODELSREQUEST']._serialized_end=450
+  _globals['_LISTMODELSRESPONSE']._serialized_start=452
+  _globals['_LISTMODELSRESPONSE']._serialized_end=554
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=557
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=975
+  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_start=918
+  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_end=975
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=978
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1109
+  _globals['_MODELVERSIONNAME']._serialized_start=1112
+  _globals['_MODELVERSIONNAME']._serialized_end=1295
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1298
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1499
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1501
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1588
+  _globals['_SELECTMODELREQUEST']._serialized_start=1591
+  _globals['_SELECTMODELREQUEST']._serialized_end=1723
+  _globals['_SELECTMODELRESPONSE']._serialized_start=1726
+  _globals['_SELECTMODELRESPONSE']._serialized_end=1898
+  _globals['_GETMODELVERSIONDVCPOINTERREQUEST']._serialized_start=1900
+  _globals['_GETMODELVERSIONDVCPOINTERREQUEST']._serialized_end=1986
+  _globals['_GETMODELVERSIONDVCPOINTERRESPONSE']._serialized_start=1988
+  _globals['_GETMODELVERSIONDVCPOINTERRESPONSE']._serialized_end=2072
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=2075
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=2454
+  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_start=918
+  _globals['_UPDATEMODELVERSIONREQUEST_LABELSENTRY']._serialized_end=975
+  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_start=2456
+  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_end=2546
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=2549
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=2716
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=2718
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=2801
+  _globals['_SETMODELALIASREQUEST']._serialized_start=2804
+  _globals['_SETMODELALIASREQUEST']._serialized_end=2940
+  _globals['_SETMODELALIASRESPONSE']._serialized_start=2942
+  _globals['_SETMODELALIASRESPONSE']._serialized_end=3027
+  _globals['_DELETEMODELALIASREQUEST']._serialized_start=3030
+  _globals['_DELETEMODELALIASREQUEST']._serialized_end=3172
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=3174
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=3200
+  _globals['_LISTALIASHISTORYREQUEST']._serialized_start=3203
+  _globals['_LISTALIASHISTORYREQUEST']._serialized_end=3478
+  _globals['_LISTALIASHISTORYRESPONSE']._serialized_start=3480
+  _globals['_LISTALIASHISTORYRESPONSE']._serialized_end=3602
+  _globals['_EXPORTMODELREQUEST']._serialized_start=3605
+  _globals['_EXPORTMODELREQUEST']._serialized_end=3740
+  _globals['_EXPORTMODELRESPONSE']._serialized_start=3742
+  _globals['_EXPORTMODELRESPONSE']._serialized_end=3846
+  _globals['_EXPORTHEADER']._serialized_start=3849
+  _globals['_EXPORTHEADER']._serialized_end=3997
+  _globals['_MODELSERVICE']._serialized_start=4000
+  _globals['_MODELSERVICE']._serialized_end=5111
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from easyml.v1 import dvc_pb2 as _dvc_pb2
 from easyml.v1 import model_pb2 as _model_pb2
 from easyml.v1 import project_pb2 as _project_pb2
+from easyml.v1 import selection_pb2 as _selection_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
@@ -274,6 +275,68 @@ class GetModelVersionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelVersionResponse: _TypeAlias = GetModelVersionResponse  # noqa: Y015
+
+@_typing.final
+class SelectModelRequest(_message.Message):
+    """SelectModelRequest says where, and what for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """Id of the project."""
+    @_builtins.property
+    def criteria(self) -> _selection_pb2.ModelSelectionCriteria:
+        """What the version must meet, and what it is best at."""
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        criteria: _selection_pb2.ModelSelectionCriteria | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criteria", b"criteria", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectModelRequest: _TypeAlias = SelectModelRequest  # noqa: Y015
+
+@_typing.final
+class SelectModelResponse(_message.Message):
+    """SelectModelResponse is the version, and all that were looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """Whether there are older versions that were not looked at."""
+    @_builtins.property
+    def model_version(self) -> _model_pb2.ModelVersion:
+        """The version that is chosen."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_selection_pb2.ModelCandidate]:
+        """The ones that meet the criteria, by rank; then the others, newest first."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _model_pb2.ModelVersion | None = ...,
+        candidates: _abc.Iterable[_selection_pb2.ModelCandidate] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "model_version", b"model_version", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectModelResponse: _TypeAlias = SelectModelResponse  # noqa: Y015
 
 @_typing.final
 class GetModelVersionDvcPointerRequest(_message.Message):

@@ -55,6 +55,11 @@ class ModelServiceStub:
                 request_serializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerResponse.FromString,
                 _registered_method=True)
+        self.SelectModel = channel.unary_unary(
+                '/easyml.v1.ModelService/SelectModel',
+                request_serializer=easyml_dot_v1_dot_model__service__pb2.SelectModelRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_model__service__pb2.SelectModelResponse.FromString,
+                _registered_method=True)
         self.UpdateModelVersion = channel.unary_unary(
                 '/easyml.v1.ModelService/UpdateModelVersion',
                 request_serializer=easyml_dot_v1_dot_model__service__pb2.UpdateModelVersionRequest.SerializeToString,
@@ -117,6 +122,15 @@ class ModelServiceServicer:
 
     def GetModelVersionDvcPointer(self, request, context):
         """GetModelVersionDvcPointer returns what plain DVC needs to pull the files of a version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SelectModel(self, request, context):
+        """SelectModel says which version of a project meets criteria best, and how each other one compares.
+
+        If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 10 lack.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +202,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModelVersionDvcPointer,
                     request_deserializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerResponse.SerializeToString,
+            ),
+            'SelectModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SelectModel,
+                    request_deserializer=easyml_dot_v1_dot_model__service__pb2.SelectModelRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_model__service__pb2.SelectModelResponse.SerializeToString,
             ),
             'UpdateModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateModelVersion,
@@ -329,6 +348,33 @@ class ModelService:
             '/easyml.v1.ModelService/GetModelVersionDvcPointer',
             easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerRequest.SerializeToString,
             easyml_dot_v1_dot_model__service__pb2.GetModelVersionDvcPointerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SelectModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.ModelService/SelectModel',
+            easyml_dot_v1_dot_model__service__pb2.SelectModelRequest.SerializeToString,
+            easyml_dot_v1_dot_model__service__pb2.SelectModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

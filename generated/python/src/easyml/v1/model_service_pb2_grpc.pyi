@@ -28,6 +28,11 @@ class ModelServiceStub:
     """
     GetModelVersionDvcPointer: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionDvcPointerRequest, _model_service_pb2.GetModelVersionDvcPointerResponse]
     """GetModelVersionDvcPointer returns what plain DVC needs to pull the files of a version."""
+    SelectModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.SelectModelRequest, _model_service_pb2.SelectModelResponse]
+    """SelectModel says which version of a project meets criteria best, and how each other one compares.
+
+    If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 10 lack.
+    """
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelVersionRequest, _model_service_pb2.UpdateModelVersionResponse]
     """UpdateModelVersion changes description or labels."""
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]
@@ -82,6 +87,17 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_model_service_pb2.GetModelVersionDvcPointerRequest, _abc.Awaitable[_model_service_pb2.GetModelVersionDvcPointerResponse]],
     ) -> _abc.Awaitable[_model_service_pb2.GetModelVersionDvcPointerResponse]:
         """GetModelVersionDvcPointer returns what plain DVC needs to pull the files of a version."""
+
+    @_abc_1.abstractmethod
+    def SelectModel(
+        self,
+        request: _model_service_pb2.SelectModelRequest,
+        context: _aio.ServicerContext[_model_service_pb2.SelectModelRequest, _abc.Awaitable[_model_service_pb2.SelectModelResponse]],
+    ) -> _abc.Awaitable[_model_service_pb2.SelectModelResponse]:
+        """SelectModel says which version of a project meets criteria best, and how each other one compares.
+
+        If none meets them: FAILED_PRECONDITION, NO_ELIGIBLE_MODEL; a PreconditionFailure says what the first 10 lack.
+        """
 
     @_abc_1.abstractmethod
     def UpdateModelVersion(

@@ -1,0 +1,111 @@
+"""How a version is served: what is sensible for each environment, and what is wrong with what was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from easyml_server.domain.containers import beyond_this_machine, faults_of, memory_fault
+from easyml_server.domain.deployments import (
+    Canary,
+    CanaryAnalysis,
+    CanaryStep,
+    DeploymentConfig,
+    DeploymentEnvironment,
+    DeploymentTarget,
+    RolloutStrategy,
+)
+from easyml_server.domain.errors import InvalidInput, Reason, Violation
+from easyml_server.domain.models import ModelVersion
+from easyml_server.domain.selection import served_form
+
+FIVE_MINUTES = 300
+CAREFUL = Canary(
+    steps=(CanaryStep(10, FIVE_MINUTES), CanaryStep(50, FIVE_MINUTES)),
+    analysis=CanaryAnalysis(max_error_percent=1, max_latency_ratio=2),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigProblem:
+    """One thing that is wrong: the path of the field in the request, and a sentence that says the way out."""
+
+    field: str
+    message: str
+    reason: Reason = Reason.INVALID_FIELD
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def template(environment: DeploymentEnvironment, max_replicas: int) -> DeploymentConfig:
+    """One replica to try things; a second one where an end of the first must not be noticed.
+
+    In production a new revision has to earn its calls.
+    """
+    match environment:
+        case DeploymentEnvironment.DEVELOPMENT:
+            return DeploymentConfig(environment)
+        case DeploymentEnvironment.STAGING:
+            return DeploymentConfig(environment, replicas=min(2, max_replicas))
+        case DeploymentEnvironment.PRODUCTION:
+            return DeploymentConfig(
+                environment, strategy=RolloutStrategy.CANARY, replicas=min(2, max_replicas), canary=CAREFUL
+            )
+
+
+def problems_of(
+    config: DeploymentConfig,
+    targets: Collection[DeploymentTarget],
+    max_replicas: int,
+    replicas_field: str = "config.scaling.replicas",
+) -> Iterator[ConfigProblem]:
+    """Everything that is wrong, not only the first; `targets` are the ones there are."""
+    if config.target not in targets:
+        yield ConfigProblem(
+            "config.target",
+            "The local target needs a server of its own, and this one shares its database (EASYML_DATABASE_URL) with"
+            " others.",
+        )
+    if config.replicas > max_replicas:
+        yield ConfigProblem(
+            replicas_field,
+            f"A deployment has at most {max_replicas} replicas (EASYML_REPLICAS).",
+            Reason.TOO_LARGE,
+            {"limit": "EASYML_REPLICAS", "maximum": str(max_replicas)},
+        )
+    if config.canary is not None:
+        yield from _problems_of_canary(config.canary, config.strategy)
+    broken = list(faults_of(config.container))
+    if config.target is DeploymentTarget.LOCAL:
+        named = {field for field, _ in broken}
+        broken += [each for each in beyond_this_machine(config.container) if each[0] not in named]
+    for field, message in broken:
+        yield ConfigProblem(f"config.container.{field}", message)
+
+
+def problems_with(config: DeploymentConfig, version: ModelVersion) -> Iterator[ConfigProblem]:
+    """What is wrong with serving this version so."""
+    if fault := memory_fault(config.container, served_form(version).size_bytes):
+        yield ConfigProblem("config.container.memory_limit", fault)
+
+
+def refuse(problems: Sequence[ConfigProblem]) -> None:
+    """InvalidInput that names each of them, if there are any."""
+    if not problems:
+        return
+    first, *others = problems
+    if not others:
+        raise InvalidInput.at(first.field, first.message, first.reason, first.metadata)
+    raise InvalidInput(
+        f"{first.message} And {len(others)} more, each named by its field: {', '.join(each.field for each in others)}.",
+        violations=[Violation(each.field, each.message) for each in problems],
+    )
+
+
+def _problems_of_canary(canary: Canary, strategy: RolloutStrategy) -> Iterator[ConfigProblem]:
+    if strategy is not RolloutStrategy.CANARY:
+        yield ConfigProblem("config.canary", f"It says nothing for the strategy {strategy.value}; leave it out.")
+    for index, (one, next) in enumerate(pairwise(canary.steps), 1):
+        if next.weight <= one.weight:
+            yield ConfigProblem(f"config.canary.steps[{index}].weight", "Each step needs more weight than the last.")
