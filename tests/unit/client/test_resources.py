@@ -20,6 +20,10 @@ from easyml_client import errors
 from easyml_client.resources import (
     algorithms,
     datasets,
+    deployment_logs,
+    deployment_metrics,
+    deployments,
+    dvc,
     events,
     experiments,
     models,
@@ -32,7 +36,22 @@ from easyml_client.resources import (
 from easyml_client.resources.base import Resource, plain
 from easyml_client.values import enum_number, enum_word, from_struct, to_struct
 
-MODULES = (algorithms, datasets, events, experiments, models, predictions, projects, results, selection, users)
+MODULES = (
+    algorithms,
+    datasets,
+    deployment_logs,
+    deployment_metrics,
+    deployments,
+    dvc,
+    events,
+    experiments,
+    models,
+    predictions,
+    projects,
+    results,
+    selection,
+    users,
+)
 RESOURCES = sorted(
     {
         kind
