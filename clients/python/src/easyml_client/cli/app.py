@@ -47,7 +47,7 @@ _COMMANDS = {
     "train": ("train:app", "Train a model on a dataset."),
     "experiments": ("experiments:app", "Trainings and what came out: list, watch, compare."),
     "models": ("models:app", "Models, their versions, aliases and files."),
-    "deploy": ("deployments:deploy_app", "Make a model version callable."),
+    "deploy": ("deploy:app", "Make a model version callable."),
     "deployments": ("deployments:app", "Model versions made callable: list, watch, scale, roll back, stop."),
     "predict": ("predict:app", "Predict rows with a model."),
     "login": ("account:login_app", "Sign in to a server and remember it."),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from easyml_client.cli.output import clean, complain, interactive
+from easyml_client.cli.output import clean, complain, interactive, print_done
 from easyml_client.resources.base import plain
 
 if TYPE_CHECKING:
@@ -33,6 +33,19 @@ def until_it_arrives(client: EasyML, deployment: Deployment, *, as_json: bool) -
         message = f"The deployment goes on. Come back with: easyml deployments watch {deployment.id}"
         raise KeyboardInterrupt(message) from stopped
     return told_end(last)
+
+
+def follow(client: EasyML, deployment: Deployment, *, wait: bool, as_json: bool) -> int:
+    """Show it until it arrives, if that is to be waited for; the exit code."""
+    if not wait:
+        come_back = f"easyml deployments watch {deployment.name}"
+        sentence = f"Revision {deployment.latest_revision} of {deployment.name} is on its way: {come_back}"
+        print_done(deployment, sentence, as_json=as_json)
+        return 0
+    code = until_it_arrives(client, deployment, as_json=as_json)
+    if code == 0 and not (as_json or deployment.active_revision):
+        complain(f"Ask it with: easyml predict --deployment {deployment.name} --row COLUMN=VALUE …")
+    return code
 
 
 def told_end(deployment: Deployment) -> int:
