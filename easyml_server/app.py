@@ -164,6 +164,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             deployments=deployments.service,
             deployment_configs=deployments.configs,
             deployment_metrics=deployments.metrics,
+            deployment_changes=deployments.changes,
             deployment_logs=deployments.logs,
             predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
             versions=VersionService(store),

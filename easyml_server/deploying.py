@@ -18,6 +18,7 @@ from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
+from easyml_server.services.deployment_changes import DeploymentChanges
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
 from easyml_server.services.deployment_metrics import DeploymentMetrics
@@ -37,6 +38,7 @@ class Deployments:
 
     endpoints: Endpoints
     watch: DeploymentWatch
+    changes: DeploymentChanges
     metrics: DeploymentMetrics
     logs: DeploymentLogs
     reconciler: DeploymentReconciler
@@ -70,10 +72,11 @@ async def open_deployments(
         metrics = DeploymentMetrics(store, deployer, clock)
         reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, metrics, clock)
         configs = DeploymentConfigService(store, settings.limits(), targets(settings))
-        service = DeploymentService(store, auth, reconciler, watch, settings.limits(), clock, configs, signer)
+        service = DeploymentService(store, reconciler, watch, settings.limits(), clock, configs, signer)
+        changes = DeploymentChanges(store, auth, watch, clock)
         logs = DeploymentLogs(store, auth, deployer, watch, clock)
         try:
-            yield Deployments(endpoints, watch, metrics, logs, reconciler, service, configs, targets(settings))
+            yield Deployments(endpoints, watch, changes, metrics, logs, reconciler, service, configs, targets(settings))
         finally:
             await endpoints.close()
             if interrupted.is_set():

@@ -15,8 +15,8 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.deployer import Deployer
 from easyml_server.ports.store import Store
 from easyml_server.services.auth import AuthService
+from easyml_server.services.deployment_changes import HEARTBEAT_SECONDS, Deleted, Heartbeat, is_there
 from easyml_server.services.deployment_watch import DeploymentWatch
-from easyml_server.services.deployments import HEARTBEAT_SECONDS, Deleted, Heartbeat, is_there
 
 LOOK_SECONDS: Final = 0.5
 """How often it is looked for new lines."""

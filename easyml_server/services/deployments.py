@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -21,8 +20,6 @@ from easyml_server.domain.errors import (
     InvalidInput,
     LimitReached,
     NotFound,
-    NotSignedIn,
-    Reason,
     WrongState,
 )
 from easyml_server.domain.limits import Limits
@@ -35,7 +32,6 @@ from easyml_server.domain.traffic import as_rolling, going_back, promoted, share
 from easyml_server.domain.users import Caller
 from easyml_server.ports.security import IDENTITY_LIFETIME, TokenSigner
 from easyml_server.ports.store import Store, UnitOfWork
-from easyml_server.services.auth import AuthService
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.projects import checked_name
@@ -48,8 +44,6 @@ from easyml_server.services.traffic import (
     without_newest,
 )
 from easyml_server.services.version_targets import VersionTarget, version_to_serve
-
-HEARTBEAT_SECONDS = 10.0
 
 
 class Reconciler(Protocol):
@@ -89,25 +83,12 @@ class DeploymentToken:
     expire_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """Nothing changed."""
-
-    time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """There is no such deployment any more."""
-
-
 class DeploymentService:
     """Use cases of DeploymentService."""
 
     def __init__(
         self,
         store: Store,
-        auth: AuthService,
         reconciler: Reconciler,
         watch: DeploymentWatch,
         limits: Limits,
@@ -116,7 +97,6 @@ class DeploymentService:
         signer: TokenSigner,
     ) -> None:
         self._store = store
-        self._auth = auth
         self._reconciler = reconciler
         self._watch = watch
         self._limits = limits
@@ -291,45 +271,6 @@ class DeploymentService:
             await work.deployments.get(deployment_id, caller)
             return await work.deployments.list_revisions(deployment_id, page)
 
-    async def watch(
-        self, caller: Caller, deployment_id: UUID, after: int
-    ) -> AsyncGenerator[Deployment | Heartbeat | Deleted, None]:
-        """The deployment as it is whenever anything of it changes; ends when it is deleted."""
-        with self._watch.watching(deployment_id) as changed:
-            seen = after
-            deployment = await self.get(caller, deployment_id)
-            if after > deployment.sequence:
-                raise InvalidInput.at(
-                    "after_sequence", f"The newest sequence is {deployment.sequence}; continue at that or before."
-                )
-            while True:
-                if deployment.sequence > seen:
-                    seen = deployment.sequence
-                    yield deployment
-                if not await self._waited(changed):
-                    if not await self._auth.still_valid(caller):
-                        raise NotSignedIn("The session has ended; sign in again.", Reason.TOKEN_EXPIRED)
-                    yield Heartbeat(self._clock())
-                changed.clear()
-                try:
-                    deployment = await self.get(caller, deployment_id)
-                except NotFound:
-                    if await is_there(self._store, deployment_id):
-                        # It is the caller who may not see it any more.
-                        raise
-                    yield Deleted()
-                    return
-
-    async def _waited(self, changed: asyncio.Event) -> bool:
-        """Whether something changed before it was time for a sign of life."""
-        try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                await changed.wait()
-        except TimeoutError:
-            return False
-        self._watch.check()
-        return True
-
     async def _check_room(self, work: UnitOfWork) -> None:
         if len(await work.deployments.unfinished()) >= self._limits.deployments:
             raise LimitReached(
@@ -417,16 +358,6 @@ class DeploymentService:
     def _changed(self, deployment_id: UUID) -> None:
         self._watch.tell(deployment_id)
         self._reconciler.wake(deployment_id)
-
-
-async def is_there(store: Store, deployment_id: UUID) -> bool:
-    """Whether there is such a deployment, whoever may see it."""
-    async with store.read() as work:
-        try:
-            await work.deployments.load(deployment_id)
-        except NotFound:
-            return False
-    return True
 
 
 async def find_deployment(work: UnitOfWork, caller: Caller, target: UUID | DeploymentName) -> Deployment:

@@ -31,6 +31,7 @@ from easyml.v1 import (
 from easyml_server.domain.limits import Limits
 from easyml_server.services.auth import AuthService
 from easyml_server.services.datasets import DatasetService
+from easyml_server.services.deployment_changes import DeploymentChanges
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
 from easyml_server.services.deployment_metrics import DeploymentMetrics
@@ -98,6 +99,7 @@ class Services:
     deployments: DeploymentService
     deployment_configs: DeploymentConfigService
     deployment_metrics: DeploymentMetrics
+    deployment_changes: DeploymentChanges
     deployment_logs: DeploymentLogs
     predictions: PredictionService
     versions: VersionService
@@ -228,6 +230,7 @@ def _add_services(
         DeploymentServicer(
             services.deployments,
             services.deployment_configs,
+            services.deployment_changes,
             services.deployment_metrics,
             services.deployment_logs,
             validator,

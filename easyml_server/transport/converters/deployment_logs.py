@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from easyml.v1 import deployment_logs_pb2 as pb
 from easyml_server.domain.deployment_logs import LogLine
-from easyml_server.services.deployments import Deleted, Heartbeat
+from easyml_server.services.deployment_changes import Deleted, Heartbeat
 from easyml_server.transport.converters.values import timestamp
 
 

@@ -11,10 +11,11 @@ from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import deployment_service_pb2_grpc as pb_grpc
 from easyml_server.domain.deployment_configs import ConfigProblem
 from easyml_server.domain.deployments import Deployment
+from easyml_server.services.deployment_changes import Deleted, DeploymentChanges, Heartbeat
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
 from easyml_server.services.deployment_metrics import DeploymentMetrics
-from easyml_server.services.deployments import Deleted, DeploymentService, Heartbeat
+from easyml_server.services.deployments import DeploymentService
 from easyml_server.transport.calls import Context, caller, request_key
 from easyml_server.transport.converters.deployment_logs import logs_to_proto
 from easyml_server.transport.converters.deployment_metrics import metrics_to_proto, to_window
@@ -42,12 +43,14 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
         self,
         deployments: DeploymentService,
         configs: DeploymentConfigService,
+        changes: DeploymentChanges,
         metrics: DeploymentMetrics,
         logs: DeploymentLogs,
         validator: Validator,
     ) -> None:
         self._deployments = deployments
         self._configs = configs
+        self._changes = changes
         self._metrics = metrics
         self._logs = logs
         self._validator = validator
@@ -111,7 +114,7 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     async def WatchDeployment(
         self, request: pb.WatchDeploymentRequest, context: Context
     ) -> AsyncIterator[pb.WatchDeploymentResponse]:
-        changes = self._deployments.watch(caller(), UUID(request.deployment_id), request.after_sequence)
+        changes = self._changes.watch(caller(), UUID(request.deployment_id), request.after_sequence)
         async with aclosing(changes):
             async for change in changes:
                 yield _told(change)
