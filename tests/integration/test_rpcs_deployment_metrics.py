@@ -123,9 +123,11 @@ def test_a_slow_canary_is_taken_back_under_load(deployer: ManyRows, slow: str) -
         assert back.active_revision == 1
         assert "The p99 of its latency is" in progress(back).message
         assert set(load.answered) == {deployer.first, slow}
-        last = len(load.answered)
-        eventually(lambda: len(load.answered) > last + 20)
-    assert slow not in load.answered[-10:]
+        # Its calls under way end before it does.
+        deployer.until(deployment.id, lambda now: {each.revision for each in now.replicas} == {1})
+        last = len(load.answered) + 3
+        eventually(lambda: len(load.answered) > last + 10)
+    assert slow not in load.answered[last:]
     request = deployment_service_pb2.ListRevisionsRequest(deployment_id=deployment.id)
     revisions = deployer.client.deployments.ListRevisions(request).revisions
     assert [each.state for each in revisions] == [WITHDRAWN, ACTIVE]
