@@ -15,7 +15,7 @@ from easyml_server.ml.export import FittedModel
 from easyml_server.ml.prepare import graph_inputs
 
 MAX_ROWS: Final = 50
-MAX_SECONDS: Final = 0.2
+MAX_SECONDS: Final = 0.05
 
 
 def inference_time_ms(model: FittedModel, session: onnxruntime.InferenceSession | None) -> float:
