@@ -43,6 +43,7 @@ from easyml_server.services.dispatcher import TrainingDispatcher
 from easyml_server.services.documents import DocumentDispatcher
 from easyml_server.services.events import EventHub
 from easyml_server.services.following import Follower
+from easyml_server.services.inference import InferenceService
 from easyml_server.services.mirroring import Mirroring, ModelMirror
 from easyml_server.services.models import ModelService
 from easyml_server.services.outbox import OutboxWorker
@@ -154,6 +155,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         )
         uploads = UploadService(store, files.artifacts, tables, limits, now)
         models = ModelService(store, files.artifacts, tracker, model_servers, mirroring, now)
+        predictions = PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints)
         services = Services(
             auth=auth,
             projects=ProjectService(store, files.artifacts, mirroring, limits, now),
@@ -166,7 +168,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             deployment_metrics=deployments.metrics,
             deployment_changes=deployments.changes,
             deployment_logs=deployments.logs,
-            predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
+            predictions=predictions,
+            inference=InferenceService(store, predictions),
             versions=VersionService(store),
         )
         if settings.loopback:
@@ -196,9 +199,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             background.append(asyncio.create_task(document_dispatcher.run(), name="documents"))
         background += looking_after(certificates)
         folder.announce(address, proof(settings, certificates))
-        running = RunningServer(address, certificates, folder, interrupted)
         try:
-            yield running
+            yield RunningServer(address, certificates, folder, interrupted)
         finally:
             await drain(settings, server, [hub, uploads, deployments.watch], dispatcher, background)
             await work_off([*outbox, *([] if document_dispatcher is None else [document_dispatcher])])

@@ -21,7 +21,7 @@ from easyml_server.deployers.forwarding import (
 from easyml_server.deployers.identities import Identities
 from easyml_server.domain.deployments import TrafficShare
 from easyml_server.domain.users import Caller
-from easyml_server.ports.model_servers import ServedDeployment
+from easyml_server.ports.model_servers import ServedDeployment, StreamCall, UnaryCall
 
 EJECTED_SECONDS: Final = 2.0
 """For how long an endpoint that was lost is asked last."""
@@ -39,10 +39,10 @@ class Endpoints:
         self._draw = random.Random()  # noqa: S311 (it shares calls, and keeps no secret)
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def predict(
-        self, deployment: ServedDeployment, caller: Caller, request: bytes, timeout: float | None
+    async def ask(
+        self, deployment: ServedDeployment, call: UnaryCall, caller: Caller, request: bytes, timeout: float | None
     ) -> bytes:
-        """See DeploymentCalls. A prediction changes nothing, so that one that was lost is asked for elsewhere."""
+        """See DeploymentCalls. No call changes anything, so that one that was lost is asked for elsewhere."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         metadata = self._identities.metadata(caller, deployment.id)
@@ -50,7 +50,7 @@ class Endpoints:
         for endpoint in self._asked(deployment.shares):
             remaining = None if deadline is None else max(0.0, deadline - loop.time())
             try:
-                answer: bytes = await endpoint.predict(request, timeout=remaining, metadata=metadata)
+                answer: bytes = await endpoint.unary[call](request, timeout=remaining, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in LOST or is_answer(error):
                     raise_meaning(error)
@@ -60,15 +60,15 @@ class Endpoints:
                 return answer
         raise unavailable("No replica of this deployment answers", RETRY_SECONDS) from lost
 
-    async def stream_predict(
-        self, deployment: ServedDeployment, caller: Caller, requests: AsyncIterator[bytes]
+    async def stream(
+        self, deployment: ServedDeployment, call: StreamCall, caller: Caller, requests: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
         """See DeploymentCalls."""
         endpoint = next(iter(self._asked(deployment.shares)), None)
         if endpoint is None:
             raise unavailable("No replica of this deployment answers", RETRY_SECONDS)
         metadata = self._identities.metadata(caller, deployment.id)
-        async with aclosing(endpoint.stream_predict(requests, metadata)) as answers:
+        async with aclosing(endpoint.stream(call, requests, metadata)) as answers:
             async for answer in answers:
                 yield answer
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Final, NoReturn
 
 import grpc
 
 from easyml_server.domain.errors import Unavailable
-from easyml_server.ports.model_servers import ModelServerError
+from easyml_server.ports.model_servers import ModelServerError, StreamCall, UnaryCall
 
 RETRY_SECONDS: Final = 1.0
 STATUS_DETAILS: Final = "grpc-status-details-bin"
@@ -33,19 +33,19 @@ class Connection:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL)
-        self.predict: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
-            "/easyml.v1.PredictionService/Predict"
-        )
-        self._stream_predict: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
-            "/easyml.v1.PredictionService/StreamPredict"
-        )
+        self.unary: Mapping[UnaryCall, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {
+            call: self._channel.unary_unary(call.value) for call in UnaryCall
+        }
+        self._streams: Mapping[StreamCall, grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = {
+            call: self._channel.stream_stream(call.value) for call in StreamCall
+        }
 
-    async def stream_predict(
-        self, requests: AsyncIterator[bytes], metadata: tuple[tuple[str, str], ...]
+    async def stream(
+        self, kind: StreamCall, requests: AsyncIterator[bytes], metadata: tuple[tuple[str, str], ...]
     ) -> AsyncGenerator[bytes, None]:
         """The answers; an error of the model server by its meaning, and that of a request when all are there."""
         relayed = _Relayed(requests)
-        call = self._stream_predict(relayed.read(), metadata=metadata)
+        call = self._streams[kind](relayed.read(), metadata=metadata)
         try:
             async for answer in call:
                 yield answer

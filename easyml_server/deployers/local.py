@@ -22,7 +22,7 @@ from easyml_server.deployers.forwarding import RETRY_SECONDS, raise_meaning, una
 from easyml_server.deployers.identities import Identities
 from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.domain.users import Caller
-from easyml_server.ports.model_servers import ServedModel
+from easyml_server.ports.model_servers import ServedModel, StreamCall, UnaryCall
 
 CHILD_GRACE_SECONDS: Final = 2
 # Calls in flight of a server that must make room for another.
@@ -136,7 +136,7 @@ class LocalModelServers:
                 server = await self._ready(served)
             remaining = None if deadline is None else max(0.0, deadline - loop.time())
             try:
-                answer: bytes = await server.connection.predict(
+                answer: bytes = await server.connection.unary[UnaryCall.PREDICT](
                     request, timeout=remaining, metadata=self._identities.metadata(caller, model.version_id)
                 )
             except grpc.aio.AioRpcError as error:
@@ -151,7 +151,7 @@ class LocalModelServers:
         with served.in_use():
             server = await self._ready(served)
             metadata = self._identities.metadata(caller, model.version_id)
-            async with aclosing(server.connection.stream_predict(requests, metadata)) as answers:
+            async with aclosing(server.connection.stream(StreamCall.STREAM_PREDICT, requests, metadata)) as answers:
                 async for answer in answers:
                     yield answer
 

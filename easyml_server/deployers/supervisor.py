@@ -146,7 +146,7 @@ class Supervisor:
             return await start_process(
                 [
                     f"--model={self._revision.model.version_id}={files}",
-                    f"--name={self._revision.name}={self._revision.model.version_id}",
+                    *self._names(),
                     f"--audience={self._revision.deployment_id}",
                     *self._launch.arguments,
                 ],
@@ -156,6 +156,11 @@ class Supervisor:
                 self._revision.probes.startup_seconds,
                 self._revision.container,
             )
+
+    def _names(self) -> Sequence[str]:
+        """By which the model is asked for; a deployment may be called as the version is, whose name that is already."""
+        version = str(self._revision.model.version_id)
+        return [f"--name={name}={version}" for name in self._revision.names if name.lower() != version]
 
     async def _watch(self, process: ReplicaProcess, exceeding: asyncio.Task[int]) -> ReplicaFailure:
         probes = self._revision.probes

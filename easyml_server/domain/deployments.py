@@ -257,6 +257,11 @@ class Deployment:
     canary: CanaryProgress | None = None
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """By what clients of the Open Inference Protocol ask for its model; by name alone at a replica only."""
+        return str(self.id), f"{self.project_id}/{self.name}", self.name
+
+    @property
     def endpoints(self) -> tuple[str, ...]:
         """Where the active revision can be asked."""
         return self.endpoints_of(self.active_revision)

@@ -18,13 +18,13 @@ from easyml_server.ports.model_servers import ServedModel
 class ServedRevision:
     """A revision of a deployment, and how many replicas of it are to run. Only `replicas` may differ later.
 
-    `name` is the deployment's, by which clients of the Open Inference Protocol ask for the model. `container` is what
-    replicas have around them; a deployer does all of it that its target accepts.
+    `names` are those by which clients of the Open Inference Protocol ask for the model. `container` is what replicas
+    have around them; a deployer does all of it that its target accepts.
     """
 
     id: UUID
     deployment_id: UUID
-    name: str
+    names: tuple[str, ...]
     number: int
     model: ServedModel
     replicas: int

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
 from easyml_server.domain.deployments import TrafficShare
 from easyml_server.domain.users import Caller
+
+
+class UnaryCall(StrEnum):
+    """What replicas answer with one message, by its path: the bytes pass through."""
+
+    PREDICT = "/easyml.v1.PredictionService/Predict"
+    MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+    MODEL_METADATA = "/inference.GRPCInferenceService/ModelMetadata"
+    MODEL_READY = "/inference.GRPCInferenceService/ModelReady"
+
+
+class StreamCall(StrEnum):
+    """The same for streams."""
+
+    STREAM_PREDICT = "/easyml.v1.PredictionService/StreamPredict"
+    MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +87,14 @@ class ModelServers(Protocol):
 class DeploymentCalls(Protocol):
     """Forwards serialized messages to replicas of deployments. Raises as ModelServers does."""
 
-    async def predict(
-        self, deployment: ServedDeployment, caller: Caller, request: bytes, timeout: float | None
+    async def ask(
+        self, deployment: ServedDeployment, call: UnaryCall, caller: Caller, request: bytes, timeout: float | None
     ) -> bytes:
-        """Forward a serialized PredictRequest and return the serialized answer."""
+        """Forward a serialized request and return the serialized answer."""
         ...
 
-    def stream_predict(
-        self, deployment: ServedDeployment, caller: Caller, requests: AsyncIterator[bytes]
+    def stream(
+        self, deployment: ServedDeployment, call: StreamCall, caller: Caller, requests: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
         """Forward a stream of serialized messages to one replica and yield the serialized answers."""
         ...

@@ -358,6 +358,10 @@ class DeploymentRepository(Protocol):
         """Of all projects, those of which something runs or is to run."""
         ...
 
+    async def serving(self, caller: Caller, most: int) -> Sequence[tuple[Deployment, UUID | None]]:
+        """Of all projects that the caller can see, those that are not stopped, with the version that answers."""
+        ...
+
     async def names_serving(self, model_version_id: UUID) -> Sequence[str]:
         """Deployments whose newest or active revision serves this version."""
         ...

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
+from typing import overload
 from uuid import UUID
 
 from easyml_server.domain.errors import Unavailable, WrongState
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
-from easyml_server.ports.model_servers import DeploymentCalls, ModelServers, ServedDeployment, ServedModel
+from easyml_server.ports.model_servers import (
+    DeploymentCalls,
+    ModelServers,
+    ServedDeployment,
+    ServedModel,
+    StreamCall,
+    UnaryCall,
+)
 from easyml_server.ports.store import Store
 from easyml_server.services.deployments import DeploymentName, find_deployment
 from easyml_server.services.models import ModelService, VersionName
@@ -27,7 +35,8 @@ class DeploymentId:
     id: UUID
 
 
-Target = DeploymentId | DeploymentName | UUID | VersionName
+DeploymentTarget = DeploymentId | DeploymentName
+Target = DeploymentTarget | UUID | VersionName
 
 
 class PredictionService:
@@ -54,14 +63,38 @@ class PredictionService:
         served = await self.find(caller, target)
         if isinstance(served, ServedModel):
             return await self._model_servers.predict(served, caller, request, timeout)
+        return await self._ask(caller, target, served, UnaryCall.PREDICT, request, timeout)
+
+    async def ask(
+        self, caller: Caller, target: DeploymentTarget, call: UnaryCall, request: bytes, timeout: float | None
+    ) -> bytes:
+        """Have a deployment answer any one serialized request."""
+        served = await self.find(caller, target)
+        return await self._ask(caller, target, served, call, request, timeout)
+
+    async def _ask(
+        self,
+        caller: Caller,
+        target: Target,
+        served: ServedDeployment,
+        call: UnaryCall,
+        request: bytes,
+        timeout: float | None,
+    ) -> bytes:
         try:
-            return await self._deployments.predict(served, caller, request, timeout)
+            return await self._deployments.ask(served, call, caller, request, timeout)
         except Unavailable:
             # A revision that took over meanwhile answers elsewhere.
             now = await self._find(caller, target)
             if now == served or not isinstance(now, ServedDeployment):
                 raise
-        return await self._deployments.predict(now, caller, request, timeout)
+        return await self._deployments.ask(now, call, caller, request, timeout)
+
+    @overload
+    async def find(self, caller: Caller, target: DeploymentTarget) -> ServedDeployment: ...
+
+    @overload
+    async def find(self, caller: Caller, target: Target) -> Served: ...
 
     async def find(self, caller: Caller, target: Target) -> Served:
         """What a caller names, if the caller may ask it.
@@ -85,8 +118,14 @@ class PredictionService:
     def stream(self, caller: Caller, served: Served, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Answer a stream of serialized requests to one model or deployment."""
         if isinstance(served, ServedDeployment):
-            return self._deployments.stream_predict(served, caller, requests)
+            return self._deployments.stream(served, StreamCall.STREAM_PREDICT, caller, requests)
         return self._model_servers.stream_predict(served, caller, requests)
+
+    def stream_infer(
+        self, caller: Caller, served: ServedDeployment, requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """The same of the Open Inference Protocol."""
+        return self._deployments.stream(served, StreamCall.MODEL_STREAM_INFER, caller, requests)
 
     async def _find(self, caller: Caller, target: Target) -> Served:
         if isinstance(target, DeploymentId | DeploymentName):

@@ -203,7 +203,7 @@ class DeploymentReconciler:
                 ServedRevision(
                     id=revision.id,
                     deployment_id=deployment.id,
-                    name=deployment.name,
+                    names=deployment.model_names,
                     number=revision.number,
                     model=model,
                     replicas=replicas,

@@ -36,6 +36,7 @@ from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployments import DeploymentService
+from easyml_server.services.inference import InferenceService
 from easyml_server.services.models import ModelService
 from easyml_server.services.predictions import PredictionService
 from easyml_server.services.projects import ProjectService
@@ -49,11 +50,13 @@ from easyml_server.transport.replay import SecretReplay
 from easyml_server.transport.servicers.auth import AuthServicer
 from easyml_server.transport.servicers.datasets import DatasetServicer
 from easyml_server.transport.servicers.deployments import DeploymentServicer
+from easyml_server.transport.servicers.inference import InferenceServicer
 from easyml_server.transport.servicers.models import ModelServicer
 from easyml_server.transport.servicers.predictions import PredictionServicer
 from easyml_server.transport.servicers.projects import ProjectServicer
 from easyml_server.transport.servicers.trainings import TrainingServicer
 from easyml_server.transport.validation import Validator
+from inference import open_inference_grpc_pb2
 
 CONTRACT = (
     auth_service_pb2,
@@ -64,6 +67,7 @@ CONTRACT = (
     deployment_service_pb2,
     prediction_service_pb2,
 )
+SERVED = (*CONTRACT, open_inference_grpc_pb2)
 LIVENESS = "liveness"
 READINESS = ""
 DOCUMENTS = "documents"
@@ -102,6 +106,7 @@ class Services:
     deployment_changes: DeploymentChanges
     deployment_logs: DeploymentLogs
     predictions: PredictionService
+    inference: InferenceService
     versions: VersionService
 
 
@@ -132,7 +137,7 @@ class Server:
     """A server that can start, report its health, and drain."""
 
     def __init__(self, services: Services, limits: Limits, transport: TransportLimits, clock: Callable[[], datetime]):
-        methods = methods_of(module.DESCRIPTOR for module in CONTRACT)
+        methods = methods_of(module.DESCRIPTOR for module in SERVED)
         self._validator = Validator()
         self._requests = [method.request for method in methods.values() if not method.raw]
         self._admission = _admission(transport)
@@ -151,7 +156,8 @@ class Server:
         )
         self._server = grpc.aio.server(interceptors=[pipeline], options=_options(transport))
         self._health = health_aio.HealthServicer()
-        self._names = _add_services(self._server, services, self._validator, limits, clock)
+        self._ready = False
+        self._names = _add_services(self._server, services, self._validator, limits, clock, lambda: self._ready)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [*self._names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME],
@@ -178,6 +184,7 @@ class Server:
         await self._server.start()
         for name in (*self._names, READINESS, *PARTS):
             await self._health.set(name, SERVING)
+        self._ready = True
 
     async def report(self, part: str, *, available: bool) -> None:
         """Whether what needs a part is served."""
@@ -185,6 +192,7 @@ class Server:
 
     async def go_not_ready(self) -> None:
         """Tell balancers to send no more calls."""
+        self._ready = False
         await self._health.enter_graceful_shutdown()
 
     async def finish_calls(self, grace_seconds: float) -> None:
@@ -216,6 +224,7 @@ def _add_services(
     validator: Validator,
     limits: Limits,
     clock: Callable[[], datetime],
+    is_ready: Callable[[], bool],
 ) -> Sequence[str]:
     auth_service_pb2_grpc.add_AuthServiceServicer_to_server(
         AuthServicer(services.auth, services.deployments, SecretReplay()), server
@@ -238,7 +247,9 @@ def _add_services(
         server,
     )
     server.add_generic_rpc_handlers((PredictionServicer(services.predictions, validator).handler(),))
-    return [service.full_name for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()]
+    inference = InferenceServicer(services.inference, services.predictions, is_ready)
+    server.add_generic_rpc_handlers((inference.handler(),))
+    return [service.full_name for module in SERVED for service in module.DESCRIPTOR.services_by_name.values()]
 
 
 def _options(limits: TransportLimits) -> Sequence[tuple[str, int]]:

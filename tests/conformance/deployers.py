@@ -100,7 +100,7 @@ class LocalMachine:
 
 def a_revision(model: Path, replicas: int = 1, number: int = 1, probes: Probes = QUICK) -> ServedRevision:
     return ServedRevision(
-        uuid4(), uuid4(), "species", number, ServedModel(VERSION, lambda: nullcontext(model)), replicas, probes
+        uuid4(), uuid4(), ("species",), number, ServedModel(VERSION, lambda: nullcontext(model)), replicas, probes
     )
 
 

@@ -260,6 +260,7 @@ def calls_of_deployments(world: World) -> Iterator[Call]:
     for page in pages(*NEWEST):
         yield call("deployments.list", project, page)
     yield call("deployments.unfinished")
+    yield call("deployments.serving", world.caller, 1_000)
     yield call("deployments.names_serving", world.version.id)
     yield call("deployments.save", deployment, deployment.etag)
     yield call("deployments.put_revision", revision)

@@ -712,12 +712,16 @@ async def test_revisions_are_listed_newest_first_and_found_by_when_they_answered
 
 async def test_a_deployment_is_at_work_until_it_is_stopped_and_goes_with_its_project(store: Store) -> None:
     project = await with_project(store)
-    deployment, _ = await with_deployment(store, project)
+    deployment, version = await with_deployment(store, project, active_revision=1)
     await with_deployment(store, project, name="stopped", state=DeploymentState.STOPPED)
     async with store.begin() as work:
         assert await work.deployments.unfinished() == [deployment.id]
+        assert await work.deployments.serving(Caller(project.creator_id), 9) == [(deployment, version.id)]
+        assert await work.deployments.serving(Caller(project.creator_id), 0) == []
+        assert await work.deployments.serving(Caller(uuid4()), 9) == []
         await work.projects.delete(project.id, "")
         assert await work.deployments.unfinished() == []
+        assert await work.deployments.serving(Caller(project.creator_id), 9) == []
 
 
 async def test_a_version_that_was_deleted_is_gone_from_its_revisions(store: Store) -> None:

@@ -11,10 +11,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from easyml.v1 import error_reason_pb2, permission_pb2
 from easyml_server.domain.errors import Reason
 from easyml_server.domain.users import Permission
+from easyml_server.ports.model_servers import StreamCall, UnaryCall
 from easyml_server.settings import Settings
 from easyml_server.transport.converters import enums
 from easyml_server.transport.methods import CallClass, MissingPermissionError, methods_of
 from easyml_server.transport.server import CONTRACT
+from inference import open_inference_grpc_pb2
 from tests.servers import ROOT, documented_codes
 
 METHODS = [m for file in CONTRACT for s in file.DESCRIPTOR.services_by_name.values() for m in s.methods]
@@ -64,6 +66,17 @@ def test_uploads_streams_and_predictions_are_admitted_by_classes_of_their_own() 
     watches = {"WatchTraining", "WatchDeployment", "WatchDeploymentLogs"}
     streams = {*watches, "DownloadDataset", "ExportModel", "StreamPredict"}
     assert {name for name, kind in found.items() if kind is CallClass.STREAM} == streams
+
+
+def test_the_open_inference_protocol_asks_for_a_token_wherever_a_model_is_named() -> None:
+    found = methods_of([open_inference_grpc_pb2.DESCRIPTOR])
+    public = {path.rpartition("/")[2] for path, method in found.items() if method.permission is Permission.PUBLIC}
+    assert public == {"ServerLive", "ServerReady", "ServerMetadata"}
+    assert {path for path, method in found.items() if method.raw} == {
+        call for call in (*UnaryCall, *StreamCall) if call.startswith("/inference.")
+    }
+    kinds = {path.rpartition("/")[2]: method.call_class for path, method in found.items()}
+    assert (kinds["ModelInfer"], kinds["ModelStreamInfer"]) == (CallClass.PREDICTION, CallClass.STREAM)
 
 
 def test_permissions_have_the_contracts_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Clients of Triton and KServe, as they are published, ask a model server and learn what our own service says."""
+"""Clients of Triton and KServe, as they are published, learn from a model server and the main port what we say too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ import pytest
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml.v1 import prediction_service_pb2_grpc as predictions
 from easyml_server.security.tokens import Ed25519Signer
+from tests.builders import a_project_of, upload
+from tests.integration.test_rpcs_deployments import Deployer
+from tests.integration.test_rpcs_models import a_version
 from tests.model_servers import model_server
-from tests.servers import CACHE
+from tests.servers import CACHE, Client, deploying
 from tests.unit.ml.training_jobs import FEATURES, a_job, a_mixed_table, succeed
 from tests.unit.serving.requests import VERSION, a_row, rows
 
@@ -36,9 +40,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(job.output_path)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A server that checks tokens, the model that is asked there, and all that its index lists."""
+
+    address: str
+    token: str
+    name: str
+    index: list[str]
+    server: str
+    target: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Address and token of a model server that checks tokens."""
+def alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    """A model server."""
     signer = Ed25519Signer(tmp_path_factory.mktemp("keys"))
     token = signer.sign_identity(uuid4(), VERSION, datetime.now(UTC))
     with model_server(
@@ -48,18 +64,50 @@ def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         f"--audience={VERSION}",
     ) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().split()[1], token
+        address = process.stdout.readline().split()[1]
+        target = {"model_version_id": VERSION}
+        yield Asked(address, token, NAME, [VERSION, NAME], "easyml-model-server", target)
         process.terminate()
 
 
 @pytest.fixture(scope="module")
-def expected(server: tuple[str, str]) -> dict[str, Any]:
+def main_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    """A server with a deployment of a model of the same table."""
+    table = a_mixed_table()
+    values = {name: ["" if value is None else _cell(value) for value in column] for name, (_, column) in table.items()}
+    lines = [",".join(values), *(",".join(row) for row in zip(*values.values(), strict=True))]
+    with (
+        deploying(tmp_path_factory.mktemp("main_port") / "data") as server,
+        Client(server.address, server.key) as client,
+    ):
+        project_id = a_project_of(client)
+        dataset_id = upload(client, project_id, ("\n".join(lines) + "\n").encode()).id
+        version = a_version(client, project_id, dataset_id, target="level", features=FEATURES)
+        deployer = Deployer(client, project_id, version.id, version.id)
+        deployment = deployer.ready(deployer.create().id)
+        names = [deployment.id, f"{project_id}/{deployment.name}"]
+        yield Asked(server.address, server.key, deployment.id, names, "easyml", {"deployment_id": deployment.id})
+
+
+def _cell(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+@pytest.fixture(scope="module", params=["alone", "main_port"])
+def server(request: pytest.FixtureRequest) -> Asked:
+    """Both answer alike."""
+    found: Asked = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(server: Asked) -> dict[str, Any]:
     """What PredictionService says of the same rows."""
-    address, token = server
-    with grpc.insecure_channel(address) as channel:
+    request = rows(a_row(size=1.5, age=42, city="Rome"), a_row(size=2.5, age=43, city="Łódź", member=False))
+    request.MergeFrom(pb.PredictRequest(**server.target))
+    with grpc.insecure_channel(server.address) as channel:
         answer = predictions.PredictionServiceStub(channel).Predict(
-            rows(a_row(size=1.5, age=42, city="Rome"), a_row(size=2.5, age=43, city="Łódź", member=False)),
-            metadata=(("authorization", f"Bearer {token}"),),
+            request, metadata=(("authorization", f"Bearer {server.token}"),)
         )
     assert isinstance(answer, pb.PredictResponse)
     return {
@@ -68,7 +116,7 @@ def expected(server: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def asked(client: str, cached: str, server: tuple[str, str]) -> dict[str, Any]:
+def asked(client: str, cached: str, server: Asked) -> dict[str, Any]:
     """What a client's script says."""
     python = os.environ.get(f"{client.upper()}_PYTHON", str(CACHE / cached / "bin" / "python"))
     if not Path(python).exists():
@@ -77,7 +125,7 @@ def asked(client: str, cached: str, server: tuple[str, str]) -> dict[str, Any]:
         pytest.skip(missing)
     script = {"triton": "ask_with_tritonclient.py", "kserve": "ask_with_kserve.py"}[client]
     run = subprocess.run(
-        [python, str(SCRIPTS / script), server[0], NAME, server[1]],
+        [python, str(SCRIPTS / script), server.address, server.name, server.token],
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -96,13 +144,13 @@ def agrees(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
     return same and answer["level"] == expected["level"]
 
 
-def test_triton_s_client(server: tuple[str, str], expected: dict[str, Any]) -> None:
+def test_triton_s_client(server: Asked, expected: dict[str, Any]) -> None:
     said = asked("triton", "tritonclient-2.73.0", server)
     assert (said["live"], said["ready"], said["model_ready"], said["other_ready"]) == (True, True, True, False)
-    assert said["server"] == "easyml-model-server"
+    assert said["server"] == server.server
     assert said["inputs"] == {"size": "FP64", "age": "INT64", "city": "BYTES", "member": "BOOL", "since": "BYTES"}
     assert said["outputs"] == ["level", "level_probabilities"]
-    assert said["index"] == [VERSION, NAME]
+    assert said["index"] == server.index
     assert said["chosen"] == ["level"]
     assert agrees(said["answer"], expected)
     assert said["answer"]["id"] == "7"
@@ -116,7 +164,7 @@ def test_triton_s_client(server: tuple[str, str], expected: dict[str, Any]) -> N
     assert "'age'" in refused
 
 
-def test_kserve_s_client(server: tuple[str, str], expected: dict[str, Any]) -> None:
+def test_kserve_s_client(server: Asked, expected: dict[str, Any]) -> None:
     said = asked("kserve", "kserve-0.21.0", server)
     assert (said["live"], said["ready"], said["model_ready"]) == (True, True, True)
     assert agrees(said["answer"], expected)

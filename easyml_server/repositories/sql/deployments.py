@@ -157,6 +157,21 @@ class SqlDeploymentRepository:
             await self._session.scalars(select(ModelDeployment.id).where(ModelDeployment.state.in_(_AT_WORK)))
         ).all()
 
+    async def serving(self, caller: Caller, most: int) -> Sequence[tuple[domain.Deployment, UUID | None]]:
+        """The oldest first."""
+        statement = (
+            select(ModelDeployment, DeploymentRevision.model_version_id)
+            .join(Project, Project.id == ModelDeployment.project_id)
+            .outerjoin(
+                DeploymentRevision,
+                (DeploymentRevision.deployment_id == ModelDeployment.id)
+                & (DeploymentRevision.number == ModelDeployment.active_revision),
+            )
+            .where(ModelDeployment.state.in_(_AT_WORK))
+        )
+        statement = visible_to(caller, statement).order_by(ModelDeployment.create_time, ModelDeployment.id).limit(most)
+        return [(_deployment(row[0]), row[1]) for row in await self._session.execute(statement)]
+
     async def names_serving(self, model_version_id: UUID) -> Sequence[str]:
         """Deployments whose newest or active revision serves this version."""
         statement = (

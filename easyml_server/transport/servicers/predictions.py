@@ -51,7 +51,7 @@ class PredictionServicer:
         if first is None:
             return
         served = await self._predictions.find(caller(), self._target(first, pb.StreamPredictRequest))
-        async with aclosing(self._predictions.stream(caller(), served, _rejoined(first, request))) as answers:  # type: ignore[type-var]  # a generator
+        async with aclosing(self._predictions.stream(caller(), served, rejoined(first, request))) as answers:  # type: ignore[type-var]  # a generator
             async for answer in answers:
                 yield answer
 
@@ -86,7 +86,8 @@ class PredictionServicer:
                 )
 
 
-async def _rejoined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def rejoined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A stream whose first message was read already."""
     yield first
     async for each in rest:
         yield each
