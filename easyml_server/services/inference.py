@@ -7,11 +7,8 @@ from typing import Final
 from uuid import UUID
 
 from easyml_server.domain.deployments import Condition, ConditionType, Deployment
-from easyml_server.domain.errors import NotFound, Unavailable, WrongState
 from easyml_server.domain.users import Caller
-from easyml_server.ports.model_servers import UnaryCall
 from easyml_server.ports.store import Store
-from easyml_server.services.predictions import DeploymentTarget, PredictionService
 
 MOST_LISTED: Final = 1_000
 
@@ -27,20 +24,10 @@ class ListedModel:
 
 
 class InferenceService:
-    """Use cases of inference.GRPCInferenceService: what is asked of a model passes through as bytes."""
+    """What inference.GRPCInferenceService has besides questions to a model, which are those of PredictionService."""
 
-    def __init__(self, store: Store, predictions: PredictionService) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._predictions = predictions
-
-    async def ready(
-        self, caller: Caller, target: DeploymentTarget, request: bytes, timeout: float | None
-    ) -> bytes | None:
-        """What a replica says; None where none does, or the caller sees no such deployment."""
-        try:
-            return await self._predictions.ask(caller, target, UnaryCall.MODEL_READY, request, timeout)
-        except (NotFound, WrongState, Unavailable):
-            return None
 
     async def index(self, caller: Caller) -> list[ListedModel]:
         """Under all their names, the deployments of all projects that the caller sees and that are not stopped."""

@@ -173,6 +173,7 @@ def test_another_tenant_s_deployment_is_not_there(
     assert others.short == nobodys.short == ("NOT_FOUND", "NOT_FOUND")
     assert others.message.replace(deployed.id, missing) == nobodys.message
     assert asked(stranger, names_of(deployer, deployed)[1]).short == ("NOT_FOUND", "NOT_FOUND")
+    assert not call(stranger, "ModelReady")(pb.ModelReadyRequest(name="another")).ready
     assert not call(stranger, "ModelReady")(pb.ModelReadyRequest(name=deployed.id)).ready
     assert "did you mean" in asked(deployer.client, f"{deployer.project_id}/{deployed.name.upper()}").message
 

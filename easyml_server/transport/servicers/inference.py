@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from easyml_server import __version__
-from easyml_server.domain.errors import InvalidInput, NotFound, Reason
+from easyml_server.domain.errors import InvalidInput, NotFound, Reason, Unavailable, WrongState
 from easyml_server.ports.model_servers import UnaryCall
 from easyml_server.services.deployments import DeploymentName
 from easyml_server.services.inference import InferenceService
@@ -29,6 +29,8 @@ NAME_TAG: Final = 1 << 3 | 2
 LONGER: Final = 0x80
 """A length from here on takes further bytes."""
 SHOWN: Final = 100
+NOT_READY: Final = (NotFound, WrongState, Unavailable)
+"""How it is said elsewhere that no replica answers, or that the caller sees no such deployment."""
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 
 Named = type[pb.ModelInferRequest] | type[pb.ModelMetadataRequest] | type[pb.ModelReadyRequest]
@@ -83,9 +85,13 @@ class InferenceServicer:
         return response
 
     async def ModelReady(self, request: bytes, context: Context) -> bytes:
-        target = _target(request, pb.ModelReadyRequest)
-        said = await self._inference.ready(caller(), target, request, context.time_remaining())
-        return pb.ModelReadyResponse(ready=False).SerializeToString() if said is None else said
+        try:
+            target = _target(request, pb.ModelReadyRequest)
+            return await self._predictions.ask(
+                caller(), target, UnaryCall.MODEL_READY, request, context.time_remaining()
+            )
+        except NOT_READY:
+            return pb.ModelReadyResponse(ready=False).SerializeToString()
 
     async def ModelMetadata(self, request: bytes, context: Context) -> bytes:
         target = _target(request, pb.ModelMetadataRequest)
