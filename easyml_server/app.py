@@ -151,11 +151,12 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             signals=signals,
         )
         deployments = await stack.enter_async_context(
-            open_deployments(settings, folder, store, files.artifacts, auth, signer, mirroring, now, interrupted)
+            open_deployments(
+                settings, folder, store, files.artifacts, auth, signer, mirroring, now, interrupted, lease, signals
+            )
         )
         uploads = UploadService(store, files.artifacts, tables, limits, now)
         models = ModelService(store, files.artifacts, tracker, model_servers, mirroring, now)
-        predictions = PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints)
         services = Services(
             auth=auth,
             projects=ProjectService(store, files.artifacts, mirroring, limits, now),
@@ -168,8 +169,8 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             deployment_metrics=deployments.metrics,
             deployment_changes=deployments.changes,
             deployment_logs=deployments.logs,
-            predictions=predictions,
-            inference=InferenceService(store, predictions),
+            predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
+            inference=InferenceService(store),
             versions=VersionService(store),
         )
         if settings.loopback:
@@ -182,7 +183,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         await server.start()
         background = [
             asyncio.create_task(dispatcher.run(), name="dispatcher"),
-            *bringing_about(deployments),
+            *bringing_about(deployments, address),
             *(asyncio.create_task(worker.run(), name="outbox") for worker in outbox),
             asyncio.create_task(housekeeping(uploads, store, files.artifacts), name="housekeeping"),
             *(
@@ -193,7 +194,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
         ]
         to_the_end = [
             asyncio.create_task(dispatcher.keep_leases(), name="leases"),
-            *listening(signals, dispatcher, Follower(store, hub), auth),
+            *listening(signals, dispatcher, Follower(store, hub), auth, deployments),
         ]
         if documents is not None and document_dispatcher is not None:
             background.append(asyncio.create_task(document_dispatcher.run(), name="documents"))
@@ -331,7 +332,11 @@ async def housekeeping(uploads: UploadService, store: SqlStore, artifacts: Artif
 
 
 def listening(
-    signals: PostgresSignals | Alone, dispatcher: TrainingDispatcher, follower: Follower, auth: AuthService
+    signals: PostgresSignals | Alone,
+    dispatcher: TrainingDispatcher,
+    follower: Follower,
+    auth: AuthService,
+    deployments: Deployments,
 ) -> list[asyncio.Task[None]]:
     """What it takes to hear other servers, where there may be others."""
     if isinstance(signals, Alone):
@@ -347,10 +352,13 @@ def listening(
                 dispatcher.cancel(subject_id)
             case Topic.ACCESS:
                 auth.forget()
+            case Topic.DEPLOYMENT:
+                deployments.hear(subject_id)
 
     def missed() -> None:
         follower.look_again()
         dispatcher.look_again()
+        deployments.look_again()
         auth.forget()
 
     return [
@@ -359,14 +367,17 @@ def listening(
     ]
 
 
-def bringing_about(deployments: Deployments) -> list[asyncio.Task[None]]:
-    """Carries out deployments, where this server has a target for them."""
-    if not deployments.targets:
-        return []
-    return [
+def bringing_about(deployments: Deployments, address: str) -> list[asyncio.Task[None]]:
+    """Carries out deployments, of several servers each those that it holds."""
+    tasks = [
         asyncio.create_task(deployments.reconciler.run(), name="reconciler"),
         asyncio.create_task(deployments.metrics.run(deployments.reconciler.judge), name="metrics of deployments"),
     ]
+    if deployments.leased is not None:
+        deployments.leased.address = address
+        keeping = deployments.leased.keep(deployments.reconciler.wake)
+        tasks.append(asyncio.create_task(keeping, name="leases of deployments"))
+    return tasks
 
 
 def looking_after(certificates: Certificates | None) -> list[asyncio.Task[None]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
+from uuid import UUID
 
 from easyml_server.data_folder import DataFolder
 from easyml_server.deployers.deployments import start_deployer
@@ -14,10 +15,14 @@ from easyml_server.deployers.endpoints import Endpoints
 from easyml_server.deployers.identities import Identities
 from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.domain.deployments import DeploymentTarget
+from easyml_server.domain.errors import EasyMLError
+from easyml_server.domain.leases import Lease
 from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.signals import Signals
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
+from easyml_server.services.counters_elsewhere import CountersElsewhere
 from easyml_server.services.deployment_changes import DeploymentChanges
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
@@ -26,8 +31,10 @@ from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.deployments import DeploymentService
 from easyml_server.services.mirroring import Mirroring
 from easyml_server.services.reconciler import DeploymentReconciler
+from easyml_server.services.tenure import Leased, Sole
 from easyml_server.settings import Settings
 
+TARGETS = frozenset({DeploymentTarget.LOCAL})
 INTERRUPTED_GRACE_SECONDS = 2.0
 """For calls in flight at replicas when somebody presses Ctrl-C, who does not want to wait."""
 
@@ -44,7 +51,18 @@ class Deployments:
     reconciler: DeploymentReconciler
     service: DeploymentService
     configs: DeploymentConfigService
-    targets: frozenset[DeploymentTarget]
+    leased: Leased | None
+    """Where there may be other servers."""
+
+    def hear(self, deployment_id: UUID) -> None:
+        """Another server stored something of a deployment."""
+        self.watch.hear(deployment_id)
+        self.reconciler.hear(deployment_id)
+
+    def look_again(self) -> None:
+        """Other servers may have stored anything."""
+        self.watch.look_again()
+        self.reconciler.look_again()
 
 
 @asynccontextmanager
@@ -58,9 +76,12 @@ async def open_deployments(
     mirroring: Mirroring,
     clock: Callable[[], datetime],
     interrupted: asyncio.Event,
+    lease: Lease,
+    signals: Signals,
 ) -> AsyncIterator[Deployments]:
     """At the end replicas are left running, unless somebody interrupted the server."""
-    watch = DeploymentWatch()
+    watch = DeploymentWatch(signals)
+    leased = None if settings.database_url is None else Leased(store, lease)
     endpoints = Endpoints(Identities(signer, clock))
     async with start_deployer(
         folder.deployments,
@@ -69,23 +90,25 @@ async def open_deployments(
         orphan_seconds=settings.deployment_orphan_seconds,
         clock=clock,
     ) as deployer:
-        metrics = DeploymentMetrics(store, deployer, clock)
-        reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, metrics, clock)
-        configs = DeploymentConfigService(store, settings.limits(), targets(settings))
+        elsewhere = None if leased is None else CountersElsewhere(store, deployer)
+        metrics = DeploymentMetrics(store, deployer, clock, elsewhere)
+        reconciler = DeploymentReconciler(
+            store, artifacts, deployer, watch, mirroring, metrics, clock, leased or Sole()
+        )
+        configs = DeploymentConfigService(store, settings.limits(), TARGETS)
         service = DeploymentService(store, reconciler, watch, settings.limits(), clock, configs, signer)
         changes = DeploymentChanges(store, auth, watch, clock)
-        logs = DeploymentLogs(store, auth, deployer, watch, clock)
+        logs = DeploymentLogs(store, auth, deployer, watch, clock, leased or Sole())
         try:
-            yield Deployments(endpoints, watch, changes, metrics, logs, reconciler, service, configs, targets(settings))
+            yield Deployments(endpoints, watch, changes, metrics, logs, reconciler, service, configs, leased)
         finally:
             await endpoints.close()
+            if leased is not None:
+                # Else the others wait for the end of its leases.
+                with suppress(EasyMLError):
+                    await leased.let_all_go()
             if interrupted.is_set():
                 await deployer.stop(INTERRUPTED_GRACE_SECONDS)
-
-
-def targets(settings: Settings) -> frozenset[DeploymentTarget]:
-    """Processes beside one of several servers would be out of reach of the others."""
-    return frozenset() if settings.database_url else frozenset({DeploymentTarget.LOCAL})
 
 
 def model_server_limits(settings: Settings) -> ModelServerLimits:

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     database_lock_seconds: float = Field(10, gt=0, description="How long a statement waits for a lock.")
     database_statement_seconds: float = Field(30, gt=0, description="How long a statement may run.")
     lease_seconds: float = Field(
-        15, ge=1, description="A training whose server was not heard of for this long is taken over by another."
+        15, ge=1, description="A training or deployment whose server was not heard of for this long is another's."
     )
     mongodb_url: SecretStr | None = Field(
         None, description="mongodb://user:password@host/name; documents are kept in the database if not set."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -16,13 +16,15 @@ from uuid import UUID, uuid4
 from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.deployers.log_files import LogFolder
 from easyml_server.deployers.log_readers import LogReaders
-from easyml_server.deployers.replica_process import ReplicaProcess, find_process
+from easyml_server.deployers.replica_counters import read_counters
+from easyml_server.deployers.replica_process import ReplicaProcess, answers, find_process
 from easyml_server.deployers.supervisor import GRACE_SECONDS, Launch, Supervisor
 from easyml_server.domain.counters import ReplicaCounters, RevisionCounters
 from easyml_server.domain.deployments import Replica, ReplicaState
 from easyml_server.ports.deployer import ServedRevision
 
 HEARTBEATS_PER_PATIENCE: Final = 20
+ANSWER_SECONDS: Final = 1.0
 
 
 class LocalDeployer:
@@ -54,24 +56,37 @@ class LocalDeployer:
         served = self._served.get(revision_id)
         if served is not None:
             self._scale(served, 0)
+        for process in self._found.pop(revision_id, {}).values():
+            self._in_background(process.end(self._grace_seconds))
 
     def retain(self, revision_ids: Collection[UUID]) -> None:
         """See Deployer."""
-        for revision_id in self._served.keys() - set(revision_ids):
+        for revision_id in (self._served.keys() | self._found.keys()) - set(revision_ids):
             self.remove(revision_id)
-        for revision_id in self._found.keys() - set(revision_ids):
-            for process in self._found.pop(revision_id).values():
-                self._in_background(process.end(self._grace_seconds))
 
     def replicas(self, revision_id: UUID) -> Sequence[Replica]:
         """See Deployer."""
         served = self._served.get(revision_id)
         return () if served is None else served.replicas()
 
+    def found(self, revision_id: UUID) -> Collection[UUID]:
+        """See Deployer."""
+        return self._found.get(revision_id, {}).keys()
+
+    async def answers(self, deployment_id: UUID, endpoint: str) -> bool:
+        """See Deployer."""
+        return await answers(endpoint, str(deployment_id), ANSWER_SECONDS)
+
     async def counters(self) -> Sequence[RevisionCounters]:
         """See Deployer."""
         gone, self._gone = self._gone, []
         return [*gone, *await asyncio.gather(*(served.counters() for served in self._served.values()))]
+
+    async def counters_at(self, endpoints: Mapping[UUID, str]) -> Sequence[ReplicaCounters]:
+        """See Deployer."""
+        asked = (read_counters(identity, address) for identity, address in endpoints.items())
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        return [counters for counters in told if isinstance(counters, ReplicaCounters)]
 
     def logs(self, deployment_id: UUID, tail_lines: int) -> LogReaders:
         """See Deployer."""

@@ -105,6 +105,17 @@ class ReplicaProcess:
             await asyncio.sleep(LOOK_SECONDS)
 
 
+async def answers(address: str, name: str, timeout: float) -> bool:
+    """Whether a model server is there that says within the time that it serves a model of this name."""
+    async with grpc.aio.insecure_channel(address, options=CHANNEL) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            said = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=timeout)
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(said.status == health_pb2.HealthCheckResponse.SERVING)
+
+
 def find_process(record: Path) -> ReplicaProcess | None:
     """The process of a record that was written before, if it lives."""
     found = find_living(record)

@@ -205,6 +205,7 @@ class Supervisor:
             self.replica,
             state=state,
             endpoint=endpoint,
+            metrics_endpoint=self._process.metrics_address if endpoint and self._process else "",
             restarts=self.replica.restarts + restarted,
             last_failure=failure or self.replica.last_failure,
         )

@@ -183,7 +183,7 @@ class ReplicaFailure:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One process of a revision; `endpoint` (host:port) while it is READY."""
+    """One process of a revision; `endpoint` (host:port), and where it tells what it counts, while it is READY."""
 
     id: UUID
     revision: int
@@ -191,6 +191,7 @@ class Replica:
     endpoint: str = ""
     restarts: int = 0
     last_failure: ReplicaFailure | None = None
+    metrics_endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Who runs a training, and how long the others leave it to them."""
+"""Who runs a training or looks after a deployment, and how long the others leave it to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a server takes trainings under; it renews in time, or the others take them over."""
+    """What a server takes trainings and deployments under; it renews in time, or the others take them over."""
 
     owner: UUID
     seconds: float = 15.0
@@ -22,6 +22,14 @@ class Held:
     experiment_id: UUID
     fencing: int
     cancelling: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDeployment:
+    """A deployment that a server looks after; `fencing` tells this hold of it from a later one."""
+
+    deployment_id: UUID
+    fencing: int
 
 
 class Abandoned(Enum):

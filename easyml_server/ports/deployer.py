@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from easyml_server.domain.containers import AS_IT_IS, Container
-from easyml_server.domain.counters import RevisionCounters
+from easyml_server.domain.counters import ReplicaCounters, RevisionCounters
 from easyml_server.domain.deployment_logs import LogLine
 from easyml_server.domain.deployments import Probes, Replica
 from easyml_server.ports.model_servers import ServedModel
@@ -56,7 +56,7 @@ class Deployer(Protocol):
         ...
 
     def remove(self, revision_id: UUID) -> None:
-        """Have no replicas of it, and forget it once they are gone."""
+        """Have no replicas of it, found ones neither, and forget it once they are gone."""
         ...
 
     def retain(self, revision_ids: Collection[UUID]) -> None:
@@ -67,11 +67,23 @@ class Deployer(Protocol):
         """What there is of a revision now. A READY replica has predicted for the model's input example."""
         ...
 
+    def found(self, revision_id: UUID) -> Collection[UUID]:
+        """The ids of replicas that were there at the start, and that `apply` would take up."""
+        ...
+
+    async def answers(self, deployment_id: UUID, endpoint: str) -> bool:
+        """Whether a replica of this deployment answers there, of whatever server."""
+        ...
+
     async def counters(self) -> Sequence[RevisionCounters]:
         """What replicas have counted so far; once more also those that were told to end since the last time.
 
         One that does not answer at once is left out.
         """
+        ...
+
+    async def counters_at(self, endpoints: Mapping[UUID, str]) -> Sequence[ReplicaCounters]:
+        """What replicas of whatever server have counted, by id and where each tells; without those that do not."""
         ...
 
     def logs(self, deployment_id: UUID, tail_lines: int) -> LogReader:

@@ -21,6 +21,8 @@ class Topic(StrEnum):
     """A training is to stop; its id."""
     ACCESS = "access"
     """A user's sessions or keys have ended; the user's id."""
+    DEPLOYMENT = "deployment"
+    """Something of a deployment was stored; its id."""
 
 
 class Signals(Protocol):

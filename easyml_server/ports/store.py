@@ -18,7 +18,7 @@ from easyml_server.domain.datasets import Dataset, DatasetVersion, Upload
 from easyml_server.domain.deployments import Deployment, Revision
 from easyml_server.domain.events import TrainingEvent
 from easyml_server.domain.experiments import Experiment, TrainingState
-from easyml_server.domain.leases import Abandoned, Held, Lease
+from easyml_server.domain.leases import Abandoned, Held, HeldDeployment, Lease
 from easyml_server.domain.models import AliasHistoryEntry, Model, ModelVersion, RecordedVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.projects import Member, Project, ProjectConfig, Role
@@ -391,6 +391,38 @@ class DeploymentRepository(Protocol):
         ...
 
 
+class DeploymentLeases(Protocol):
+    """Which server looks after which deployment; leases end by the database's clock."""
+
+    async def waiting(self, *, lapsed: bool) -> Sequence[UUID]:
+        """Those that are not stopped and that no server holds; if `lapsed`, also those whose lease has ended."""
+        ...
+
+    async def take(self, deployment_id: UUID, lease: Lease, address: str, *, lapsed: bool = False) -> int | None:
+        """Hold one of these; its fencing number, or None if it is none. `address` is where this server answers."""
+        ...
+
+    async def renew(self, lease: Lease, deployment_ids: Collection[UUID]) -> Sequence[HeldDeployment]:
+        """Hold them for longer; those that this server still holds."""
+        ...
+
+    async def holds(self, lease: Lease, held: HeldDeployment) -> bool:
+        """Whether that is so, and stays so until this unit of work ends, if it is one that writes."""
+        ...
+
+    async def address(self, deployment_id: UUID) -> str:
+        """Where the server answers that took it last; empty if none did."""
+        ...
+
+    async def release(self, lease: Lease, deployment_id: UUID) -> bool:
+        """Hold it no longer; False, and it stays held, if it is not stopped."""
+        ...
+
+    async def release_all(self, lease: Lease) -> None:
+        """Hold none any longer, whatever they do."""
+        ...
+
+
 class RequestRepository(Protocol):
     """Requests that may be repeated."""
 
@@ -489,6 +521,8 @@ class UnitOfWork(Protocol):
     def models(self) -> ModelRepository: ...
     @property
     def deployments(self) -> DeploymentRepository: ...
+    @property
+    def deployment_leases(self) -> DeploymentLeases: ...
     @property
     def requests(self) -> RequestRepository: ...
     @property

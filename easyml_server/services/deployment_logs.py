@@ -10,13 +10,15 @@ from typing import Final
 from uuid import UUID
 
 from easyml_server.domain.deployment_logs import LogLine
-from easyml_server.domain.errors import NotFound, NotSignedIn, Reason
+from easyml_server.domain.deployments import DeploymentState
+from easyml_server.domain.errors import NotFound, NotSignedIn, Reason, WrongState
 from easyml_server.domain.users import Caller
 from easyml_server.ports.deployer import Deployer
 from easyml_server.ports.store import Store
 from easyml_server.services.auth import AuthService
 from easyml_server.services.deployment_changes import HEARTBEAT_SECONDS, Deleted, Heartbeat, is_there
 from easyml_server.services.deployment_watch import DeploymentWatch
+from easyml_server.services.tenure import Tenure
 
 LOOK_SECONDS: Final = 0.5
 """How often it is looked for new lines."""
@@ -34,7 +36,9 @@ class DeploymentLogs:
         deployer: Deployer,
         watch: DeploymentWatch,
         clock: Callable[[], datetime],
+        tenure: Tenure,
     ) -> None:
+        self._tenure = tenure
         self._store = store
         self._auth = auth
         self._deployer = deployer
@@ -84,7 +88,16 @@ class DeploymentLogs:
 
     async def _check_access(self, caller: Caller, deployment_id: UUID) -> None:
         async with self._store.read() as work:
-            await work.deployments.get(deployment_id, caller)
+            deployment = await work.deployments.get(deployment_id, caller)
+            if self._tenure.holds(deployment_id) or deployment.state is DeploymentState.STOPPED:
+                return
+            address = await work.deployment_leases.address(deployment_id)
+        # Logs are files beside the replicas; there are none yet where nobody has taken it.
+        if address:
+            raise WrongState(
+                f"The logs of this deployment lie with another server; ask {address} for them.",
+                metadata={"server": address},
+            )
 
 
 def _messages(lines: Sequence[LogLine]) -> Iterator[Sequence[LogLine]]:

@@ -21,6 +21,7 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.deployer import Deployer
 from easyml_server.ports.store import Store
 from easyml_server.services.counted_calls import CountedRevision
+from easyml_server.services.counters_elsewhere import CountersElsewhere
 
 COLLECT_SECONDS: Final = 3.0
 KEPT: Final = timedelta(hours=1)
@@ -54,9 +55,17 @@ class MetricsWindow:
 class DeploymentMetrics:
     """Reads the counters of all replicas, keeps them for an hour, and says what follows from them."""
 
-    def __init__(self, store: Store, deployer: Deployer, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        deployer: Deployer,
+        clock: Callable[[], datetime],
+        elsewhere: CountersElsewhere | None = None,
+    ) -> None:
+        """`elsewhere` is for one of several servers."""
         self._store = store
         self._deployer = deployer
+        self._elsewhere = elsewhere
         self._clock = clock
         self._began = self._read_at = clock()
         self._revisions: dict[UUID, CountedRevision] = {}
@@ -76,7 +85,10 @@ class DeploymentMetrics:
 
     async def collect(self) -> None:
         """Read the counters now."""
-        told = await self._deployer.counters()
+        told = [*await self._deployer.counters()]
+        if self._elsewhere is not None:
+            here = {replica.replica_id for revision in told for replica in revision.replicas}
+            told += await self._elsewhere.read(here)
         now = self._read_at = self._clock()
         for revision in told:
             if revision.revision_id not in self._revisions:

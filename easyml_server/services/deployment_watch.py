@@ -1,4 +1,4 @@
-"""Wakes those who watch a deployment when anything of it was stored."""
+"""Wakes those who watch a deployment, here and at other servers, when anything of it was stored."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from easyml_server.domain.errors import Reason, Unavailable
+from easyml_server.ports.signals import Signals, Topic
 
 
 class DeploymentWatch:
     """One signal per watcher; changes that come faster than a watcher reads are one."""
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
         self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
         self.draining = False
 
@@ -34,8 +36,18 @@ class DeploymentWatch:
 
     def tell(self, deployment_id: UUID) -> None:
         """Something of it was stored."""
+        self.hear(deployment_id)
+        self._signals.send(Topic.DEPLOYMENT, deployment_id)
+
+    def hear(self, deployment_id: UUID) -> None:
+        """Something of it was stored, of which the other servers know."""
         for changed in self._watchers.get(deployment_id, ()):
             changed.set()
+
+    def look_again(self) -> None:
+        """Something may have been stored of any."""
+        for deployment_id in self._watchers:
+            self.hear(deployment_id)
 
     def check(self) -> None:
         """Unavailable, with a way back, once this server stops."""

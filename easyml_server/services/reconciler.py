@@ -15,8 +15,9 @@ from uuid import UUID
 
 import structlog
 
-from easyml_server.domain.deployments import Deployment, Revision
+from easyml_server.domain.deployments import Deployment, DeploymentState, Replica, Revision
 from easyml_server.domain.errors import EasyMLError, NotFound
+from easyml_server.domain.inheritance import left_by_others, still_wanted
 from easyml_server.domain.rollout import Step, next_step
 from easyml_server.domain.traffic import CallCounts
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
@@ -26,6 +27,7 @@ from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.mirroring import Mirroring
+from easyml_server.services.tenure import Tenure
 
 LOOK_SECONDS = 5.0
 """How often all deployments are looked at, whatever was said."""
@@ -46,8 +48,10 @@ class DeploymentReconciler:
         mirroring: Mirroring,
         metrics: DeploymentMetrics,
         clock: Callable[[], datetime],
+        tenure: Tenure,
     ) -> None:
         self._store = store
+        self._tenure = tenure
         self._artifacts = artifacts
         self._deployer = deployer
         self._watch = watch
@@ -59,12 +63,24 @@ class DeploymentReconciler:
         self._told: set[UUID] = set()
         # Those whose next step follows from what is counted.
         self._judged: set[UUID] = set()
+        # Of those that another server left, the replicas that answered last.
+        self._answering: dict[UUID, frozenset[UUID]] = {}
         self._wanted = asyncio.Event()
 
     def wake(self, deployment_id: UUID) -> None:
         """Something else is wanted of it."""
         self._told.add(deployment_id)
         self._wanted.set()
+
+    def hear(self, deployment_id: UUID) -> None:
+        """Another server stored something of it."""
+        if self._tenure.holds(deployment_id) or deployment_id in self._applied:
+            self.wake(deployment_id)
+
+    def look_again(self) -> None:
+        """Anything may have been stored."""
+        for deployment_id in self._applied:
+            self.wake(deployment_id)
 
     def judge(self) -> None:
         """Calls were counted anew."""
@@ -124,7 +140,8 @@ class DeploymentReconciler:
 
     async def _tell_all(self) -> None:
         async with self._store.read() as work:
-            self._told |= {*self._applied, *await work.deployments.unfinished()}
+            unfinished = await work.deployments.unfinished()
+        self._told |= {*self._applied, *(each for each in unfinished if self._tenure.holds(each))}
 
     async def _find_again(self) -> None:
         """Before any look: what runs and is not known yet would be taken for gone."""
@@ -134,15 +151,24 @@ class DeploymentReconciler:
                 ran = {replica.revision for replica in deployment.replicas}
                 for revision in await work.deployments.revisions(deployment_id, ran):
                     replicas = sum(replica.revision == revision.number for replica in deployment.replicas)
-                    self._apply(deployment, revision, replicas)
+                    if not self._tenure.shared:
+                        self._apply(deployment, revision, replicas)
+                    elif self._deployer.found(revision.id):
+                        # They answer on; whether they stay is seen once it is known who looks after them.
+                        self._applied.setdefault(deployment_id, {})[revision.number] = revision.id
 
     async def _reconcile(self, deployment_id: UUID) -> None:
         try:
+            if not await self._tenure.take(deployment_id):
+                await self._leave(deployment_id)
+                return
+            await self._ask_left(deployment_id)
             step = await self._step(deployment_id)
         except NotFound:
             for revision_id in self._applied.pop(deployment_id, {}).values():
                 self._deployer.remove(revision_id)
             self._judged.discard(deployment_id)
+            self._answering.pop(deployment_id, None)
             self._watch.tell(deployment_id)
             return
         self._wake_at(deployment_id, step.next_time)
@@ -152,6 +178,36 @@ class DeploymentReconciler:
             self._judged.discard(deployment_id)
         for revision in step.revisions:
             self._apply(step.deployment, revision, step.wanted.get(revision.number, 0))
+        if step.deployment.state is DeploymentState.STOPPED:
+            await self._tenure.let_go(deployment_id)
+
+    async def _leave(self, deployment_id: UUID) -> None:
+        """Another server looks after it: end what runs of it here once calls no longer go there."""
+        self._judged.discard(deployment_id)
+        self._answering.pop(deployment_id, None)
+        async with self._store.read() as work:
+            deployment = await work.deployments.load(deployment_id)
+        listed = {replica.id for replica in deployment.replicas}
+        for number, revision_id in list(self._applied.get(deployment_id, {}).items()):
+            if not listed & self._here(revision_id):
+                self._deployer.remove(revision_id)
+                self._forget_gone(deployment_id, number, revision_id)
+
+    def _here(self, revision_id: UUID) -> set[UUID]:
+        running = (replica.id for replica in self._deployer.replicas(revision_id))
+        return {*running, *self._deployer.found(revision_id)}
+
+    async def _ask_left(self, deployment_id: UUID) -> None:
+        """Which replicas that another server left still answer."""
+        if not self._tenure.shared:
+            return
+        async with self._store.read() as work:
+            deployment = await work.deployments.load(deployment_id)
+        own = {each for revision in self._applied.get(deployment_id, {}).values() for each in self._here(revision)}
+        left = left_by_others(deployment, own)
+        asked = await asyncio.gather(*(self._deployer.answers(deployment_id, each.endpoint) for each in left))
+        answering = frozenset(replica.id for replica, answers in zip(left, asked, strict=True) if answers)
+        self._answering[deployment_id] = answering
 
     def _wake_at(self, deployment_id: UUID, time: datetime | None) -> None:
         seconds = 0.0 if time is None else (time - self._clock()).total_seconds()
@@ -167,6 +223,7 @@ class DeploymentReconciler:
         # Somebody may have changed it meanwhile: what is stored follows from what is there under the lock.
         async with self._store.begin() as work:
             deployment, step, _ = await self._next(work, deployment_id)
+            await self._tenure.check(work, deployment_id)
             await work.deployments.save(replace(step.deployment, sequence=deployment.sequence + 1), "")
             for revision in step.revisions:
                 await work.deployments.put_revision(revision)
@@ -183,9 +240,17 @@ class DeploymentReconciler:
         if deployment.active_revision:
             numbers.add(deployment.active_revision)
         revisions = tuple(await work.deployments.revisions(deployment_id, numbers))
-        replicas = [replica for revision in revisions for replica in self._deployer.replicas(revision.id)]
+        replicas = self._replicas(deployment, revisions)
         counted = self._counted(deployment, revisions)
         return deployment, next_step(deployment, revisions, replicas, self._clock(), counted), revisions
+
+    def _replicas(self, deployment: Deployment, revisions: Sequence[Revision]) -> Sequence[Replica]:
+        """Those that run here, and those that another server left as long as they are needed."""
+        for revision in revisions:
+            if found := self._deployer.found(revision.id):
+                self._apply(deployment, revision, len(found))
+        own = [replica for revision in revisions for replica in self._deployer.replicas(revision.id)]
+        return [*own, *still_wanted(deployment, own, self._answering.get(deployment.id, ()))]
 
     def _counted(self, deployment: Deployment, revisions: Sequence[Revision]) -> Mapping[int, CallCounts]:
         """The calls of the current step of a canary."""
@@ -214,10 +279,13 @@ class DeploymentReconciler:
             applied[revision.number] = revision.id
             return
         self._deployer.remove(revision.id)
-        if not self._deployer.replicas(revision.id):
-            applied.pop(revision.number, None)
-            if not applied:
-                del self._applied[deployment.id]
+        self._forget_gone(deployment.id, revision.number, revision.id)
+
+    def _forget_gone(self, deployment_id: UUID, number: int, revision_id: UUID) -> None:
+        if not self._here(revision_id):
+            self._applied[deployment_id].pop(number, None)
+            if not self._applied[deployment_id]:
+                del self._applied[deployment_id]
 
     async def _move_alias(self, work: UnitOfWork, revision: Revision) -> None:
         """The alias of an environment points to what answers there."""

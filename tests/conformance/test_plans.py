@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import text
 
 from easyml_server.domain.experiments import TrainingState
-from easyml_server.domain.leases import Abandoned, Lease
+from easyml_server.domain.leases import Abandoned, HeldDeployment, Lease
 from easyml_server.domain.pages import Order, PageRequest
 from easyml_server.domain.projects import Role
 from easyml_server.domain.users import Caller, Scope
@@ -64,6 +64,7 @@ REPOSITORIES = {
     "experiments": ports.ExperimentRepository,
     "models": ports.ModelRepository,
     "deployments": ports.DeploymentRepository,
+    "deployment_leases": ports.DeploymentLeases,
     "requests": ports.RequestRepository,
     "outbox": ports.Outbox,
     "queue": ports.TrainingQueue,
@@ -269,6 +270,15 @@ def calls_of_deployments(world: World) -> Iterator[Call]:
     yield call("deployments.active_before", deployment.id, 2)
     for page in (PageRequest(), PageRequest(after=("5", str(uuid4())))):
         yield call("deployments.list_revisions", deployment.id, page)
+    lease = Lease(uuid4())
+    for lapsed in (False, True):
+        yield call("deployment_leases.waiting", lapsed=lapsed)
+        yield call("deployment_leases.take", deployment.id, lease, "address", lapsed=lapsed)
+    yield call("deployment_leases.renew", lease, [deployment.id])
+    yield call("deployment_leases.holds", lease, HeldDeployment(deployment.id, 1))
+    yield call("deployment_leases.address", deployment.id)
+    yield call("deployment_leases.release", lease, deployment.id)
+    yield call("deployment_leases.release_all", lease)
     yield call("deployments.delete", deployment.id, deployment.etag)
 
 

@@ -39,11 +39,15 @@ _CONDITIONS = TypeAdapter(tuple[domain.Condition, ...])
 _TRAFFIC = TypeAdapter(dict[int, int])
 _CANARY = TypeAdapter(domain.CanaryProgress | None)
 _CHANGES = TypeAdapter(tuple[domain.TrafficChange, ...])
-_AT_WORK = [state.value for state in domain.DeploymentState if state is not domain.DeploymentState.STOPPED]
+AT_WORK = [state.value for state in domain.DeploymentState if state is not domain.DeploymentState.STOPPED]
 
 
 class ModelDeployment(Base):
-    """A name under which predictions are made."""
+    """A name under which predictions are made.
+
+    `owner` is the server that looks after it, until `lease_until` by the database's clock; `fencing` grows with each
+    that takes it.
+    """
 
     __tablename__ = "model_deployments"
     __table_args__ = (
@@ -72,6 +76,10 @@ class ModelDeployment(Base):
     sequence: Mapped[int]
     traffic: Mapped[Any] = mapped_column(JsonType)
     canary: Mapped[Any | None] = mapped_column(JsonType)
+    owner: Mapped[UUID | None]
+    owner_address: Mapped[str] = mapped_column(String(255))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    fencing: Mapped[int]
 
 
 class DeploymentRevision(Base):
@@ -111,6 +119,7 @@ class SqlDeploymentRepository:
         """Raises AlreadyExists."""
         row = ModelDeployment(id=deployment.id, project_id=deployment.project_id)
         row.creator_id, row.create_time = deployment.creator_id, deployment.create_time
+        row.owner_address, row.fencing = "", 0
         _fill(row, deployment)
         self._session.add(row)
         with named("deployment", deployment.name):
@@ -153,9 +162,7 @@ class SqlDeploymentRepository:
 
     async def unfinished(self) -> Sequence[UUID]:
         """Of all projects, those of which something runs or is to run."""
-        return (
-            await self._session.scalars(select(ModelDeployment.id).where(ModelDeployment.state.in_(_AT_WORK)))
-        ).all()
+        return (await self._session.scalars(select(ModelDeployment.id).where(ModelDeployment.state.in_(AT_WORK)))).all()
 
     async def serving(self, caller: Caller, most: int) -> Sequence[tuple[domain.Deployment, UUID | None]]:
         """The oldest first."""
@@ -167,7 +174,7 @@ class SqlDeploymentRepository:
                 (DeploymentRevision.deployment_id == ModelDeployment.id)
                 & (DeploymentRevision.number == ModelDeployment.active_revision),
             )
-            .where(ModelDeployment.state.in_(_AT_WORK))
+            .where(ModelDeployment.state.in_(AT_WORK))
         )
         statement = visible_to(caller, statement).order_by(ModelDeployment.create_time, ModelDeployment.id).limit(most)
         return [(_deployment(row[0]), row[1]) for row in await self._session.execute(statement)]

@@ -45,7 +45,8 @@ def _later_sqlite(element: _Later, compiler: Any, **options: Any) -> str:
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
 
 
-def _in(seconds: float) -> _Later:
+def in_seconds(seconds: float) -> _Later:
+    """A time so far from now."""
     return _Later(literal(float(seconds)))
 
 
@@ -83,7 +84,7 @@ class SqlTrainingQueue:
         row.fencing += 1
         row.attempts += 1
         row.owner = lease.owner
-        row.lease_until = _in(lease.seconds)
+        row.lease_until = in_seconds(lease.seconds)
         await self._session.flush()
         return experiment_of(row)
 
@@ -92,7 +93,7 @@ class SqlTrainingQueue:
         rows = await self._session.execute(
             update(MLExperiment)
             .where(MLExperiment.id.in_(experiment_ids), MLExperiment.owner == lease.owner, _IS_TAKEN)
-            .values(lease_until=_in(lease.seconds))
+            .values(lease_until=in_seconds(lease.seconds))
             .returning(MLExperiment.id, MLExperiment.fencing, MLExperiment.state)
         )
         return [Held(row.id, row.fencing, row.state == TrainingState.CANCELLING.value) for row in rows]
@@ -124,6 +125,6 @@ def _abandoned(which: Abandoned) -> ColumnElement[bool]:
         case Abandoned.UNOWNED:
             return MLExperiment.owner.is_(None)
         case Abandoned.LAPSED:
-            return or_(MLExperiment.owner.is_(None), MLExperiment.lease_until < _in(0))
+            return or_(MLExperiment.owner.is_(None), MLExperiment.lease_until < in_seconds(0))
         case Abandoned.ALL:
             return true()

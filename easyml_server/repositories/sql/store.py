@@ -24,6 +24,7 @@ from easyml_server.repositories.documents.versions import DocumentVersionReposit
 from easyml_server.repositories.sql.attempts import SqlAttemptRepository
 from easyml_server.repositories.sql.base import WRITES, StoreIdentity
 from easyml_server.repositories.sql.datasets import DatasetVersion, SqlDatasetRepository
+from easyml_server.repositories.sql.deployment_leases import SqlDeploymentLeases
 from easyml_server.repositories.sql.deployments import SqlDeploymentRepository
 from easyml_server.repositories.sql.errors import translated
 from easyml_server.repositories.sql.experiments import SqlExperimentRepository
@@ -53,6 +54,7 @@ class SqlUnitOfWork:
         self.queue = SqlTrainingQueue(session)
         self.models = SqlModelRepository(session, documents)
         self.deployments = SqlDeploymentRepository(session)
+        self.deployment_leases = SqlDeploymentLeases(session)
         self.requests = SqlRequestRepository(session)
         self.attempts = SqlAttemptRepository(session)
         self.outbox = SqlOutbox(session)

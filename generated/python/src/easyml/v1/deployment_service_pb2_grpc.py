@@ -244,7 +244,8 @@ class DeploymentServiceServicer:
 
         Replicas that come later are read from their first line; those that are gone with their revision are not read any
         more. It cannot be resumed: whoever comes back asks for last lines again. A stream that goes on carries a heartbeat
-        every 10 s. Who reads slowly is told how many lines were left out.
+        every 10 s. Who reads slowly is told how many lines were left out. Of several servers on one database the one that
+        has the replicas answers; the others refuse with FAILED_PRECONDITION and its address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

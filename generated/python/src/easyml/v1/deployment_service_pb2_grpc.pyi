@@ -80,7 +80,8 @@ class DeploymentServiceStub:
 
     Replicas that come later are read from their first line; those that are gone with their revision are not read any
     more. It cannot be resumed: whoever comes back asks for last lines again. A stream that goes on carries a heartbeat
-    every 10 s. Who reads slowly is told how many lines were left out.
+    every 10 s. Who reads slowly is told how many lines were left out. Of several servers on one database the one that
+    has the replicas answers; the others refuse with FAILED_PRECONDITION and its address.
     """
     GetDeploymentMetrics: _aio.UnaryUnaryMultiCallable[_deployment_metrics_pb2.GetDeploymentMetricsRequest, _deployment_metrics_pb2.GetDeploymentMetricsResponse]
     """GetDeploymentMetrics tells what the replicas of a deployment counted in the last while, by revision.
@@ -238,7 +239,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Replicas that come later are read from their first line; those that are gone with their revision are not read any
         more. It cannot be resumed: whoever comes back asks for last lines again. A stream that goes on carries a heartbeat
-        every 10 s. Who reads slowly is told how many lines were left out.
+        every 10 s. Who reads slowly is told how many lines were left out. Of several servers on one database the one that
+        has the replicas answers; the others refuse with FAILED_PRECONDITION and its address.
         """
 
     @_abc_1.abstractmethod
