@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from math import inf
 from typing import Final
 
 import grpc
@@ -24,7 +25,9 @@ from easyml_server.domain.users import Caller
 from easyml_server.ports.model_servers import ServedDeployment, StreamCall, UnaryCall
 
 EJECTED_SECONDS: Final = 2.0
-"""For how long an endpoint that was lost is asked last."""
+"""For how long an endpoint that was lost, or let a call run out of time, is asked last."""
+LEAST_PATIENCE_SECONDS: Final = 0.1
+"""Whoever waits for less says nothing of an endpoint that did not answer in time."""
 KEPT: Final = 1_000
 """Connections, also to endpoints that are gone; more than replicas there may be."""
 
@@ -44,17 +47,24 @@ class Endpoints:
     ) -> bytes:
         """See DeploymentCalls. No call changes anything, so that one that was lost is asked for elsewhere."""
         loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        deadline = inf if timeout is None else loop.time() + timeout
         metadata = self._identities.metadata(caller, deployment.id)
         lost: grpc.aio.AioRpcError | None = None
         for endpoint in self._asked(deployment.shares):
-            remaining = None if deadline is None else max(0.0, deadline - loop.time())
+            remaining = None if timeout is None else max(0.0, deadline - loop.time())
             try:
                 answer: bytes = await endpoint.unary[call](request, timeout=remaining, metadata=metadata)
+            except asyncio.CancelledError:
+                # That is also how a call ends whose caller's time is over.
+                if remaining is not None and deadline - loop.time() < LEAST_PATIENCE_SECONDS < remaining:
+                    endpoint.eject()
+                raise
             except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and (remaining or 0) > LEAST_PATIENCE_SECONDS:
+                    endpoint.eject()
                 if error.code() not in LOST or is_answer(error):
                     raise_meaning(error)
-                endpoint.ejected_until = loop.time() + EJECTED_SECONDS
+                endpoint.eject()
                 lost = error
             else:
                 return answer
@@ -113,3 +123,7 @@ class _Endpoint(Connection):
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self.ejected_until = 0.0
+
+    def eject(self) -> None:
+        """Ask it last for a while."""
+        self.ejected_until = asyncio.get_running_loop().time() + EJECTED_SECONDS

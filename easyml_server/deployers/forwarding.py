@@ -17,12 +17,16 @@ PUSHBACK: Final = "grpc-retry-pushback-ms"
 LOST: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 
 
+CONNECT_MS: Final = 1_000
+"""For how long a connection is tried: whatever has the port of a dead model server by now may never answer."""
+
 CHANNEL: Final = [
     ("grpc.enable_http_proxy", 0),
     # What is tried again is decided by the caller.
     ("grpc.enable_retries", 0),
     # A new child may get the port of a dead one, whose connection and back-off must not be found again.
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 ]

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
 from easyml.v1 import auth_service_pb2, container_pb2, deployment_pb2, model_pb2
 from easyml.v1 import deployment_service_pb2 as pb
+from easyml.v1 import prediction_service_pb2 as predictions
 from easyml.v1 import project_service_pb2 as projects
 from easyml_server.domain.replica_records import ReplicaRecord, find_living
 from tests.builders import a_project_of, upload
 from tests.integration.test_rpcs_deployments import QUICK, Deployer, at, made_by, under_load
 from tests.integration.test_rpcs_models import a_version
+from tests.integration.test_rpcs_predictions import as_rows
 from tests.servers import Client, ServerProcess, deploying, eventually
 
 pytestmark = pytest.mark.slow
@@ -78,6 +83,51 @@ def test_no_call_fails_when_one_of_two_replicas_is_killed_and_when_one_stops_ans
     assert set(load.answered) == {deployer.first}
     reasons = {each.last_failure.reason for each in well.replicas if each.HasField("last_failure")}
     assert deployment_pb2.REPLICA_FAILURE_REASON_UNRESPONSIVE in reasons
+
+
+def test_calls_go_elsewhere_when_a_replica_lets_them_run_out_of_time(server: ServerProcess, deployer: Deployer) -> None:
+    patient = deployment_pb2.Probes(period_seconds=2, timeout_seconds=2, failure_threshold=2)
+    config = deployment_pb2.DeploymentConfig(probes=patient, scaling=deployment_pb2.Scaling(replicas=2))
+    deployment = deployer.ready(deployer.create(config=config).id)
+    request = predictions.PredictRequest(deployment_id=deployment.id, **as_rows())
+    late = []
+    os.kill(processes(server)[deployment.replicas[0].id].pid, signal.SIGSTOP)
+    for _ in range(40):
+        try:
+            deployer.client.predictions.Predict(request, timeout=1)
+        except grpc.RpcError as error:
+            late.append(error.code())
+    # Of calls that are shared evenly half would be; those that are not take far less time than it is asked last.
+    assert set(late) <= {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert 1 <= len(late) <= 5
+    hurt = deployer.until(deployment.id, lambda now: failure(now).status)
+    assert (failure(hurt).reason, hurt.state) == ("Unresponsive", deployment_pb2.DEPLOYMENT_STATE_DEGRADED)
+    assert not failure(deployer.ready(deployment.id)).status
+
+
+def test_no_call_fails_when_another_program_has_the_port_of_a_replica_that_ended(
+    server: ServerProcess, deployer: Deployer
+) -> None:
+    deployment = deployer.ready(deployer.create(config=TWO).id)
+    victim = deployment.replicas[0]
+    host, _, port = victim.endpoint.rpartition(":")
+    with under_load(deployer, deployment.id) as load:
+        os.kill(processes(server)[victim.id].pid, signal.SIGKILL)
+        # It takes connections and says nothing.
+        with eventually(lambda: taken(host, int(port))):
+            deployer.until(deployment.id, lambda now: failure(now).status)
+            well = deployer.ready(deployment.id)
+            assert well.ready_replicas == 2
+            assert victim.endpoint not in {each.endpoint for each in well.replicas}
+            last = len(load.answered)
+            eventually(lambda: len(load.answered) > last + 10)
+    assert set(load.answered) == {deployer.first}
+
+
+def taken(host: str, port: int) -> socket.socket | None:
+    with suppress(OSError):
+        return socket.create_server((host, port))
+    return None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -9,12 +10,13 @@ from uuid import uuid4
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
 
 from easyml.v1 import deployment_metrics_pb2 as pb
-from easyml.v1 import deployment_pb2, deployment_service_pb2
+from easyml.v1 import deployment_pb2, deployment_service_pb2, table_pb2
 from easyml.v1 import prediction_service_pb2 as predictions
 from tests.builders import a_table, upload
-from tests.integration.test_rpcs_deployments import QUICK, Deployer, made_by, under_load
+from tests.integration.test_rpcs_deployments import QUICK, Deployer, Load, made_by, under_load
 from tests.integration.test_rpcs_models import a_version
 from tests.integration.test_rpcs_predictions import ROWS, as_rows
 from tests.marks import answers, refuses
@@ -25,6 +27,13 @@ pytestmark = pytest.mark.slow
 ACTIVE, WITHDRAWN = deployment_pb2.REVISION_STATE_ACTIVE, deployment_pb2.REVISION_STATE_WITHDRAWN
 CANARY = deployment_pb2.ROLLOUT_STRATEGY_CANARY
 MANY = as_rows(ROWS * 60)
+VERY_MANY = table_pb2.ColumnTable(
+    columns=[
+        table_pb2.Column(name="x", doubles=table_pb2.DoubleValues(values=[number % 7 for number in range(3_000)])),
+        table_pb2.Column(name="z", int64s=table_pb2.Int64Values(values=[number % 11 for number in range(3_000)])),
+    ]
+)
+IN_TIME_SECONDS = 0.3
 NEIGHBOURS = 4_000
 
 
@@ -105,7 +114,7 @@ def test_a_window_has_bounds_and_a_deployment_must_be_there(deployer: ManyRows) 
 
 def config(**analysis: Any) -> deployment_pb2.DeploymentConfig:
     steps = [deployment_pb2.CanaryStep(weight=weight, duration_seconds=1) for weight in (30, 60)]
-    judged = deployment_pb2.CanaryAnalysis(min_requests=20, max_error_percent=1, **analysis)
+    judged = deployment_pb2.CanaryAnalysis(**{"min_requests": 20, "max_error_percent": 1, **analysis})
     canary = deployment_pb2.Canary(steps=steps, analysis=judged)
     return deployment_pb2.DeploymentConfig(probes=QUICK, strategy=CANARY, canary=canary)
 
@@ -113,6 +122,45 @@ def config(**analysis: Any) -> deployment_pb2.DeploymentConfig:
 def progress(deployment: deployment_pb2.Deployment) -> deployment_pb2.Condition:
     kind = deployment_pb2.CONDITION_TYPE_PROGRESSING
     return next((each for each in deployment.conditions if each.type == kind), deployment_pb2.Condition())
+
+
+class InTime(Deployer):
+    """Asks for far more rows, which the quick versions answer in a twentieth of the time there is."""
+
+    def ask(self, deployment_id: str) -> str:
+        request = predictions.PredictRequest(deployment_id=deployment_id, columns=VERY_MANY)
+        return str(self.client.predictions.Predict(request, timeout=IN_TIME_SECONDS).model_version_id)
+
+
+@pytest.fixture(scope="module")
+def late(deployer: ManyRows) -> str:
+    """A version that asks a thousand neighbours of each row, and needs several times that time."""
+    table = upload(deployer.client, deployer.project_id, a_table(NEIGHBOURS))
+    many = Struct()
+    many.update({"n_neighbors": 1_000})
+    spec: dict[str, Any] = {"algorithm": "k_neighbors", "model_name": "birds", "hyperparameters": many}
+    return a_version(deployer.client, deployer.project_id, table.id, **spec).id
+
+
+def test_a_canary_is_taken_back_by_its_errors_under_load(deployer: ManyRows, late: str) -> None:
+    asking = InTime(deployer.client, deployer.project_id, deployer.first, deployer.second)
+    deployment = deployer.ready(deployer.create(config=config(min_requests=3)).id)
+    load = Load(asking, deployment.id)
+    caller = threading.Thread(target=load.run)
+    caller.start()
+    try:
+        deployer.update(deployment.id, late)
+        back = deployer.until(deployment.id, lambda now: progress(now).reason == "RevisionWithdrawn")
+        last = len(load.answered)
+        eventually(lambda: len(load.answered) > last + 10)
+    finally:
+        load.stopped = True
+        caller.join()
+    assert back.active_revision == 1
+    assert "calls failed" in progress(back).message
+    assert {each.partition(":")[0] for each in load.failed} == {"DEADLINE_EXCEEDED"}
+    assert set(load.answered) == {deployer.first}
+    deployer.delete(deployment.id)
 
 
 def test_a_slow_canary_is_taken_back_under_load(deployer: ManyRows, slow: str) -> None:
