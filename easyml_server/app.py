@@ -169,7 +169,9 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             deployment_metrics=deployments.metrics,
             deployment_changes=deployments.changes,
             deployment_logs=deployments.logs,
-            predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
+            predictions=PredictionService(
+                store, models, files.artifacts, model_servers, deployments.endpoints, deployments.reaches
+            ),
             inference=InferenceService(store),
             versions=VersionService(store),
         )

@@ -14,7 +14,7 @@ from easyml_server.deployers.deployments import start_deployer
 from easyml_server.deployers.endpoints import Endpoints
 from easyml_server.deployers.identities import Identities
 from easyml_server.deployers.limits import ModelServerLimits
-from easyml_server.domain.deployments import DeploymentTarget
+from easyml_server.domain.deployments import DeploymentTarget, Replica
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.domain.leases import Lease
 from easyml_server.ports.artifacts import ArtifactStore
@@ -53,6 +53,8 @@ class Deployments:
     configs: DeploymentConfigService
     leased: Leased | None
     """Where there may be other servers."""
+    reaches: Callable[[Replica], bool]
+    """Whether calls may go to a replica; a server that is alone has started all of them."""
 
     def hear(self, deployment_id: UUID) -> None:
         """Another server stored something of a deployment."""
@@ -90,6 +92,7 @@ async def open_deployments(
         orphan_seconds=settings.deployment_orphan_seconds,
         clock=clock,
     ) as deployer:
+        reaches = _everything if leased is None else deployer.reaches
         elsewhere = None if leased is None else CountersElsewhere(store, deployer)
         metrics = DeploymentMetrics(store, deployer, clock, elsewhere)
         reconciler = DeploymentReconciler(
@@ -100,7 +103,7 @@ async def open_deployments(
         changes = DeploymentChanges(store, auth, watch, clock)
         logs = DeploymentLogs(store, auth, deployer, watch, clock, leased or Sole())
         try:
-            yield Deployments(endpoints, watch, changes, metrics, logs, reconciler, service, configs, leased)
+            yield Deployments(endpoints, watch, changes, metrics, logs, reconciler, service, configs, leased, reaches)
         finally:
             await endpoints.close()
             if leased is not None:
@@ -109,6 +112,10 @@ async def open_deployments(
                     await leased.let_all_go()
             if interrupted.is_set():
                 await deployer.stop(INTERRUPTED_GRACE_SECONDS)
+
+
+def _everything(_replica: Replica) -> bool:
+    return True
 
 
 def model_server_limits(settings: Settings) -> ModelServerLimits:

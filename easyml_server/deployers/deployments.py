@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.deployers.log_files import LogFolder
 from easyml_server.deployers.log_readers import LogReaders
+from easyml_server.deployers.machines import this_machine
 from easyml_server.deployers.replica_counters import read_counters
 from easyml_server.deployers.replica_process import ReplicaProcess, answers, find_process
 from easyml_server.deployers.supervisor import GRACE_SECONDS, Launch, Supervisor
@@ -72,6 +73,10 @@ class LocalDeployer:
     def found(self, revision_id: UUID) -> Collection[UUID]:
         """See Deployer."""
         return self._found.get(revision_id, {}).keys()
+
+    def reaches(self, replica: Replica) -> bool:
+        """See Deployer."""
+        return replica.machine in ("", self._launch.machine)
 
     async def answers(self, deployment_id: UUID, endpoint: str) -> bool:
         """See Deployer."""
@@ -220,7 +225,7 @@ async def start_deployer(
         f"--orphan-seconds={orphan_seconds}",
         *limits.arguments(),
     ]
-    deployer = LocalDeployer(Launch(arguments, folder, heartbeat, clock))
+    deployer = LocalDeployer(Launch(arguments, folder, heartbeat, clock, this_machine()))
     beating = asyncio.create_task(_beat(heartbeat, orphan_seconds / HEARTBEATS_PER_PATIENCE), name="heartbeat")
     try:
         yield deployer

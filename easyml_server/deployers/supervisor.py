@@ -41,13 +41,14 @@ class Launch:
     folder: Path
     heartbeat: Path
     clock: Callable[[], datetime]
+    machine: str
 
 
 class Supervisor:
     """One replica, from its first start until it is stopped; `replica` says how it is."""
 
     def __init__(self, identity: UUID, revision: ServedRevision, launch: Launch, changed: Callable[[], None]) -> None:
-        self.replica = Replica(identity, revision.number, ReplicaState.STARTING)
+        self.replica = Replica(identity, revision.number, ReplicaState.STARTING, machine=launch.machine)
         self._revision = revision
         self._launch = launch
         self._changed = changed

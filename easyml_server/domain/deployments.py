@@ -183,7 +183,10 @@ class ReplicaFailure:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One process of a revision; `endpoint` (host:port), and where it tells what it counts, while it is READY."""
+    """One process of a revision; `endpoint` (host:port), and where it tells what it counts, while it is READY.
+
+    `machine` is where its endpoints can be reached; empty if everywhere.
+    """
 
     id: UUID
     revision: int
@@ -192,6 +195,7 @@ class Replica:
     restarts: int = 0
     last_failure: ReplicaFailure | None = None
     metrics_endpoint: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

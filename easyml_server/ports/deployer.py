@@ -71,6 +71,10 @@ class Deployer(Protocol):
         """The ids of replicas that were there at the start, and that `apply` would take up."""
         ...
 
+    def reaches(self, replica: Replica) -> bool:
+        """Whether the endpoints of a replica, of whatever server, mean the same here."""
+        ...
+
     async def answers(self, deployment_id: UUID, endpoint: str) -> bool:
         """Whether a replica of this deployment answers there, of whatever server."""
         ...

@@ -26,7 +26,7 @@ class CountersElsewhere:
         async with self._store.read() as work:
             for deployment_id in await work.deployments.unfinished():
                 deployment = await work.deployments.load(deployment_id)
-                telling = _telling(deployment, here)
+                telling = self._telling(deployment, here)
                 for revision in await work.deployments.revisions(deployment_id, telling.keys()):
                     found = telling[revision.number]
                     endpoints |= found
@@ -37,11 +37,10 @@ class CountersElsewhere:
             for revision_id, deployment_id, number, replicas in revisions
         ]
 
-
-def _telling(deployment: Deployment, here: Collection[UUID]) -> Mapping[int, dict[UUID, str]]:
-    """Where replicas of each revision tell."""
-    found: defaultdict[int, dict[UUID, str]] = defaultdict(dict)
-    for replica in deployment.replicas:
-        if replica.metrics_endpoint and replica.id not in here:
-            found[replica.revision][replica.id] = replica.metrics_endpoint
-    return found
+    def _telling(self, deployment: Deployment, here: Collection[UUID]) -> Mapping[int, dict[UUID, str]]:
+        """Where replicas of each revision tell."""
+        found: defaultdict[int, dict[UUID, str]] = defaultdict(dict)
+        for replica in deployment.replicas:
+            if replica.metrics_endpoint and replica.id not in here and self._deployer.reaches(replica):
+                found[replica.revision][replica.id] = replica.metrics_endpoint
+        return found

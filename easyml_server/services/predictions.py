@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import overload
 from uuid import UUID
 
+from easyml_server.domain.deployments import Replica
 from easyml_server.domain.errors import Unavailable, WrongState
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
@@ -24,6 +25,7 @@ from easyml_server.services.deployments import DeploymentName, find_deployment
 from easyml_server.services.models import ModelService, VersionName
 
 REMEMBERED = 10_000
+RETRY_SECONDS = 1.0
 
 Served = ServedModel | ServedDeployment
 
@@ -49,7 +51,10 @@ class PredictionService:
         artifacts: ArtifactStore,
         model_servers: ModelServers,
         deployments: DeploymentCalls,
+        reaches: Callable[[Replica], bool],
     ) -> None:
+        """`reaches` tells whether the endpoint of a replica means the same here as where it was started."""
+        self._reaches = reaches
         self._store = store
         self._models = models
         self._artifacts = artifacts
@@ -136,9 +141,19 @@ class PredictionService:
     async def _find_deployment(self, caller: Caller, target: DeploymentId | DeploymentName) -> ServedDeployment:
         async with self._store.read() as work:
             deployment = await find_deployment(work, caller, target.id if isinstance(target, DeploymentId) else target)
+            reached = replace(deployment, replicas=tuple(filter(self._reaches, deployment.replicas)))
+            elsewhere = bool(deployment.endpoints) and not reached.endpoints
+            address = await work.deployment_leases.address(deployment.id) if elsewhere else ""
         if deployment.stopped:
             raise WrongState(
                 f"Deployment {deployment.name!r} was stopped; update it or roll it back to start it again.",
                 metadata={"state": deployment.state.value},
             )
-        return ServedDeployment(deployment.id, deployment.shares)
+        if elsewhere:
+            raise Unavailable(
+                f"The replicas of deployment {deployment.name!r} listen on a loopback address of another machine; ask"
+                f" the server at {address} there.",
+                retry_after=RETRY_SECONDS,
+                metadata={"part": "model_server", "server": address},
+            )
+        return ServedDeployment(deployment.id, reached.shares)

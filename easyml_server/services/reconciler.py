@@ -204,7 +204,7 @@ class DeploymentReconciler:
         async with self._store.read() as work:
             deployment = await work.deployments.load(deployment_id)
         own = {each for revision in self._applied.get(deployment_id, {}).values() for each in self._here(revision)}
-        left = left_by_others(deployment, own)
+        left = [each for each in left_by_others(deployment, own) if self._deployer.reaches(each)]
         asked = await asyncio.gather(*(self._deployer.answers(deployment_id, each.endpoint) for each in left))
         answering = frozenset(replica.id for replica, answers in zip(left, asked, strict=True) if answers)
         self._answering[deployment_id] = answering
