@@ -23,6 +23,8 @@ from easyml_server.domain.deployments import (
     RevisionState,
     RolloutStrategy,
 )
+from easyml_server.domain.scaled import SCALING, scaled
+from easyml_server.domain.scaling import Recommendation
 from easyml_server.domain.traffic import (
     ALL,
     SIDE_BY_SIDE,
@@ -36,8 +38,6 @@ from easyml_server.domain.traffic import (
     step_begins,
     withdrawn,
 )
-
-_NOT_YET_READY = (ReplicaState.STARTING, ReplicaState.BACKING_OFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +61,27 @@ def next_step(
     replicas: Sequence[Replica],
     now: datetime,
     counted: Mapping[int, CallCounts] | None = None,
+    recommended: Recommendation | None = None,
 ) -> Step:
     """The step from here.
 
     `revisions` are the newest, the active one, and whichever have replicas; `counted` are calls that each answered in
-    the current step of a canary.
+    the current step of a canary; `recommended` are the replicas of a deployment that follow its calls.
     """
     known = {revision.number: revision for revision in revisions}
-    step = _Rollout(replace(deployment, replicas=tuple(replicas)), known, now, counted or {})
-    return step.take()
+    newest = deployment.latest_revision
+    settled = newest == deployment.active_revision or known[newest].state is RevisionState.WITHDRAWN
+    sized = scaled(deployment, recommended, now, settled=settled)
+    return _Rollout(replace(sized, replicas=tuple(replicas)), known, now, counted or {}).take()
 
 
 def requested(conditions: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
     """The conditions once somebody asked for a change: what was said of the one before is no longer true."""
     asked = Condition(ConditionType.PROGRESSING, True, "Requested", "The change is being carried out.", now)
     return tuple(
-        _since(condition, asked) if condition.type is ConditionType.PROGRESSING else condition
+        asked.following(condition) if condition.type is ConditionType.PROGRESSING else condition
         for condition in conditions
     )
-
-
-def _since(before: Condition | None, now: Condition) -> Condition:
-    """A time tells when the answer changed, not when its reason did."""
-    if before is not None and before.status == now.status:
-        return replace(now, transition_time=before.transition_time)
-    return now
 
 
 class _Rollout:
@@ -226,7 +222,7 @@ class _Rollout:
         return sum(replica.state is ReplicaState.READY for replica in self._of(number))
 
     def _failing(self, number: int) -> bool:
-        return any(replica.last_failure and replica.state in _NOT_YET_READY for replica in self._of(number))
+        return self._before.failure_of([number]) is not None
 
     def _state(self) -> DeploymentState:
         if self._before.stopped:
@@ -243,17 +239,22 @@ class _Rollout:
     def _conditions(self, deployment: Deployment) -> tuple[Condition, ...]:
         before = {condition.type: condition for condition in self._before.conditions}
         found = (self._available(deployment), self._progressing(deployment), self._replica_failure(deployment))
-        return tuple(_since(before.get(condition.type), condition) for condition in found)
+        scaling = (before[type] for type in SCALING if type in before)
+        return (*(condition.following(before.get(condition.type)) for condition in found), *scaling)
 
     def _available(self, deployment: Deployment) -> Condition:
         ready = len(deployment.endpoints)
-        if ready:
+        if deployment.idle:
+            reason, message = "ScaledToZero", "No replica runs while nobody calls; the next call starts one, and waits."
+        elif ready:
             reason, message = "ReplicasReady", f"{ready} of {self._count} replicas of revision {self._active} answer."
         elif deployment.stopped:
             reason, message = "Stopped", "It was stopped; update it or roll it back to start it again."
+        elif deployment.waits_for_calls:
+            reason, message = "NoReplicaReady", "No replica is ready yet; calls to the deployment wait for one."
         else:
             reason, message = "NoReplicaReady", "No replica is ready; calls are UNAVAILABLE until one is."
-        return Condition(ConditionType.AVAILABLE, bool(ready), reason, message, self._now)
+        return Condition(ConditionType.AVAILABLE, ready > 0 or deployment.idle, reason, message, self._now)
 
     def _progressing(self, deployment: Deployment) -> Condition:
         newest = deployment.latest_revision
@@ -294,13 +295,8 @@ class _Rollout:
         return "CanaryStep", f"{has} until {until}: step {progress.step} of {len(canary.steps)}."
 
     def _replica_failure(self, deployment: Deployment) -> Condition:
-        failures = [
-            replica.last_failure
-            for replica in deployment.replicas
-            if replica.last_failure is not None and replica.state in _NOT_YET_READY
-        ]
-        if not failures:
+        latest = deployment.failure_of({replica.revision for replica in deployment.replicas})
+        if latest is None:
             return Condition(ConditionType.REPLICA_FAILURE, False, "None", "No replica is failing.", self._now)
-        latest = max(failures, key=lambda failure: failure.time)
         reason = "".join(word.capitalize() for word in latest.reason.value.split("_"))
         return Condition(ConditionType.REPLICA_FAILURE, True, reason, latest.message, self._now)
