@@ -262,7 +262,7 @@ def test_a_template_and_problems_from_the_shell(shell: Shell) -> None:
     assert "10 % for 300 s, 50 % for 300 s; taken back by 1 % more errors or 2 times the p99" in shown
     config = shell.json("deployments", "template")
     assert isinstance(config, dict)
-    assert (config["environment"], config["scaling"]) == ("development", {"replicas": 1})
+    assert (config["environment"], config["scaling"]["replicas"]) == ("development", 1)
     assert shell.ask("deploy", "iris:1", "--template", "-e", "staging", "--validate") == "Nothing is wrong with it.\n"
     wrong = ("--replicas", "1000", "--memory-limit", "1Mi", "--env", "PATH=x")
     code, _, err = shell.run("deploy", "iris:1", *wrong, "--validate")
