@@ -39,6 +39,9 @@ from easyml_server.domain.traffic import (
     withdrawn,
 )
 
+_SETTLED = (RevisionState.STANDBY, RevisionState.WITHDRAWN)
+"""A revision that is not the active one and is not being brought up any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -70,7 +73,7 @@ def next_step(
     """
     known = {revision.number: revision for revision in revisions}
     newest = deployment.latest_revision
-    settled = newest == deployment.active_revision or known[newest].state is RevisionState.WITHDRAWN
+    settled = newest == deployment.active_revision or known[newest].state in _SETTLED
     sized = scaled(deployment, recommended, now, settled=settled)
     return _Rollout(replace(sized, replicas=tuple(replicas)), known, now, counted or {}).take()
 

@@ -15,7 +15,7 @@ SCALING: Final = (ConditionType.SCALING_ACTIVE, ConditionType.SCALING_LIMITED)
 def scaled(deployment: Deployment, recommended: Recommendation | None, now: datetime, *, settled: bool) -> Deployment:
     """The deployment with as many replicas as are recommended, and with the conditions that say so.
 
-    Unless it is `settled`, nothing is taken away: a revision that is on its way finds the one before at its size. Where
+    Unless it is `settled`, nothing is taken away: until a new revision is ready, the one before keeps its size. Where
     the number stays, so does what was said of it: the calls change all the time.
     """
     told = {condition.type: condition for condition in deployment.conditions}

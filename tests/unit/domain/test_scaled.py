@@ -96,7 +96,7 @@ def test_a_call_wakes_it() -> None:
 
 
 @pytest.mark.parametrize("strategy", [RolloutStrategy.ROLLING, RolloutStrategy.CANARY])
-def test_nothing_is_taken_away_while_a_revision_is_on_its_way_but_more_may_come(strategy: RolloutStrategy) -> None:
+def test_nothing_is_taken_away_while_a_revision_is_brought_up_but_more_may_come(strategy: RolloutStrategy) -> None:
     deployment, revisions = deployed(2, 1, strategy, wanted=2)
     deployment = replace(deployment, config=replace(deployment.config, autoscaling=SCALING))
     replicas = [*running(1, READY, READY), *running(2, STARTING, STARTING)]
@@ -112,6 +112,17 @@ def test_a_first_revision_has_to_be_ready_before_none_runs() -> None:
     failing = running(1, BACKING_OFF, failure=FAILURE)
     step = next_step(deployment, revisions, failing, LATER, recommended=Recommendation(0, 0.0))
     assert (step.wanted, step.deployment.state) == ({1: 1}, DeploymentState.FAILED)
+
+
+def test_two_that_share_the_calls_have_as_many_as_all_calls_need() -> None:
+    deployment, revisions = deployed(2, 1, RolloutStrategy.BLUE_GREEN, wanted=2)
+    deployment = replace(deployment, config=replace(deployment.config, autoscaling=SCALING), traffic={1: 100, 2: 0})
+    revisions[1] = replace(revisions[1], state=RevisionState.STANDBY)
+    replicas = [*running(1, READY, READY), *running(2, READY, READY)]
+    for number, in_flight in ((3, 20.0), (1, 1.0), (0, 0.0)):
+        step = next_step(deployment, revisions, replicas, LATER, recommended=Recommendation(number, in_flight))
+        assert step.wanted == {2: number, 1: number}
+        assert step.deployment.active_revision == 1
 
 
 def test_one_that_was_taken_back_leaves_the_other_to_follow_the_calls() -> None:

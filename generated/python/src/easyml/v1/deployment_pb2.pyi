@@ -442,7 +442,7 @@ class Scaling(_message.Message):
 
     Calls in flight are those that replicas are answering or have waiting, a stream as long as it is open, and those that
     wait for the first replica. Their average over three seconds decides: more replicas come at once, and fewer run only
-    once fewer were enough for all of `cooldown_seconds`. Nothing is taken away while a revision is on its way.
+    once fewer were enough for all of `cooldown_seconds`. Nothing is taken away while a revision is being brought up.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
