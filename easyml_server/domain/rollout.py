@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from easyml_server.domain.conditions import conditions_of
 from easyml_server.domain.deployments import (
-    Condition,
-    ConditionType,
     Deployment,
     DeploymentConfig,
     DeploymentState,
@@ -23,7 +22,7 @@ from easyml_server.domain.deployments import (
     RevisionState,
     RolloutStrategy,
 )
-from easyml_server.domain.scaled import SCALING, scaled
+from easyml_server.domain.scaled import scaled
 from easyml_server.domain.scaling import Recommendation
 from easyml_server.domain.traffic import (
     ALL,
@@ -78,15 +77,6 @@ def next_step(
     return _Rollout(replace(sized, replicas=tuple(replicas)), known, now, counted or {}).take()
 
 
-def requested(conditions: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
-    """The conditions once somebody asked for a change: what was said of the one before is no longer true."""
-    asked = Condition(ConditionType.PROGRESSING, True, "Requested", "The change is being carried out.", now)
-    return tuple(
-        asked.following(condition) if condition.type is ConditionType.PROGRESSING else condition
-        for condition in conditions
-    )
-
-
 class _Rollout:
     def __init__(
         self,
@@ -113,7 +103,7 @@ class _Rollout:
         if not self._is(RevisionState.STANDBY):
             deployment = replace(deployment, canary=None)
         deployment = replace(deployment, state=self._state())
-        deployment = replace(deployment, conditions=self._conditions(deployment))
+        deployment = replace(deployment, conditions=conditions_of(deployment, self._revisions[self._newest], self._now))
         revisions = remember_shares(self._before.traffic, deployment.traffic, self._revisions.values(), self._now)
         activated = next((each for each in revisions if self._activated == each.number), None)
         next_time = None if deployment.canary is None else deployment.canary.end_time
@@ -238,68 +228,3 @@ class _Rollout:
         if ready:
             return DeploymentState.DEGRADED if failing else DeploymentState.PROGRESSING
         return DeploymentState.FAILED if failing else DeploymentState.PROGRESSING
-
-    def _conditions(self, deployment: Deployment) -> tuple[Condition, ...]:
-        before = {condition.type: condition for condition in self._before.conditions}
-        found = (self._available(deployment), self._progressing(deployment), self._replica_failure(deployment))
-        scaling = (before[type] for type in SCALING if type in before)
-        return (*(condition.following(before.get(condition.type)) for condition in found), *scaling)
-
-    def _available(self, deployment: Deployment) -> Condition:
-        ready = len(deployment.endpoints)
-        if deployment.idle:
-            reason, message = "ScaledToZero", "No replica runs while nobody calls; the next call starts one, and waits."
-        elif ready:
-            reason, message = "ReplicasReady", f"{ready} of {self._count} replicas of revision {self._active} answer."
-        elif deployment.stopped:
-            reason, message = "Stopped", "It was stopped; update it or roll it back to start it again."
-        elif deployment.waits_for_calls:
-            reason, message = "NoReplicaReady", "No replica is ready yet; calls to the deployment wait for one."
-        else:
-            reason, message = "NoReplicaReady", "No replica is ready; calls are UNAVAILABLE until one is."
-        return Condition(ConditionType.AVAILABLE, ready > 0 or deployment.idle, reason, message, self._now)
-
-    def _progressing(self, deployment: Deployment) -> Condition:
-        newest = deployment.latest_revision
-        status = True
-        if deployment.stopped:
-            status, reason, message = False, "Stopped", "Nothing is on its way."
-        elif self._active == newest:
-            reason, message = "RevisionActive", f"Revision {newest} answers."
-        elif self._is(RevisionState.WITHDRAWN):
-            status, (reason, message) = False, self._taken_back()
-        elif self._is(RevisionState.STANDBY):
-            reason, message = self._standing_by(deployment)
-        elif self._failing(newest):
-            status, reason = False, "RevisionFailing"
-            kept = f"; revision {self._active} answers meanwhile" if self._active else ""
-            message = f"Revision {newest} does not become ready and is tried again{kept}."
-        else:
-            reason, message = "RevisionStarting", f"Revision {newest} is being brought up."
-        return Condition(ConditionType.PROGRESSING, status, reason, message, self._now)
-
-    def _taken_back(self) -> tuple[str, str]:
-        answers = f"revision {self._active} answers."
-        why = self._revisions[self._newest].message
-        if not why:
-            return "RolledBack", f"Revision {self._newest} was rolled back; {answers}"
-        return "RevisionWithdrawn", f"Revision {self._newest} was withdrawn; {answers} {why}"
-
-    def _standing_by(self, deployment: Deployment) -> tuple[str, str]:
-        weight = deployment.traffic.get(self._newest, 0)
-        has = f"Revision {self._newest} answers {weight} of 100 calls"
-        progress, canary = deployment.canary, deployment.config.canary
-        if progress is None or progress.end_time is None or canary is None:
-            return "AwaitingPromotion", f"{has}; promote it, or roll it back."
-        if self._now >= progress.end_time and canary.analysis is not None:
-            until = f"{canary.analysis.min_requests} calls of this step were answered"
-        else:
-            until = progress.end_time.isoformat(timespec="seconds")
-        return "CanaryStep", f"{has} until {until}: step {progress.step} of {len(canary.steps)}."
-
-    def _replica_failure(self, deployment: Deployment) -> Condition:
-        latest = deployment.failure_of({replica.revision for replica in deployment.replicas})
-        if latest is None:
-            return Condition(ConditionType.REPLICA_FAILURE, False, "None", "No replica is failing.", self._now)
-        reason = "".join(word.capitalize() for word in latest.reason.value.split("_"))
-        return Condition(ConditionType.REPLICA_FAILURE, True, reason, latest.message, self._now)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID, uuid4
 
+from easyml_server.domain.conditions import requested
 from easyml_server.domain.deployments import (
     CanaryProgress,
     Deployment,
@@ -26,7 +27,6 @@ from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.requests import RequestKey
-from easyml_server.domain.rollout import requested
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.traffic import as_rolling, going_back, promoted, shares
 from easyml_server.domain.users import Caller
