@@ -17,7 +17,7 @@ from easyml_server.services.autoscaler import Autoscaler
 from easyml_server.services.deployment_watch import DeploymentWatch
 
 RETRY_SECONDS: Final = 1.0
-ANSWER_SECONDS: Final = 0.2
+ANSWER_SECONDS: Final = 0.3
 """So long before its deadline a call is told why it was in vain; later nobody would hear it."""
 
 

@@ -148,4 +148,4 @@ async def an_open_call(machine: LocalMachine, revision: ServedRevision, replica:
         await call.done_writing()
 
 
-KILL, STOP = signal.SIGKILL, signal.SIGSTOP
+KILL, STOP, CONTINUE = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT

@@ -17,6 +17,7 @@ from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.models import ArtifactFormat
 from easyml_server.ports.model_servers import ServedModel
 from tests.conformance.deployers import (
+    CONTINUE,
     KILL,
     QUICK,
     STOP,
@@ -156,6 +157,7 @@ async def test_replicas_tell_how_busy_they_are_while_a_call_is_open(machine: Loc
 
         machine.send(replica, STOP)
         assert [load.call_seconds for load in await deployer.loads(revision.deployment_id)] == [None]
+        machine.send(replica, CONTINUE)
 
 
 async def test_what_runs_outlives_the_deployer_and_is_found_again(machine: LocalMachine, model: Path) -> None:
