@@ -170,7 +170,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             deployment_changes=deployments.changes,
             deployment_logs=deployments.logs,
             predictions=PredictionService(
-                store, models, files.artifacts, model_servers, deployments.endpoints, deployments.reaches
+                store, models, files.artifacts, model_servers, deployments.calls, deployments.reaches
             ),
             inference=InferenceService(store),
             versions=VersionService(store),
@@ -373,6 +373,7 @@ def bringing_about(deployments: Deployments, address: str) -> list[asyncio.Task[
     """Carries out deployments, of several servers each those that it holds."""
     tasks = [
         asyncio.create_task(deployments.reconciler.run(), name="reconciler"),
+        asyncio.create_task(deployments.autoscaler.run(deployments.reconciler.wake), name="autoscaler"),
         asyncio.create_task(deployments.metrics.run(deployments.reconciler.judge), name="metrics of deployments"),
     ]
     if deployments.leased is not None:

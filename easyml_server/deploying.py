@@ -22,6 +22,8 @@ from easyml_server.ports.signals import Signals
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
+from easyml_server.services.autoscaler import Autoscaler
+from easyml_server.services.cold_starts import ColdStarts
 from easyml_server.services.counters_elsewhere import CountersElsewhere
 from easyml_server.services.deployment_changes import DeploymentChanges
 from easyml_server.services.deployment_configs import DeploymentConfigService
@@ -43,11 +45,12 @@ INTERRUPTED_GRACE_SECONDS = 2.0
 class Deployments:
     """Everything of a server that serves deployments."""
 
-    endpoints: Endpoints
+    calls: ColdStarts
     watch: DeploymentWatch
     changes: DeploymentChanges
     metrics: DeploymentMetrics
     logs: DeploymentLogs
+    autoscaler: Autoscaler
     reconciler: DeploymentReconciler
     service: DeploymentService
     configs: DeploymentConfigService
@@ -95,15 +98,28 @@ async def open_deployments(
         reaches = _everything if leased is None else deployer.reaches
         elsewhere = None if leased is None else CountersElsewhere(store, deployer)
         metrics = DeploymentMetrics(store, deployer, clock, elsewhere)
+        autoscaler = Autoscaler(deployer)
         reconciler = DeploymentReconciler(
-            store, artifacts, deployer, watch, mirroring, metrics, clock, leased or Sole()
+            store, artifacts, deployer, watch, mirroring, metrics, autoscaler, clock, leased or Sole()
+        )
+        calls = ColdStarts(
+            endpoints,
+            store,
+            autoscaler,
+            watch,
+            reconciler.wake,
+            reaches,
+            max_waiting=settings.max_waiting_predictions,
+            default_seconds=settings.default_deadline_seconds,
         )
         configs = DeploymentConfigService(store, settings.limits(), TARGETS)
         service = DeploymentService(store, reconciler, watch, settings.limits(), clock, configs, signer)
         changes = DeploymentChanges(store, auth, watch, clock)
         logs = DeploymentLogs(store, auth, deployer, watch, clock, leased or Sole())
         try:
-            yield Deployments(endpoints, watch, changes, metrics, logs, reconciler, service, configs, leased, reaches)
+            yield Deployments(
+                calls, watch, changes, metrics, logs, autoscaler, reconciler, service, configs, leased, reaches
+            )
         finally:
             await endpoints.close()
             if leased is not None:

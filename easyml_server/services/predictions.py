@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import overload
 from uuid import UUID
 
 from easyml_server.domain.deployments import Replica
-from easyml_server.domain.errors import Unavailable, WrongState
+from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.model_servers import (
@@ -21,11 +21,11 @@ from easyml_server.ports.model_servers import (
     UnaryCall,
 )
 from easyml_server.ports.store import Store
+from easyml_server.services.cold_starts import served_deployment
 from easyml_server.services.deployments import DeploymentName, find_deployment
 from easyml_server.services.models import ModelService, VersionName
 
 REMEMBERED = 10_000
-RETRY_SECONDS = 1.0
 
 Served = ServedModel | ServedDeployment
 
@@ -141,19 +141,4 @@ class PredictionService:
     async def _find_deployment(self, caller: Caller, target: DeploymentId | DeploymentName) -> ServedDeployment:
         async with self._store.read() as work:
             deployment = await find_deployment(work, caller, target.id if isinstance(target, DeploymentId) else target)
-            reached = replace(deployment, replicas=tuple(filter(self._reaches, deployment.replicas)))
-            elsewhere = bool(deployment.endpoints) and not reached.endpoints
-            address = await work.deployment_leases.address(deployment.id) if elsewhere else ""
-        if deployment.stopped:
-            raise WrongState(
-                f"Deployment {deployment.name!r} was stopped; update it or roll it back to start it again.",
-                metadata={"state": deployment.state.value},
-            )
-        if elsewhere:
-            raise Unavailable(
-                f"The replicas of deployment {deployment.name!r} listen on a loopback address of another machine; ask"
-                f" the server at {address} there.",
-                retry_after=RETRY_SECONDS,
-                metadata={"part": "model_server", "server": address},
-            )
-        return ServedDeployment(deployment.id, reached.shares)
+        return served_deployment(deployment, self._reaches)

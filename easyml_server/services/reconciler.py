@@ -24,6 +24,7 @@ from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.deployer import Deployer, ServedRevision
 from easyml_server.ports.model_servers import ServedModel
 from easyml_server.ports.store import Store, UnitOfWork
+from easyml_server.services.autoscaler import Autoscaler
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.mirroring import Mirroring
@@ -47,6 +48,7 @@ class DeploymentReconciler:
         watch: DeploymentWatch,
         mirroring: Mirroring,
         metrics: DeploymentMetrics,
+        autoscaler: Autoscaler,
         clock: Callable[[], datetime],
         tenure: Tenure,
     ) -> None:
@@ -57,6 +59,7 @@ class DeploymentReconciler:
         self._watch = watch
         self._mirroring = mirroring
         self._metrics = metrics
+        self._autoscaler = autoscaler
         self._clock = clock
         # Ids of the revisions that may have replicas, by deployment and number.
         self._applied: dict[UUID, dict[int, UUID]] = {}
@@ -169,6 +172,7 @@ class DeploymentReconciler:
                 self._deployer.remove(revision_id)
             self._judged.discard(deployment_id)
             self._answering.pop(deployment_id, None)
+            self._autoscaler.forget(deployment_id)
             self._watch.tell(deployment_id)
             return
         self._wake_at(deployment_id, step.next_time)
@@ -184,6 +188,7 @@ class DeploymentReconciler:
     async def _leave(self, deployment_id: UUID) -> None:
         """Another server looks after it: end what runs of it here once calls no longer go there."""
         self._judged.discard(deployment_id)
+        self._autoscaler.forget(deployment_id)
         self._answering.pop(deployment_id, None)
         async with self._store.read() as work:
             deployment = await work.deployments.load(deployment_id)
@@ -242,7 +247,8 @@ class DeploymentReconciler:
         revisions = tuple(await work.deployments.revisions(deployment_id, numbers))
         replicas = self._replicas(deployment, revisions)
         counted = self._counted(deployment, revisions)
-        return deployment, next_step(deployment, revisions, replicas, self._clock(), counted), revisions
+        recommended = self._autoscaler.recommend(deployment)
+        return deployment, next_step(deployment, revisions, replicas, self._clock(), counted, recommended), revisions
 
     def _replicas(self, deployment: Deployment, revisions: Sequence[Revision]) -> Sequence[Replica]:
         """Those that run here, and those that another server left as long as they are needed."""
