@@ -99,9 +99,10 @@ class LocalMachine:
 
 
 def a_revision(model: Path, replicas: int = 1, number: int = 1, probes: Probes = QUICK) -> ServedRevision:
-    return ServedRevision(
-        uuid4(), uuid4(), ("species",), number, ServedModel(VERSION, lambda: nullcontext(model)), replicas, probes
-    )
+    deployment_id = uuid4()
+    names = (str(deployment_id), "species")
+    served = ServedModel(VERSION, lambda: nullcontext(model))
+    return ServedRevision(uuid4(), deployment_id, names, number, served, replicas, probes)
 
 
 async def until(

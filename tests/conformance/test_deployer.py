@@ -170,7 +170,11 @@ async def test_what_runs_outlives_the_deployer_and_is_found_again(machine: Local
     assert await ask(machine, kept, before[0]) == str(VERSION)
 
     async with machine.emptied() as deployer:
+        assert set(deployer.found(kept.id)) == {replica.id for replica in before}
+        assert set(deployer.found(unwanted.id)) == {gone.id}
+        assert not deployer.found(uuid4())
         deployer.apply(kept)
+        assert not deployer.found(kept.id)
         assert list(deployer.replicas(kept.id)) == before
         deployer.retain([kept.id])
         await machine.gone(gone)
@@ -180,6 +184,26 @@ async def test_what_runs_outlives_the_deployer_and_is_found_again(machine: Local
         assert replica.last_failure is not None
         assert replica.last_failure.exit_code is None
         assert await ask(machine, kept, replica) == str(VERSION)
+
+
+async def test_replicas_of_another_server_are_asked_where_they_are(tmp_path: Path, model: Path) -> None:
+    for name in ("one", "another"):
+        (tmp_path / name).mkdir()
+    machine, revision = LocalMachine(tmp_path / "one"), a_revision(model)
+    async with machine.emptied() as deployer, LocalMachine(tmp_path / "another").emptied() as other:
+        deployer.apply(revision)
+        (replica,) = await ready(deployer, revision)
+        assert other.reaches(replica)
+        assert not other.reaches(replace(replica, machine="elsewhere"))
+        assert await other.answers(revision.deployment_id, replica.endpoint)
+        assert not await other.answers(uuid4(), replica.endpoint), "it may be another's port by now"
+        await ask(machine, revision, replica)
+        (told,) = await other.counters_at({replica.id: replica.metrics_endpoint, uuid4(): "127.0.0.1:1"})
+        assert (told.replica_id, told.counters.calls) == (replica.id, {"OK": 1})
+        deployer.remove(revision.id)
+        await until(deployer, revision, lambda replicas: not replicas)
+        assert not await other.answers(revision.deployment_id, replica.endpoint)
+        assert await other.counters_at({replica.id: replica.metrics_endpoint}) == []
 
 
 async def test_replicas_that_nobody_comes_back_for_end_by_themselves(tmp_path: Path, model: Path) -> None:

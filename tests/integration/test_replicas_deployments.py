@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from easyml.v1 import deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from tests.integration.replicas import Replicas, client_of, replicas, said
-from tests.integration.test_faults_deployments import processes
+from tests.integration.test_faults_deployments import failure, processes
 from tests.integration.test_rpcs_deployments import QUICK, Deployer, made_by, under_load
 from tests.postgresql import PostgresServer, postgresql
 from tests.servers import ServerProcess, eventually, refusal
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ONE = deployment_pb2.DeploymentConfig(probes=QUICK)
 OWNER = "SELECT owner_address FROM model_deployments WHERE id::text = '{}'"
+
+TAKEN = "SELECT fencing FROM model_deployments WHERE id::text = '{}'"
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,27 @@ def test_a_server_that_was_paused_past_its_lease_changes_nothing_when_it_wakes(
             again = replace(versions, client=woken)
             assert again.get(deployed.id) == after
             assert again.ask(deployed.id) == versions.second
+
+
+def test_a_server_that_comes_back_finds_its_replicas_and_looks_after_them_again(
+    pair: Replicas, versions: Deployer, deployed: deployment_pb2.Deployment
+) -> None:
+    first, second = holder(pair, deployed.id)
+    before, ((taken,),) = processes(first), pair.execute(TAKEN.format(deployed.id))
+    second.running.send_signal(signal.SIGSTOP)
+    first.leave(signal.SIGKILL)
+    first.start()
+    with client_of(first) as client:
+        again = replace(versions, client=client)
+        with under_load(again, deployed.id):
+            assert eventually(lambda: pair.execute(TAKEN.format(deployed.id))[0][0] > taken)
+            assert processes(first) == before
+            assert here_alone(again.get(deployed.id), first)
+        ((left, process),) = before.items()
+        os.kill(process.pid, signal.SIGKILL)
+        again.until(deployed.id, lambda now: failure(now).status)
+        assert [each.id for each in again.ready(deployed.id).replicas] == [left]
+    second.running.send_signal(signal.SIGCONT)
 
 
 def test_a_server_that_stops_leaves_its_deployments_to_the_others_at_once(
