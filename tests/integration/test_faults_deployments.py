@@ -99,7 +99,7 @@ def test_calls_go_elsewhere_when_a_replica_lets_them_run_out_of_time(server: Ser
             late.append(error.code())
     # Of calls that are shared evenly half would be; those that are not take far less time than it is asked last.
     assert set(late) <= {grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert 1 <= len(late) <= 5
+    assert 1 <= len(late) <= 10
     hurt = deployer.until(deployment.id, lambda now: failure(now).status)
     assert (failure(hurt).reason, hurt.state) == ("Unresponsive", deployment_pb2.DEPLOYMENT_STATE_DEGRADED)
     assert not failure(deployer.ready(deployment.id)).status
