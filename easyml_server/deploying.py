@@ -81,6 +81,7 @@ async def open_deployments(
             autoscaler,
             watch,
             reconciler.wake,
+            clock,
             max_waiting=settings.max_waiting_predictions,
             default_seconds=settings.default_deadline_seconds,
         )

@@ -40,6 +40,20 @@ def scaled(deployment: Deployment, recommended: Recommendation | None, now: date
     )
 
 
+def woken(deployment: Deployment, now: datetime) -> Deployment:
+    """An idle deployment once a call waits for a replica."""
+    if not deployment.idle or deployment.config.autoscaling is None:
+        return deployment
+    replicas = deployment.config.autoscaling.beginning(0)
+    message = f"{_count(replicas)}: a call waits for the first."
+    active = Condition(ConditionType.SCALING_ACTIVE, True, "CallWaits", message, now)
+    return replace(
+        deployment,
+        config=replace(deployment.config, replicas=replicas),
+        conditions=tuple(active if each.type is active.type else each for each in deployment.conditions),
+    )
+
+
 def without_scaling(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
     """The conditions once somebody changed the scaling: what was said of it is no longer true."""
     return tuple(condition for condition in conditions if condition.type not in SCALING)

@@ -42,9 +42,11 @@ class Autoscaler:
             return None
         followed = self._followed.get(deployment.id)
         if followed is None or followed.demand.scaling != scaling:
-            followed = self._followed[deployment.id] = _Followed(scaling, self._clock())
+            followed = self._followed[deployment.id] = _Followed(scaling, self._clock(), deployment.config.replicas)
             self._any.set()
-        if self._waiting[deployment.id]:
+        # A call that waits at another server has stored that a replica is wanted.
+        woken = deployment.config.replicas > followed.wanted == 0
+        if woken or self._waiting[deployment.id]:
             followed.demand.called(self._clock())
         followed.wanted = deployment.config.replicas
         followed.told = followed.demand.recommend(followed.wanted, self._clock())
@@ -113,9 +115,9 @@ class _Reading:
 class _Followed:
     """One deployment, the replicas that were wanted and what was told when the reconciler last asked."""
 
-    def __init__(self, scaling: Autoscaling, now: float) -> None:
+    def __init__(self, scaling: Autoscaling, now: float, wanted: int) -> None:
         self.demand = Demand(scaling, now)
-        self.wanted = 0
+        self.wanted = wanted
         self.told: Recommendation | None = None
         self._readings: dict[UUID, _Reading] = {}
 

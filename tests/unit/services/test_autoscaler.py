@@ -134,6 +134,22 @@ async def test_a_call_that_waits_for_one_nobody_has_looked_at_yet_counts_too(aut
         assert recommended(autoscaler, idle) == 1
 
 
+async def test_a_call_that_waits_at_another_server_keeps_the_replica_it_wanted(
+    machine: Machine, autoscaler: Autoscaler
+) -> None:
+    idle = scaled(0)
+    recommended(autoscaler, idle)
+    machine.now += 60
+    assert recommended(autoscaler, idle) == 0
+    woken = replace(idle, config=replace(idle.config, replicas=1))
+    assert recommended(autoscaler, woken) == 1
+    machine.now += 10
+    assert recommended(autoscaler, woken) == 1
+    machine.now += 1
+    # Once it is too many it is so at the second look of one step too.
+    assert [recommended(autoscaler, woken) for _ in range(2)] == [0, 0]
+
+
 async def test_many_that_wait_need_more_than_one(machine: Machine, autoscaler: Autoscaler) -> None:
     idle = scaled(0)
     recommended(autoscaler, idle)
