@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from easyml_server.domain.deployments import Condition, ConditionType, Deployment
+from easyml_server.domain.deployments import Condition, ConditionType, Deployment, DeploymentState
 from easyml_server.domain.scaling import Autoscaling, Recommendation
 
 SCALING: Final = (ConditionType.SCALING_ACTIVE, ConditionType.SCALING_LIMITED)
@@ -50,6 +50,7 @@ def woken(deployment: Deployment, now: datetime) -> Deployment:
     return replace(
         deployment,
         config=replace(deployment.config, replicas=replicas),
+        state=DeploymentState.PROGRESSING,
         conditions=tuple(active if each.type is active.type else each for each in deployment.conditions),
     )
 

@@ -99,7 +99,7 @@ def test_a_call_wakes_it() -> None:
 def test_a_call_that_waits_is_stored_as_a_replica_that_is_wanted() -> None:
     idle = step_of(Recommendation(0, 0.0), READY).deployment
     waked = woken(idle, LATER)
-    assert waked.config.replicas == 1
+    assert (waked.config.replicas, waked.state) == (1, DeploymentState.PROGRESSING)
     step = next_step(waked, step_of(None).revisions, [], LATER, recommended=Recommendation(1, 1.0))
     assert step.wanted == {1: 1}
     said = condition(step, ACTIVE)
