@@ -44,9 +44,10 @@ class Autoscaler:
         if followed is None or followed.demand.scaling != scaling:
             followed = self._followed[deployment.id] = _Followed(scaling, self._clock(), deployment.config.replicas)
             self._any.set()
-        # A call that waits at another server has stored that a replica is wanted.
-        woken = deployment.config.replicas > followed.wanted == 0
-        if woken or self._waiting[deployment.id]:
+        # One that is being started is there for calls: nobody may have been able to call until now, and those that wait
+        # at another server are not known here.
+        starting = deployment.config.replicas > 0 and not deployment.endpoints
+        if starting or self._waiting[deployment.id]:
             followed.demand.called(self._clock())
         followed.wanted = deployment.config.replicas
         followed.told = followed.demand.recommend(followed.wanted, self._clock())
