@@ -109,6 +109,7 @@ async def open_deployments(
             watch,
             reconciler.wake,
             reaches,
+            clock,
             max_waiting=settings.max_waiting_predictions,
             default_seconds=settings.default_deadline_seconds,
         )

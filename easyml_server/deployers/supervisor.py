@@ -90,7 +90,7 @@ class Supervisor:
         try:
             counters = await read_counters(self.replica.id, process.metrics_address)
         except Unreadable as error:
-            if self._tells:
+            if self._tells and self.replica.state is not ReplicaState.STOPPING:
                 log.warning("replica_counters_unread", replica=str(self.replica.id), error=str(error))
             self._tells = False
             return None

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from easyml_server.domain.deployments import Condition, ConditionType, Deployment
+from easyml_server.domain.deployments import Condition, ConditionType, Deployment, DeploymentState
 from easyml_server.domain.scaling import Autoscaling, Recommendation
 
 SCALING: Final = (ConditionType.SCALING_ACTIVE, ConditionType.SCALING_LIMITED)
@@ -37,6 +37,21 @@ def scaled(deployment: Deployment, recommended: Recommendation | None, now: date
         deployment,
         config=replace(deployment.config, replicas=replicas),
         conditions=(*others, *(each.following(told.get(each.type)) for each in (active, limited))),
+    )
+
+
+def woken(deployment: Deployment, now: datetime) -> Deployment:
+    """An idle deployment once a call waits for a replica."""
+    if not deployment.idle or deployment.config.autoscaling is None:
+        return deployment
+    replicas = deployment.config.autoscaling.beginning(0)
+    message = f"{_count(replicas)}: a call waits for the first."
+    active = Condition(ConditionType.SCALING_ACTIVE, True, "CallWaits", message, now)
+    return replace(
+        deployment,
+        config=replace(deployment.config, replicas=replicas),
+        state=DeploymentState.PROGRESSING,
+        conditions=tuple(active if each.type is active.type else each for each in deployment.conditions),
     )
 
 

@@ -45,12 +45,14 @@ class ServedModel:
 class ServedDeployment:
     """A deployment, and which of its revisions answer how many calls of a hundred, and where.
 
-    One that is `cold` has no replica that is ready, and calls wait for the first; `failure` says what keeps it.
+    One that is `cold` has no replica that is ready, and calls wait for the first; one that is `idle` wants none yet,
+    and `failure` says what keeps one from becoming ready.
     """
 
     id: UUID
     shares: tuple[TrafficShare, ...]
     cold: bool = False
+    idle: bool = False
     failure: str = ""
 
 

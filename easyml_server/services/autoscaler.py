@@ -42,9 +42,12 @@ class Autoscaler:
             return None
         followed = self._followed.get(deployment.id)
         if followed is None or followed.demand.scaling != scaling:
-            followed = self._followed[deployment.id] = _Followed(scaling, self._clock())
+            followed = self._followed[deployment.id] = _Followed(scaling, self._clock(), deployment.config.replicas)
             self._any.set()
-        if self._waiting[deployment.id]:
+        # One that is being started is there for calls: nobody may have been able to call until now, and those that wait
+        # at another server are not known here.
+        starting = deployment.config.replicas > 0 and not deployment.endpoints
+        if starting or self._waiting[deployment.id]:
             followed.demand.called(self._clock())
         followed.wanted = deployment.config.replicas
         followed.told = followed.demand.recommend(followed.wanted, self._clock())
@@ -113,9 +116,9 @@ class _Reading:
 class _Followed:
     """One deployment, the replicas that were wanted and what was told when the reconciler last asked."""
 
-    def __init__(self, scaling: Autoscaling, now: float) -> None:
+    def __init__(self, scaling: Autoscaling, now: float, wanted: int) -> None:
         self.demand = Demand(scaling, now)
-        self.wanted = 0
+        self.wanted = wanted
         self.told: Recommendation | None = None
         self._readings: dict[UUID, _Reading] = {}
 

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from easyml_server.domain.deployments import Deployment, Replica
 from easyml_server.domain.errors import LimitReached, OutOfTime, Reason, Unavailable, WrongState
+from easyml_server.domain.scaled import woken
 from easyml_server.domain.users import Caller
 from easyml_server.ports.model_servers import DeploymentCalls, ServedDeployment, StreamCall, UnaryCall
 from easyml_server.ports.store import Store
@@ -33,11 +35,12 @@ class ColdStarts:
         watch: DeploymentWatch,
         wake: Callable[[UUID], None],
         reaches: Callable[[Replica], bool],
+        clock: Callable[[], datetime],
         *,
         max_waiting: int,
         default_seconds: float,
     ) -> None:
-        """`wake` has the deployment looked at: a call that waits is a reason for a replica.
+        """`wake` has a deployment looked at of which something else is wanted.
 
         Calls have at most `default_seconds`; streams as long as it takes.
         """
@@ -47,9 +50,11 @@ class ColdStarts:
         self._watch = watch
         self._wake = wake
         self._reaches = reaches
+        self._clock = clock
         self._max_waiting = max_waiting
         self._default_seconds = default_seconds
         self._waiting = 0
+        self._waking: set[UUID] = set()
 
     async def ask(
         self, deployment: ServedDeployment, call: UnaryCall, caller: Caller, request: bytes, timeout: float | None
@@ -96,10 +101,11 @@ class ColdStarts:
         self._waiting += 1
         try:
             with self._watch.watching(deployment.id) as changed, self._autoscaler.waiting(deployment.id):
-                self._wake(deployment.id)
                 while deployment.cold:
                     if deployment.failure:
                         raise _failing(deployment.failure)
+                    if deployment.idle:
+                        await self._want_one(deployment.id)
                     await changed.wait()
                     changed.clear()
                     self._watch.check()
@@ -108,6 +114,24 @@ class ColdStarts:
         finally:
             self._waiting -= 1
         return deployment
+
+    async def _want_one(self, deployment_id: UUID) -> None:
+        """Store that a replica is wanted, for whichever server looks after it; once for all calls that wait."""
+        if deployment_id in self._waking:
+            return
+        self._waking.add(deployment_id)
+        try:
+            async with self._store.begin() as work:
+                deployment = await work.deployments.load(deployment_id)
+                wanted = woken(deployment, self._clock())
+                if wanted is not deployment:
+                    await work.deployments.save(replace(wanted, sequence=deployment.sequence + 1), "")
+                    await work.commit()
+        finally:
+            self._waking.discard(deployment_id)
+            # Whatever came of it: the others look again, and one of them tries if need be.
+            self._watch.tell(deployment_id)
+        self._wake(deployment_id)
 
 
 def served_deployment(deployment: Deployment, reaches: Callable[[Replica], bool]) -> ServedDeployment:
@@ -133,7 +157,9 @@ def served_deployment(deployment: Deployment, reaches: Callable[[Replica], bool]
     if not deployment.waits_for_calls or any(share.endpoints for share in shares):
         return ServedDeployment(deployment.id, shares)
     failure = deployment.failure_of(deployment.traffic or [deployment.latest_revision])
-    return ServedDeployment(deployment.id, shares, cold=True, failure="" if failure is None else failure.message)
+    return ServedDeployment(
+        deployment.id, shares, cold=True, idle=deployment.idle, failure="" if failure is None else failure.message
+    )
 
 
 def _failing(message: str) -> Unavailable:

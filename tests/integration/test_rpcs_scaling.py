@@ -261,13 +261,16 @@ def test_a_scaling_that_cannot_be_is_refused_by_its_fields(deployer: Deployer, i
     assert deployer.get(idle).etag == before.etag
 
 
-def test_a_server_that_starts_again_knows_how_many_are_wanted(server: ServerProcess, deployer: Deployer) -> None:
+def test_a_server_that_starts_again_knows_how_many_are_wanted(
+    server: ServerProcess, deployer: Deployer, idle: str
+) -> None:
     config = following(min_replicas=1, max_replicas=2, cooldown_seconds=600)
     made = deployer.ready(deployer.create(config=config).id)
     scale(deployer, made.id, replicas=2)
     deployer.until(made.id, lambda now: now.ready_replicas == 2)
     scale(deployer, made.id, scaling=config.scaling)
     still = deployer.ready(made.id)
+    deployer.until(idle, is_idle)
     server.leave()
     server.start()
     with Client(server.address, server.key) as client:
@@ -276,3 +279,5 @@ def test_a_server_that_starts_again_knows_how_many_are_wanted(server: ServerProc
         assert (found.wanted_replicas, found.ready_replicas) == (2, 2)
         assert {each.id for each in found.replicas} == {each.id for each in still.replicas}
         again.delete(made.id)
+        assert is_idle(again.get(idle))
+        assert again.ask(idle) == deployer.first

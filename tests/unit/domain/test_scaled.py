@@ -16,6 +16,7 @@ from easyml_server.domain.deployments import (
     RolloutStrategy,
 )
 from easyml_server.domain.rollout import Step, next_step
+from easyml_server.domain.scaled import woken
 from easyml_server.domain.scaling import Autoscaling, Recommendation
 from easyml_server.domain.traffic import going_back
 from tests.builders import TIME
@@ -93,6 +94,17 @@ def test_a_call_wakes_it() -> None:
     assert step.wanted == {1: 1}
     assert step.deployment.state is DeploymentState.PROGRESSING
     assert "wait for one" in condition(step, ConditionType.AVAILABLE).message
+
+
+def test_a_call_that_waits_is_stored_as_a_replica_that_is_wanted() -> None:
+    idle = step_of(Recommendation(0, 0.0), READY).deployment
+    waked = woken(idle, LATER)
+    assert (waked.config.replicas, waked.state) == (1, DeploymentState.PROGRESSING)
+    step = next_step(waked, step_of(None).revisions, [], LATER, recommended=Recommendation(1, 1.0))
+    assert step.wanted == {1: 1}
+    said = condition(step, ACTIVE)
+    assert (said.status, said.reason, said.message) == (True, "CallWaits", "1 replica: a call waits for the first.")
+    assert woken(waked, LATER) is waked
 
 
 @pytest.mark.parametrize("strategy", [RolloutStrategy.ROLLING, RolloutStrategy.CANARY])

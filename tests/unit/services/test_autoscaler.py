@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from easyml_server.domain.counters import ReplicaLoad
-from easyml_server.domain.deployments import Deployment, DeploymentConfig
+from easyml_server.domain.deployments import Deployment, DeploymentConfig, Replica, ReplicaState
 from easyml_server.domain.scaling import Autoscaling
 from easyml_server.services.autoscaler import Autoscaler
 from tests.unit.services.builders import a_deployment
@@ -43,7 +43,15 @@ def autoscaler(machine: Machine) -> Autoscaler:
 
 
 def scaled(replicas: int = 1, scaling: Autoscaling | None = SCALING) -> Deployment:
-    return a_deployment(uuid4(), uuid4(), config=DeploymentConfig(replicas=replicas, autoscaling=scaling))
+    """One that answers, unless it has no replicas."""
+    deployment = a_deployment(uuid4(), uuid4(), active_revision=1)
+    return with_replicas(replace(deployment, config=DeploymentConfig(autoscaling=scaling)), replicas)
+
+
+def with_replicas(deployment: Deployment, number: int, state: ReplicaState = ReplicaState.READY) -> Deployment:
+    endpoint = "127.0.0.1:1" if state is ReplicaState.READY else ""
+    replicas = tuple(Replica(uuid4(), 1, state, endpoint) for _ in range(number))
+    return replace(deployment, config=replace(deployment.config, replicas=number), replicas=replicas)
 
 
 async def second(
@@ -73,7 +81,7 @@ async def test_what_all_replicas_had_in_flight_counts_together(machine: Machine,
     # 3.5 in flight, at one replica each.
     assert recommended(autoscaler, deployment) == 4
     assert await second(machine, autoscaler, {ONE: 2.0, OTHER: 1.5}) == [deployment.id]
-    assert recommended(autoscaler, replace(deployment, config=replace(deployment.config, replicas=4))) == 4
+    assert recommended(autoscaler, with_replicas(deployment, 4)) == 4
     assert await second(machine, autoscaler, {ONE: 2.0, OTHER: 1.5}) == []
 
 
@@ -132,6 +140,26 @@ async def test_a_call_that_waits_for_one_nobody_has_looked_at_yet_counts_too(aut
     idle = scaled(0)
     with autoscaler.waiting(idle.id), autoscaler.waiting(idle.id):
         assert recommended(autoscaler, idle) == 1
+
+
+async def test_the_cooldown_begins_once_a_replica_is_ready_whoever_had_it_started(
+    machine: Machine, autoscaler: Autoscaler
+) -> None:
+    idle = scaled(0)
+    recommended(autoscaler, idle)
+    machine.now += 60
+    assert recommended(autoscaler, idle) == 0
+    starting = with_replicas(idle, 1, ReplicaState.STARTING)
+    for _ in range(3):
+        assert recommended(autoscaler, starting) == 1
+        machine.now += 60
+    assert recommended(autoscaler, starting) == 1
+    ready = with_replicas(idle, 1)
+    machine.now += 10
+    assert recommended(autoscaler, ready) == 1
+    machine.now += 1
+    # Once it is too many it is so at the second look of one step too.
+    assert [recommended(autoscaler, ready) for _ in range(2)] == [0, 0]
 
 
 async def test_many_that_wait_need_more_than_one(machine: Machine, autoscaler: Autoscaler) -> None:
