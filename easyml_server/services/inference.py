@@ -38,7 +38,7 @@ class InferenceService:
 
 def _listed(deployment: Deployment, version_id: UUID | None) -> list[ListedModel]:
     by_id, by_project, _ = deployment.model_names
-    ready = bool(deployment.endpoints)
+    ready = bool(deployment.endpoints) or deployment.idle
     reason = "" if ready else _why(deployment.conditions)
     return [ListedModel(name, version_id, ready, reason) for name in (by_id, by_project)]
 

@@ -116,6 +116,19 @@ def test_all_servers_answer_for_a_deployment_that_one_looks_after(
         assert near.ask(deployed.id) == far.ask(deployed.id) == versions.first
 
 
+def test_a_call_at_any_server_wakes_a_deployment_that_is_idle(pair: Replicas, versions: Deployer) -> None:
+    scaling = deployment_pb2.Scaling(min_replicas=0, max_replicas=1, cooldown_seconds=1)
+    config = deployment_pb2.DeploymentConfig(probes=QUICK, scaling=scaling)
+    with client_of(pair.servers[0]) as one, client_of(pair.servers[1]) as other:
+        near, far = replace(versions, client=one), replace(versions, client=other)
+        made = near.create(config=config)
+        for caller in (near, far):
+            caller.until(made.id, lambda now: now.active_revision == 1 and not (now.wanted_replicas or now.replicas))
+            assert caller.ask(made.id) == versions.first
+        far.delete(made.id)
+    assert eventually(lambda: not any(processes(server) for server in pair.servers))
+
+
 def test_no_call_fails_when_the_one_that_looks_after_it_is_killed(
     pair: Replicas, versions: Deployer, deployed: deployment_pb2.Deployment
 ) -> None:

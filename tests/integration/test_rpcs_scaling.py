@@ -14,6 +14,7 @@ import pytest
 from easyml.v1 import deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import prediction_service_pb2 as predictions
+from inference import open_inference_grpc_pb2 as oip
 from tests.builders import a_project_of, upload
 from tests.integration.test_rpcs_deployments import QUICK, READY, Deployer
 from tests.integration.test_rpcs_models import a_version
@@ -164,6 +165,14 @@ def test_without_calls_none_runs_and_the_first_call_waits_for_one(deployer: Depl
     request = predictions.StreamPredictRequest(deployment_id=idle, id="1", **as_rows())
     (answered,) = deployer.client.predictions.StreamPredict(iter([request]))
     assert answered.response.model_version_id == deployer.first
+
+
+def test_who_asks_whether_an_idle_one_is_ready_does_not_wake_it(deployer: Deployer, idle: str) -> None:
+    found = deployer.until(idle, is_idle)
+    request = oip.ModelReadyRequest(name=idle).SerializeToString()
+    answer = deployer.client.raw("/inference.GRPCInferenceService/ModelReady")(request)
+    assert oip.ModelReadyResponse.FromString(answer).ready
+    assert deployer.get(idle) == found
 
 
 def test_a_new_revision_of_an_idle_one_is_ready_before_it_answers(deployer: Deployer, idle: str) -> None:

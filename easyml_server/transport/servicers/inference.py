@@ -87,6 +87,10 @@ class InferenceServicer:
     async def ModelReady(self, request: bytes, context: Context) -> bytes:
         try:
             target = _target(request, pb.ModelReadyRequest)
+            served = await self._predictions.find(caller(), target)
+            if served.cold:
+                # One without calls answers the next; who only asks whether it does is no reason to start a replica.
+                return pb.ModelReadyResponse(ready=served.idle).SerializeToString()
             return await self._predictions.ask(
                 caller(), target, UnaryCall.MODEL_READY, request, context.time_remaining()
             )
