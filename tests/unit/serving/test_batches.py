@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from easyml.v1 import prediction_service_pb2 as pb
-from easyml_server.serving.batches import GATHER_SECONDS, MAX_TOGETHER, Batcher
+from easyml_server.serving.batches import CONTENT_SECONDS, GATHER_SECONDS, MAX_TOGETHER, Batcher
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel, load_model
@@ -130,6 +130,20 @@ async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorde
     await delivered()
     now[0] += 1 + GATHER_SECONDS
     assert batcher.answer(table).done()
+
+
+async def test_who_waited_in_vain_is_everybody_and_half_of_them_are_answered_at_a_time(recorded: Recorded) -> None:
+    now = [-1.0]
+    batcher, table = Batcher(recorded.model, RUNS, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
+    # Batches of 2 and 4, and 6 of the 8 that might have come.
+    await asyncio.gather(*(batcher.answer(table) for _ in range(12)))
+    assert recorded.runs == [2, 4, 6]
+    await asyncio.gather(*(batcher.answer(table) for _ in range(6)))
+    assert recorded.runs == [2, 4, 6, 3, 3]
+    # More are tried again after a while.
+    now[0] += 2 * CONTENT_SECONDS
+    await asyncio.gather(*(batcher.answer(table) for _ in range(9)))
+    assert recorded.runs == [2, 4, 6, 3, 3, 3, 6]
 
 
 async def test_who_left_meanwhile_costs_the_others_nothing(recorded: Recorded) -> None:
