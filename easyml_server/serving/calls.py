@@ -22,7 +22,7 @@ from google.rpc import code_pb2
 from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, Reason
 from easyml_server.serving import faults
 from easyml_server.serving.batches import Batcher
-from easyml_server.serving.layout import RawTable
+from easyml_server.serving.layout import Table
 from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
@@ -57,7 +57,7 @@ class ServingLimits:
 class Form(Protocol):
     """How a question and its answer are packed: by a service, as a call or as a message of a stream."""
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+    def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
         """Who is asked, and what. Raises InvalidInput and NotFound."""
         ...
 

@@ -48,15 +48,38 @@ class RawTable(NamedTuple):
     columns: Sequence[RawColumn]
 
 
-def stack(tables: Sequence[RawTable]) -> RawTable:
+class RawRow(NamedTuple):
+    """A table of one row without gaps: its values in the signature's order."""
+
+    values: Sequence[Any]
+
+    @property
+    def rows(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def columns(self) -> Sequence[RawColumn]:
+        """As a table has them."""
+        return [RawColumn((value,)) for value in self.values]
+
+
+Table = RawTable | RawRow
+
+
+def stack(tables: Sequence[Table]) -> RawTable:
     """Tables of one signature, one below the other."""
+    rows = [table.values for table in tables if isinstance(table, RawRow)]
+    if len(rows) == len(tables):
+        return RawTable(len(rows), [RawColumn(column) for column in zip(*rows, strict=True)])
     columns = []
     for parts in zip(*(table.columns for table in tables), strict=True):
         values: list[Any] = []
         nulls: list[int] = []
-        for part in parts:
-            nulls += [len(values) + row for row in part.nulls]
-            values += part.values
+        for part, empty in parts:
+            if empty:
+                nulls += [len(values) + row for row in empty]
+            values += part
         columns.append(RawColumn(values, nulls))
     return RawTable(sum(table.rows for table in tables), columns)
 

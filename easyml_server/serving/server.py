@@ -11,13 +11,16 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import EasyMLError, InvalidInput, NotFound
 from easyml_server.serving import faults
 from easyml_server.serving.calls import Calls, Context, call_id_of, decode, told
-from easyml_server.serving.layout import RawTable
+from easyml_server.serving.layout import Table
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
 from easyml_server.serving.predictions import write_response
+from easyml_server.serving.shapes import Shape, shape_of
 from easyml_server.serving.tables import Request
 
 SERVICE: Final = "easyml.v1.PredictionService"
+MAX_SHAPES: Final = 8
+"""Forms of a request that are recognized: clients have few, and each costs a comparison."""
 
 
 class PredictionServicer:
@@ -57,11 +60,24 @@ class _Single:
     def __init__(self, calls: Calls) -> None:
         self._models = calls.models
         self._only = next(iter(calls.models.values())) if len(calls.models) == 1 else None
+        # The newest first.
+        self._shapes: list[tuple[Shape, LoadedModel]] = []
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+    def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
+        for shape, model in self._shapes:
+            row = shape.read(raw)
+            if row is not None:
+                return model, row
         request = decode(pb.PredictRequest, raw)
         model = self.find(request)
-        return model, model.reader.read(request)
+        table = model.reader.read(request)
+        if table.rows == 1 and request.WhichOneof("table") == "columns":
+            self._remember(shape_of(raw, request, model.reader), model)
+        return model, table
+
+    def _remember(self, shape: Shape | None, model: LoadedModel) -> None:
+        if shape is not None:
+            self._shapes = [(shape, model), *self._shapes[: MAX_SHAPES - 1]]
 
     def write(self, model: LoadedModel, answered: Answered) -> pb.PredictResponse:
         response = pb.PredictResponse()
@@ -94,7 +110,7 @@ class _Stream:
         self._model: LoadedModel | None = None
         self._id = ""
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+    def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
         self._id = ""
         request = decode(pb.StreamPredictRequest, raw)
         self._id = request.id
