@@ -25,7 +25,7 @@ GATHER_SECONDS: Final = 0.0035
 """How long a batch gathers at most; the event loop makes 4 ms of it, since it waits in whole milliseconds."""
 QUEUED_SECONDS: Final = 0.0002
 """Who comes so soon after answers were handed to gRPC had perhaps been waiting."""
-CONTENT_SECONDS: Final = 0.5
+CONTENT_SECONDS: Final = 0.1
 """How long no larger batches are tried once one was waited for in vain."""
 
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
-from uuid import uuid4
 
 import grpc
 import structlog
@@ -20,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
 
 from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, Reason
+from easyml_server.domain.random_ids import random_id
 from easyml_server.serving import faults
 from easyml_server.serving.batches import Batcher
 from easyml_server.serving.layout import Table
@@ -273,7 +273,7 @@ def _metadata(context: Context, key: str) -> str:
 def call_id_of(context: Context) -> str:
     """The caller's name for the call, or a new one."""
     given = _metadata(context, status.CALL_ID)
-    return given if 0 < len(given) <= LONGEST_CALL_ID else str(uuid4())
+    return given if 0 < len(given) <= LONGEST_CALL_ID else random_id()
 
 
 def _code(error: Exception) -> int:
