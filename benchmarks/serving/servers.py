@@ -22,7 +22,7 @@ from benchmarks.serving.environments import PEERS
 from benchmarks.serving.questions import Question, json_rows, split_frame, tensors
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 NAME = "pipeline"
 
 
@@ -134,7 +134,7 @@ def _mlflow(binaries: Path, folder: Path, http: int, _grpc: int, _metrics: int, 
 def _bentoml(binaries: Path, _folder: Path, http: int, _grpc: int, _metrics: int, _env: Environment) -> Started:
     command = [binaries / "bentoml", "serve", "bentoml_service:Pipeline", "--working-dir", PEERS]
     serving = Serving("bentoml", HttpAddress(http, "/predict"), lambda frame: json_rows(frame, lambda said: said))
-    return [*command, "--host", "127.0.0.1", "--port", str(http)], serving
+    return [*command, "--host", "127.0.0.1", "--port", str(http), "--quiet"], serving
 
 
 def _kserve(binaries: Path, _folder: Path, http: int, grpc_port: int, _metrics: int, _env: Environment) -> Started:
