@@ -166,7 +166,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             deployment_metrics=deployments.metrics,
             deployment_changes=deployments.changes,
             deployment_logs=deployments.logs,
-            predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.endpoints),
+            predictions=PredictionService(store, models, files.artifacts, model_servers, deployments.calls),
             versions=VersionService(store),
         )
         if settings.loopback:
@@ -363,6 +363,7 @@ def bringing_about(deployments: Deployments) -> list[asyncio.Task[None]]:
         return []
     return [
         asyncio.create_task(deployments.reconciler.run(), name="reconciler"),
+        asyncio.create_task(deployments.autoscaler.run(deployments.reconciler.wake), name="autoscaler"),
         asyncio.create_task(deployments.metrics.run(deployments.reconciler.judge), name="metrics of deployments"),
     ]
 

@@ -18,6 +18,8 @@ from easyml_server.ports.artifacts import ArtifactStore
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.services.auth import AuthService
+from easyml_server.services.autoscaler import Autoscaler
+from easyml_server.services.cold_starts import ColdStarts
 from easyml_server.services.deployment_changes import DeploymentChanges
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
@@ -36,11 +38,12 @@ INTERRUPTED_GRACE_SECONDS = 2.0
 class Deployments:
     """Everything of a server that serves deployments."""
 
-    endpoints: Endpoints
+    calls: ColdStarts
     watch: DeploymentWatch
     changes: DeploymentChanges
     metrics: DeploymentMetrics
     logs: DeploymentLogs
+    autoscaler: Autoscaler
     reconciler: DeploymentReconciler
     service: DeploymentService
     configs: DeploymentConfigService
@@ -70,13 +73,25 @@ async def open_deployments(
         clock=clock,
     ) as deployer:
         metrics = DeploymentMetrics(store, deployer, clock)
-        reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, metrics, clock)
+        autoscaler = Autoscaler(deployer)
+        reconciler = DeploymentReconciler(store, artifacts, deployer, watch, mirroring, metrics, autoscaler, clock)
+        calls = ColdStarts(
+            endpoints,
+            store,
+            autoscaler,
+            watch,
+            reconciler.wake,
+            max_waiting=settings.max_waiting_predictions,
+            default_seconds=settings.default_deadline_seconds,
+        )
         configs = DeploymentConfigService(store, settings.limits(), targets(settings))
         service = DeploymentService(store, reconciler, watch, settings.limits(), clock, configs, signer)
         changes = DeploymentChanges(store, auth, watch, clock)
         logs = DeploymentLogs(store, auth, deployer, watch, clock)
         try:
-            yield Deployments(endpoints, watch, changes, metrics, logs, reconciler, service, configs, targets(settings))
+            yield Deployments(
+                calls, watch, changes, metrics, logs, autoscaler, reconciler, service, configs, targets(settings)
+            )
         finally:
             await endpoints.close()
             if interrupted.is_set():

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(128, ge=1, description="Unary calls answered at once.")
     max_in_flight_per_user: int = Field(32, ge=1, description="Of these, of one user.")
     max_predictions: int = Field(256, ge=1, description="Predict calls answered at once.")
+    max_waiting_predictions: int = Field(
+        100, ge=1, description="Of these, calls that wait for the first replica of a deployment."
+    )
     max_streams: int = Field(2000, ge=1, description="Streams open at once.")
     max_streams_per_user: int = Field(50, ge=1, description="Of these, of one user.")
     admission_wait_ms: int = Field(200, ge=0, description="How long a call waits for a place before it is refused.")

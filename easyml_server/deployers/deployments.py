@@ -18,7 +18,7 @@ from easyml_server.deployers.log_files import LogFolder
 from easyml_server.deployers.log_readers import LogReaders
 from easyml_server.deployers.replica_process import ReplicaProcess, find_process
 from easyml_server.deployers.supervisor import GRACE_SECONDS, Launch, Supervisor
-from easyml_server.domain.counters import ReplicaCounters, RevisionCounters
+from easyml_server.domain.counters import ReplicaCounters, ReplicaLoad, RevisionCounters
 from easyml_server.domain.deployments import Replica, ReplicaState
 from easyml_server.ports.deployer import ServedRevision
 
@@ -72,6 +72,11 @@ class LocalDeployer:
         """See Deployer."""
         gone, self._gone = self._gone, []
         return [*gone, *await asyncio.gather(*(served.counters() for served in self._served.values()))]
+
+    async def loads(self, deployment_id: UUID) -> Sequence[ReplicaLoad]:
+        """See Deployer."""
+        revisions = [served for served in self._served.values() if served.deployment_id == deployment_id]
+        return [load for loads in await asyncio.gather(*(served.loads() for served in revisions)) for load in loads]
 
     def logs(self, deployment_id: UUID, tail_lines: int) -> LogReaders:
         """See Deployer."""
@@ -175,6 +180,11 @@ class _ServedRevision:
         """What they counted, those that are ending too: they still answer."""
         asked = await asyncio.gather(*(supervisor.counters() for supervisor in (*self._running, *self._ending)))
         return self.told([counters for counters in asked if counters is not None])
+
+    async def loads(self) -> Sequence[ReplicaLoad]:
+        """How busy they are, those that are ending too."""
+        asked = await asyncio.gather(*(supervisor.load() for supervisor in (*self._running, *self._ending)))
+        return [load for load in asked if load is not None]
 
     def told(self, counters: Sequence[ReplicaCounters]) -> RevisionCounters:
         """What some of its replicas counted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -26,6 +26,7 @@ ROWS: Final = "easyml_model_rows_total"
 CPU_SECONDS: Final = "process_cpu_seconds_total"
 RESIDENT_BYTES: Final = "process_resident_memory_bytes"
 START_TIME: Final = "process_start_time_seconds"
+CALL_SECONDS: Final = "easyml_call_seconds_total"
 NAMES: Final = (HANDLED, SECONDS, ANSWERED, RUNS, ROWS, CPU_SECONDS, RESIDENT_BYTES, START_TIME)
 
 UNARY: Final = frozenset({"Predict", "ModelInfer"})
@@ -43,19 +44,25 @@ async def read_counters(replica_id: UUID, address: str) -> ReplicaCounters:
     """Ask a replica. Raises Unreadable."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            text = await _get(address)
+            text = await _get(address, NAMES)
         return parse_counters(replica_id, text)
+    except (OSError, ValueError, KeyError) as error:
+        raise Unreadable(f"{address}: {type(error).__name__}") from error
+
+
+async def read_call_seconds(address: str) -> float:
+    """Ask a replica for the seconds of its calls that ask a model alone. Raises Unreadable."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            text = await _get(address, [CALL_SECONDS])
+        return _sums(_samples(text))[CALL_SECONDS]
     except (OSError, ValueError, KeyError) as error:
         raise Unreadable(f"{address}: {type(error).__name__}") from error
 
 
 def parse_counters(replica_id: UUID, text: str) -> ReplicaCounters:
     """From Prometheus' text format. Raises ValueError, and KeyError where something is missing."""
-    # Not before there is a replica to ask: the start of a server is shorter without.
-    from prometheus_client.parser import text_string_to_metric_families
-
-    wanted = "\n".join(line for line in text.splitlines() if _is_wanted(line))
-    samples = [sample for family in text_string_to_metric_families(wanted + "\n") for sample in family.samples]
+    samples = _samples(text)
     sums = _sums(samples)
     counters = Counters(
         calls=_calls(samples),
@@ -67,6 +74,14 @@ def parse_counters(replica_id: UUID, text: str) -> ReplicaCounters:
     )
     started = datetime.fromtimestamp(sums[START_TIME], UTC)
     return ReplicaCounters(replica_id, started, counters, int(sums[RESIDENT_BYTES]))
+
+
+def _samples(text: str) -> Sequence[Sample]:
+    # Not before there is a replica to ask: the start of a server is shorter without.
+    from prometheus_client.parser import text_string_to_metric_families
+
+    wanted = "\n".join(line for line in text.splitlines() if _is_wanted(line))
+    return [sample for family in text_string_to_metric_families(wanted + "\n") for sample in family.samples]
 
 
 def _is_wanted(line: str) -> bool:
@@ -109,12 +124,12 @@ def _kept_once(bounds: tuple[float, ...]) -> tuple[float, ...]:
     return bounds
 
 
-async def _get(address: str) -> str:
+async def _get(address: str, names: Sequence[str]) -> str:
     """The answer to one request; HTTP/1.0, so that it ends with the connection."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:
-        query = urlencode([("name[]", name) for name in NAMES])
+        query = urlencode([("name[]", name) for name in names])
         writer.write(f"GET /metrics?{query} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
         answer = await _all(reader)
     finally:

@@ -16,9 +16,9 @@ import structlog
 
 from easyml_server.deployers.child import CANNOT_LOAD, CANNOT_START
 from easyml_server.deployers.log_files import bound, last_lines
-from easyml_server.deployers.replica_counters import Unreadable, read_counters
+from easyml_server.deployers.replica_counters import Unreadable, read_call_seconds, read_counters
 from easyml_server.deployers.replica_process import Ended, OutOfMemory, ReplicaProcess, StartTimeout, start_process
-from easyml_server.domain.counters import ReplicaCounters
+from easyml_server.domain.counters import ReplicaCounters, ReplicaLoad
 from easyml_server.domain.deployments import Replica, ReplicaFailure, ReplicaFailureReason, ReplicaState
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.ports.deployer import ServedRevision
@@ -95,6 +95,16 @@ class Supervisor:
             return None
         self._tells = True
         return counters
+
+    async def load(self) -> ReplicaLoad | None:
+        """How busy it was so far; None if it does not run."""
+        process = self._process
+        if process is None or not process.metrics_address:
+            return None
+        try:
+            return ReplicaLoad(self.replica.id, await read_call_seconds(process.metrics_address))
+        except Unreadable:
+            return ReplicaLoad(self.replica.id, None)
 
     async def _halt(self) -> None:
         if self._running is not None:

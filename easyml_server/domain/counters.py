@@ -123,6 +123,17 @@ class ReplicaCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """The seconds of all calls that ask a model since a replica's process began, those in flight up to now.
+
+    Their growth by time is how many are in flight. None if it did not say.
+    """
+
+    replica_id: UUID
+    call_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionCounters:
     """What the replicas of a revision counted, of those that could be asked."""
 

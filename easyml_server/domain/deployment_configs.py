@@ -58,22 +58,19 @@ def problems_of(
     config: DeploymentConfig,
     targets: Collection[DeploymentTarget],
     max_replicas: int,
-    replicas_field: str = "config.scaling.replicas",
+    scaling: str = "config.scaling.",
 ) -> Iterator[ConfigProblem]:
-    """Everything that is wrong, not only the first; `targets` are the ones there are."""
+    """Everything that is wrong, not only the first; `targets` are the ones there are.
+
+    `scaling` is the path before the fields of the scaling.
+    """
     if config.target not in targets:
         yield ConfigProblem(
             "config.target",
             "The local target needs a server of its own, and this one shares its database (EASYML_DATABASE_URL) with"
             " others.",
         )
-    if config.replicas > max_replicas:
-        yield ConfigProblem(
-            replicas_field,
-            f"A deployment has at most {max_replicas} replicas (EASYML_REPLICAS).",
-            Reason.TOO_LARGE,
-            {"limit": "EASYML_REPLICAS", "maximum": str(max_replicas)},
-        )
+    yield from _problems_of_scaling(config, max_replicas, scaling)
     if config.canary is not None:
         yield from _problems_of_canary(config.canary, config.strategy)
     broken = list(faults_of(config.container))
@@ -100,6 +97,45 @@ def refuse(problems: Sequence[ConfigProblem]) -> None:
     raise InvalidInput(
         f"{first.message} And {len(others)} more, each named by its field: {', '.join(each.field for each in others)}.",
         violations=[Violation(each.field, each.message) for each in problems],
+    )
+
+
+def _problems_of_scaling(config: DeploymentConfig, max_replicas: int, path: str) -> Iterator[ConfigProblem]:
+    scaling = config.autoscaling
+    if config.replicas > max_replicas:
+        yield _too_many(f"{path}replicas", max_replicas)
+    if scaling is None:
+        return
+    if config.replicas and scaling.max_replicas:
+        yield ConfigProblem(
+            f"{path}replicas",
+            f"With max_replicas ({scaling.max_replicas}) calls decide how many replicas run; leave one of the two out.",
+        )
+    if scaling.target_cpu_percent and config.target is DeploymentTarget.LOCAL:
+        yield ConfigProblem(
+            f"{path}target_cpu_percent",
+            "The local target counts calls, and no processors; leave it out, or give target_requests_in_flight.",
+        )
+    if not scaling.max_replicas:
+        yield ConfigProblem(
+            f"{path}max_replicas",
+            "The other fields of the scaling say how replicas follow the calls; give the most there may be, or leave"
+            " them out for a fixed number.",
+        )
+    elif scaling.min_replicas > scaling.max_replicas:
+        said = f"min_replicas ({scaling.min_replicas}) is above max_replicas ({scaling.max_replicas})"
+        yield ConfigProblem(f"{path}min_replicas", f"{said}; lower it, or raise the other.")
+        yield ConfigProblem(f"{path}max_replicas", f"{said}; raise it, or lower the other.")
+    if scaling.max_replicas > max_replicas:
+        yield _too_many(f"{path}max_replicas", max_replicas)
+
+
+def _too_many(field: str, max_replicas: int) -> ConfigProblem:
+    return ConfigProblem(
+        field,
+        f"A deployment has at most {max_replicas} replicas (EASYML_REPLICAS).",
+        Reason.TOO_LARGE,
+        {"limit": "EASYML_REPLICAS", "maximum": str(max_replicas)},
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container as Group
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from easyml_server.domain.containers import AS_IT_IS, Container
+from easyml_server.domain.scaling import Autoscaling
 
 
 class DeploymentTarget(StrEnum):
@@ -69,6 +71,11 @@ class ReplicaState(StrEnum):
     BACKING_OFF = "backing_off"
     STOPPING = "stopping"
 
+    @property
+    def awaited(self) -> bool:
+        """Whether it is to become ready."""
+        return self in (ReplicaState.STARTING, ReplicaState.BACKING_OFF)
+
 
 class ReplicaFailureReason(StrEnum):
     """Why a process ended or could not start."""
@@ -88,6 +95,8 @@ class ConditionType(StrEnum):
     AVAILABLE = "available"
     PROGRESSING = "progressing"
     REPLICA_FAILURE = "replica_failure"
+    SCALING_ACTIVE = "scaling_active"
+    SCALING_LIMITED = "scaling_limited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +168,10 @@ class TrafficShare:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentConfig:
-    """How a model version is served."""
+    """How a model version is served.
+
+    With `autoscaling` the number of `replicas` is the server's, and what it wants now; 0 where it was not asked yet.
+    """
 
     environment: DeploymentEnvironment = DeploymentEnvironment.DEVELOPMENT
     target: DeploymentTarget = DeploymentTarget.LOCAL
@@ -168,6 +180,13 @@ class DeploymentConfig:
     probes: Probes = Probes()
     canary: Canary | None = None
     container: Container = AS_IT_IS
+    autoscaling: Autoscaling | None = None
+
+    def beginning(self, running: int) -> DeploymentConfig:
+        """How a new revision begins where so many replicas run."""
+        if self.autoscaling is None:
+            return self
+        return replace(self, replicas=self.autoscaling.beginning(running))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +221,12 @@ class Condition:
     reason: str
     message: str
     transition_time: datetime
+
+    def following(self, before: Condition | None) -> Condition:
+        """This one after another: the time tells when the answer changed, not when its reason did."""
+        if before is not None and before.status == self.status:
+            return replace(self, transition_time=before.transition_time)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +287,32 @@ class Deployment:
         return self.endpoints_of(self.active_revision)
 
     @property
+    def idle(self) -> bool:
+        """Whether no replica is to run, because nobody calls."""
+        return not self.stopped and self.config.replicas == 0
+
+    @property
+    def waits_for_calls(self) -> bool:
+        """Whether it may be idle, so that calls wait for its first replica."""
+        scaling = self.config.autoscaling
+        return not self.stopped and scaling is not None and scaling.min_replicas == 0
+
+    @property
     def shares(self) -> tuple[TrafficShare, ...]:
-        """Who answers how many calls, and where."""
+        """Who answers how many calls, and where; nowhere while it is idle, as what still runs then is ending."""
         return tuple(
-            TrafficShare(number, weight, self.endpoints_of(number)) for number, weight in sorted(self.traffic.items())
+            TrafficShare(number, weight, () if self.idle else self.endpoints_of(number))
+            for number, weight in sorted(self.traffic.items())
         )
+
+    def failure_of(self, numbers: Group[int]) -> ReplicaFailure | None:
+        """Why a replica of these revisions is not ready; the latest of several."""
+        failures = (
+            replica.last_failure
+            for replica in self.replicas
+            if replica.revision in numbers and replica.last_failure is not None and replica.state.awaited
+        )
+        return max(failures, key=lambda failure: failure.time, default=None)
 
     def endpoints_of(self, number: int) -> tuple[str, ...]:
         """Where a revision can be asked."""

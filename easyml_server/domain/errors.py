@@ -9,6 +9,7 @@
     ├── WrongState        not in this state
     ├── Stale             somebody else was faster
     ├── LimitReached      something is used up; `retry_after` if waiting helps
+    ├── OutOfTime         the caller's deadline passed while it waited
     └── Unavailable       a part is missing just now; `retry_after` says when to come back
         └── Collided      work at the same time was in the way; nothing was changed
 
@@ -174,6 +175,12 @@ class LimitReached(EasyMLError):
     """Something is used up."""
 
     default_reason = Reason.LIMIT_REACHED
+
+
+class OutOfTime(EasyMLError):
+    """The caller's deadline passed while it waited; the message says for what."""
+
+    default_reason = Reason.DEADLINE_EXCEEDED
 
 
 class Unavailable(EasyMLError):

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from easyml_server.domain.conditions import conditions_of
 from easyml_server.domain.deployments import (
-    Condition,
-    ConditionType,
     Deployment,
     DeploymentConfig,
     DeploymentState,
@@ -23,6 +22,8 @@ from easyml_server.domain.deployments import (
     RevisionState,
     RolloutStrategy,
 )
+from easyml_server.domain.scaled import scaled
+from easyml_server.domain.scaling import Recommendation
 from easyml_server.domain.traffic import (
     ALL,
     SIDE_BY_SIDE,
@@ -37,7 +38,8 @@ from easyml_server.domain.traffic import (
     withdrawn,
 )
 
-_NOT_YET_READY = (ReplicaState.STARTING, ReplicaState.BACKING_OFF)
+_SETTLED = (RevisionState.STANDBY, RevisionState.WITHDRAWN)
+"""A revision that is not the active one and is not being brought up any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +63,18 @@ def next_step(
     replicas: Sequence[Replica],
     now: datetime,
     counted: Mapping[int, CallCounts] | None = None,
+    recommended: Recommendation | None = None,
 ) -> Step:
     """The step from here.
 
     `revisions` are the newest, the active one, and whichever have replicas; `counted` are calls that each answered in
-    the current step of a canary.
+    the current step of a canary; `recommended` are the replicas of a deployment that follow its calls.
     """
     known = {revision.number: revision for revision in revisions}
-    step = _Rollout(replace(deployment, replicas=tuple(replicas)), known, now, counted or {})
-    return step.take()
-
-
-def requested(conditions: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
-    """The conditions once somebody asked for a change: what was said of the one before is no longer true."""
-    asked = Condition(ConditionType.PROGRESSING, True, "Requested", "The change is being carried out.", now)
-    return tuple(
-        _since(condition, asked) if condition.type is ConditionType.PROGRESSING else condition
-        for condition in conditions
-    )
-
-
-def _since(before: Condition | None, now: Condition) -> Condition:
-    """A time tells when the answer changed, not when its reason did."""
-    if before is not None and before.status == now.status:
-        return replace(now, transition_time=before.transition_time)
-    return now
+    newest = deployment.latest_revision
+    settled = newest == deployment.active_revision or known[newest].state in _SETTLED
+    sized = scaled(deployment, recommended, now, settled=settled)
+    return _Rollout(replace(sized, replicas=tuple(replicas)), known, now, counted or {}).take()
 
 
 class _Rollout:
@@ -114,7 +103,7 @@ class _Rollout:
         if not self._is(RevisionState.STANDBY):
             deployment = replace(deployment, canary=None)
         deployment = replace(deployment, state=self._state())
-        deployment = replace(deployment, conditions=self._conditions(deployment))
+        deployment = replace(deployment, conditions=conditions_of(deployment, self._revisions[self._newest], self._now))
         revisions = remember_shares(self._before.traffic, deployment.traffic, self._revisions.values(), self._now)
         activated = next((each for each in revisions if self._activated == each.number), None)
         next_time = None if deployment.canary is None else deployment.canary.end_time
@@ -226,7 +215,7 @@ class _Rollout:
         return sum(replica.state is ReplicaState.READY for replica in self._of(number))
 
     def _failing(self, number: int) -> bool:
-        return any(replica.last_failure and replica.state in _NOT_YET_READY for replica in self._of(number))
+        return self._before.failure_of([number]) is not None
 
     def _state(self) -> DeploymentState:
         if self._before.stopped:
@@ -239,68 +228,3 @@ class _Rollout:
         if ready:
             return DeploymentState.DEGRADED if failing else DeploymentState.PROGRESSING
         return DeploymentState.FAILED if failing else DeploymentState.PROGRESSING
-
-    def _conditions(self, deployment: Deployment) -> tuple[Condition, ...]:
-        before = {condition.type: condition for condition in self._before.conditions}
-        found = (self._available(deployment), self._progressing(deployment), self._replica_failure(deployment))
-        return tuple(_since(before.get(condition.type), condition) for condition in found)
-
-    def _available(self, deployment: Deployment) -> Condition:
-        ready = len(deployment.endpoints)
-        if ready:
-            reason, message = "ReplicasReady", f"{ready} of {self._count} replicas of revision {self._active} answer."
-        elif deployment.stopped:
-            reason, message = "Stopped", "It was stopped; update it or roll it back to start it again."
-        else:
-            reason, message = "NoReplicaReady", "No replica is ready; calls are UNAVAILABLE until one is."
-        return Condition(ConditionType.AVAILABLE, bool(ready), reason, message, self._now)
-
-    def _progressing(self, deployment: Deployment) -> Condition:
-        newest = deployment.latest_revision
-        status = True
-        if deployment.stopped:
-            status, reason, message = False, "Stopped", "Nothing is on its way."
-        elif self._active == newest:
-            reason, message = "RevisionActive", f"Revision {newest} answers."
-        elif self._is(RevisionState.WITHDRAWN):
-            status, (reason, message) = False, self._taken_back()
-        elif self._is(RevisionState.STANDBY):
-            reason, message = self._standing_by(deployment)
-        elif self._failing(newest):
-            status, reason = False, "RevisionFailing"
-            kept = f"; revision {self._active} answers meanwhile" if self._active else ""
-            message = f"Revision {newest} does not become ready and is tried again{kept}."
-        else:
-            reason, message = "RevisionStarting", f"Revision {newest} is being brought up."
-        return Condition(ConditionType.PROGRESSING, status, reason, message, self._now)
-
-    def _taken_back(self) -> tuple[str, str]:
-        answers = f"revision {self._active} answers."
-        why = self._revisions[self._newest].message
-        if not why:
-            return "RolledBack", f"Revision {self._newest} was rolled back; {answers}"
-        return "RevisionWithdrawn", f"Revision {self._newest} was withdrawn; {answers} {why}"
-
-    def _standing_by(self, deployment: Deployment) -> tuple[str, str]:
-        weight = deployment.traffic.get(self._newest, 0)
-        has = f"Revision {self._newest} answers {weight} of 100 calls"
-        progress, canary = deployment.canary, deployment.config.canary
-        if progress is None or progress.end_time is None or canary is None:
-            return "AwaitingPromotion", f"{has}; promote it, or roll it back."
-        if self._now >= progress.end_time and canary.analysis is not None:
-            until = f"{canary.analysis.min_requests} calls of this step were answered"
-        else:
-            until = progress.end_time.isoformat(timespec="seconds")
-        return "CanaryStep", f"{has} until {until}: step {progress.step} of {len(canary.steps)}."
-
-    def _replica_failure(self, deployment: Deployment) -> Condition:
-        failures = [
-            replica.last_failure
-            for replica in deployment.replicas
-            if replica.last_failure is not None and replica.state in _NOT_YET_READY
-        ]
-        if not failures:
-            return Condition(ConditionType.REPLICA_FAILURE, False, "None", "No replica is failing.", self._now)
-        latest = max(failures, key=lambda failure: failure.time)
-        reason = "".join(word.capitalize() for word in latest.reason.value.split("_"))
-        return Condition(ConditionType.REPLICA_FAILURE, True, reason, latest.message, self._now)

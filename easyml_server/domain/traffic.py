@@ -99,8 +99,8 @@ def withdrawn(revision: Revision, message: str = "") -> Revision:
 
 
 def going_back(deployment: Deployment, active: Revision) -> DeploymentConfig:
-    """How the active revision is served, with as many replicas as are wanted now."""
-    return replace(active.config, replicas=deployment.config.replicas)
+    """How the active revision is served, scaled as the deployment is now."""
+    return replace(active.config, replicas=deployment.config.replicas, autoscaling=deployment.config.autoscaling)
 
 
 def as_rolling(config: DeploymentConfig) -> DeploymentConfig:

@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from easyml_server.domain.containers import AS_IT_IS, Container
-from easyml_server.domain.counters import RevisionCounters
+from easyml_server.domain.counters import ReplicaLoad, RevisionCounters
 from easyml_server.domain.deployment_logs import LogLine
 from easyml_server.domain.deployments import Probes, Replica
 from easyml_server.ports.model_servers import ServedModel
@@ -72,6 +72,10 @@ class Deployer(Protocol):
 
         One that does not answer at once is left out.
         """
+        ...
+
+    async def loads(self, deployment_id: UUID) -> Sequence[ReplicaLoad]:
+        """How busy each replica of a deployment that runs was so far, one that is ending too."""
         ...
 
     def logs(self, deployment_id: UUID, tail_lines: int) -> LogReader:

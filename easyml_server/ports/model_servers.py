@@ -26,10 +26,15 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServedDeployment:
-    """A deployment, and which of its revisions answer how many calls of a hundred, and where."""
+    """A deployment, and which of its revisions answer how many calls of a hundred, and where.
+
+    One that is `cold` has no replica that is ready, and calls wait for the first; `failure` says what keeps it.
+    """
 
     id: UUID
     shares: tuple[TrafficShare, ...]
+    cold: bool = False
+    failure: str = ""
 
 
 class ModelServerError(Exception):

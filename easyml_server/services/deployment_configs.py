@@ -28,9 +28,9 @@ class DeploymentConfigService:
         """What is sensible for an environment, within the limits of this server."""
         return template(environment, self._limits.replicas)
 
-    def check(self, config: DeploymentConfig, replicas_field: str = "config.scaling.replicas") -> None:
-        """InvalidInput that names each problem."""
-        refuse(list(problems_of(config, self._targets, self._limits.replicas, replicas_field)))
+    def check(self, config: DeploymentConfig, scaling: str = "config.scaling.") -> None:
+        """InvalidInput that names each problem; `scaling` is the path before the fields of the scaling."""
+        refuse(list(problems_of(config, self._targets, self._limits.replicas, scaling)))
 
     def check_with(self, config: DeploymentConfig, version: ModelVersion) -> None:
         """InvalidInput that names each problem with serving this version so."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID, uuid4
 
+from easyml_server.domain.conditions import requested
 from easyml_server.domain.deployments import (
     CanaryProgress,
     Deployment,
@@ -26,7 +27,6 @@ from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.requests import RequestKey
-from easyml_server.domain.rollout import requested
 from easyml_server.domain.spelling import way_out
 from easyml_server.domain.traffic import as_rolling, going_back, promoted, shares
 from easyml_server.domain.users import Caller
@@ -36,6 +36,7 @@ from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.projects import checked_name
 from easyml_server.services.requests import find_first_result, remember
+from easyml_server.services.scaling import Scaling, rescaled
 from easyml_server.services.traffic import (
     check_shares,
     check_standing_by,
@@ -213,15 +214,13 @@ class DeploymentService:
         self._changed(deployment_id)
         return changed
 
-    async def scale(self, caller: Caller, deployment_id: UUID, replicas: int, etag: str) -> Deployment:
-        """Change the number of replicas."""
+    async def scale(
+        self, caller: Caller, deployment_id: UUID, replicas: int, scaling: Scaling | None, etag: str
+    ) -> Deployment:
+        """Change the number of replicas, which is a fixed one, or the whole scaling."""
         async with self._store.begin() as work:
             deployment = await work.deployments.get(deployment_id, caller)
-            config = replace(deployment.config, replicas=replicas)
-            self._configs.check(config, "replicas")
-            scaled = replicas != deployment.config.replicas and not deployment.stopped
-            state = DeploymentState.PROGRESSING if scaled else deployment.state
-            changed = self._touched(deployment, config=config, state=state)
+            changed = self._touched(rescaled(deployment, replicas, scaling, self._configs))
             await work.deployments.save(changed, etag)
             await work.commit()
         self._changed(deployment_id)
@@ -311,6 +310,7 @@ class DeploymentService:
         """What answered before does not wait for anybody, whatever the strategy of others to come."""
         if deployment.stopped:
             await self._check_room(work)
+        config = config.beginning(0 if deployment.stopped else deployment.config.replicas)
         changed = self._touched(
             deployment,
             config=config,
@@ -330,7 +330,7 @@ class DeploymentService:
             name=checked_name(new.name),
             description=new.description,
             labels=new.labels,
-            config=new.config,
+            config=new.config.beginning(0),
             stopped=False,
             state=DeploymentState.PROGRESSING,
             latest_revision=1,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from easyml_server.domain.errors import Unavailable, WrongState
+from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.users import Caller
 from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.model_servers import DeploymentCalls, ModelServers, ServedDeployment, ServedModel
 from easyml_server.ports.store import Store
+from easyml_server.services.cold_starts import served_deployment
 from easyml_server.services.deployments import DeploymentName, find_deployment
 from easyml_server.services.models import ModelService, VersionName
 
@@ -97,9 +98,4 @@ class PredictionService:
     async def _find_deployment(self, caller: Caller, target: DeploymentId | DeploymentName) -> ServedDeployment:
         async with self._store.read() as work:
             deployment = await find_deployment(work, caller, target.id if isinstance(target, DeploymentId) else target)
-        if deployment.stopped:
-            raise WrongState(
-                f"Deployment {deployment.name!r} was stopped; update it or roll it back to start it again.",
-                metadata={"state": deployment.state.value},
-            )
-        return ServedDeployment(deployment.id, deployment.shares)
+        return served_deployment(deployment)

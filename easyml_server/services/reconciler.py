@@ -23,6 +23,7 @@ from easyml_server.ports.artifacts import ArtifactStore, VersionKey
 from easyml_server.ports.deployer import Deployer, ServedRevision
 from easyml_server.ports.model_servers import ServedModel
 from easyml_server.ports.store import Store, UnitOfWork
+from easyml_server.services.autoscaler import Autoscaler
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.mirroring import Mirroring
@@ -45,6 +46,7 @@ class DeploymentReconciler:
         watch: DeploymentWatch,
         mirroring: Mirroring,
         metrics: DeploymentMetrics,
+        autoscaler: Autoscaler,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -53,6 +55,7 @@ class DeploymentReconciler:
         self._watch = watch
         self._mirroring = mirroring
         self._metrics = metrics
+        self._autoscaler = autoscaler
         self._clock = clock
         # Ids of the revisions that may have replicas, by deployment and number.
         self._applied: dict[UUID, dict[int, UUID]] = {}
@@ -143,6 +146,7 @@ class DeploymentReconciler:
             for revision_id in self._applied.pop(deployment_id, {}).values():
                 self._deployer.remove(revision_id)
             self._judged.discard(deployment_id)
+            self._autoscaler.forget(deployment_id)
             self._watch.tell(deployment_id)
             return
         self._wake_at(deployment_id, step.next_time)
@@ -185,7 +189,8 @@ class DeploymentReconciler:
         revisions = tuple(await work.deployments.revisions(deployment_id, numbers))
         replicas = [replica for revision in revisions for replica in self._deployer.replicas(revision.id)]
         counted = self._counted(deployment, revisions)
-        return deployment, next_step(deployment, revisions, replicas, self._clock(), counted), revisions
+        recommended = self._autoscaler.recommend(deployment)
+        return deployment, next_step(deployment, revisions, replicas, self._clock(), counted, recommended), revisions
 
     def _counted(self, deployment: Deployment, revisions: Sequence[Revision]) -> Mapping[int, CallCounts]:
         """The calls of the current step of a canary."""

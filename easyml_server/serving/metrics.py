@@ -8,35 +8,78 @@ from contextlib import contextmanager
 from typing import Final
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
 REQUESTS: Final = (1, 2, 4, 8, 16, 32)
+CALL: Final = ("grpc_service", "grpc_method")
+
+
+class InFlight:
+    """Calls of one method that are being answered, and the seconds of all calls up to now."""
+
+    def __init__(self) -> None:
+        # One tuple, since it is read from another thread: calls, seconds up to a time, the time.
+        self._state = (0, 0.0, time.perf_counter())
+
+    def change(self, by: int, now: float) -> None:
+        """So many more."""
+        calls, seconds, since = self._state
+        self._state = (calls + by, seconds + calls * (now - since), now)
+
+    def read(self) -> tuple[int, float]:
+        """Both, as they are now."""
+        calls, seconds, since = self._state
+        return calls, seconds + calls * max(0.0, time.perf_counter() - since)
+
+
+class _InFlightCollector(Collector):
+    """Those of all methods, as Prometheus reads them."""
+
+    def __init__(self) -> None:
+        self.methods: dict[tuple[str, str], InFlight] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """See Collector."""
+        now = GaugeMetricFamily("easyml_calls_in_flight", "Calls that are being answered.", labels=CALL)
+        seconds = CounterMetricFamily(
+            "easyml_call_seconds", "Seconds of all calls up to now; its rate is how many are in flight.", labels=CALL
+        )
+        for labels, method in list(self.methods.items()):
+            calls, spent = method.read()
+            now.add_metric(labels, calls)
+            seconds.add_metric(labels, spent)
+        yield now
+        yield seconds
 
 
 class MethodMetrics:
     """Calls of one method."""
 
-    def __init__(self, handled: Counter, seconds: Histogram, in_flight: Gauge, labels: tuple[str, str]) -> None:
+    def __init__(self, handled: Counter, seconds: Histogram, in_flight: InFlight, labels: tuple[str, str]) -> None:
         self._handled = handled
         self._labels = labels
         self._seconds = seconds.labels(*labels)
-        self._in_flight = in_flight.labels(*labels)
+        self._in_flight = in_flight
         self._by_code: dict[grpc.StatusCode, Counter] = {}
 
     def began(self) -> float:
         """A call came; what to hand to `ended`."""
-        self._in_flight.inc()
-        return time.perf_counter()
+        now = time.perf_counter()
+        self._in_flight.change(1, now)
+        return now
 
     def ended(self, began: float, code: grpc.StatusCode) -> None:
         """It was answered so."""
-        self._in_flight.dec()
+        now = time.perf_counter()
+        self._in_flight.change(-1, now)
         counter = self._by_code.get(code)
         if counter is None:
             counter = self._by_code[code] = self._handled.labels(*self._labels, _as_in_go(code))
         counter.inc()
-        self._seconds.observe(time.perf_counter() - began)
+        self._seconds.observe(now - began)
 
 
 class RunMetrics:
@@ -63,20 +106,18 @@ class ServingMetrics:
     def __init__(self) -> None:
         # Described, so that whoever asks for a few by name gets those of the process too.
         self.registry = CollectorRegistry(auto_describe=True)
-        call = ["grpc_service", "grpc_method"]
         self._handled = Counter(
-            "grpc_server_handled", "Calls that ended, by their code.", [*call, "grpc_code"], registry=self.registry
+            "grpc_server_handled", "Calls that ended, by their code.", [*CALL, "grpc_code"], registry=self.registry
         )
         self._seconds = Histogram(
             "grpc_server_handling_seconds",
             "Time from the first message of a call to its end.",
-            call,
+            CALL,
             buckets=SECONDS,
             registry=self.registry,
         )
-        self._in_flight = Gauge(
-            "easyml_calls_in_flight", "Calls that are being answered.", call, registry=self.registry
-        )
+        self._in_flight = _InFlightCollector()
+        self.registry.register(self._in_flight)
         model = ["model_version_id"]
         self._run_seconds = Histogram(
             "easyml_model_run_seconds",
@@ -97,7 +138,8 @@ class ServingMetrics:
 
     def method(self, service: str, method: str) -> MethodMetrics:
         """Of one method; made once."""
-        return MethodMetrics(self._handled, self._seconds, self._in_flight, (service, method))
+        in_flight = self._in_flight.methods[service, method] = InFlight()
+        return MethodMetrics(self._handled, self._seconds, in_flight, (service, method))
 
     def model(self, version_id: str) -> RunMetrics:
         """Of one model; made once."""

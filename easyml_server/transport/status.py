@@ -18,6 +18,7 @@ from easyml_server.domain.errors import (
     NotAllowed,
     NotFound,
     NotSignedIn,
+    OutOfTime,
     Reason,
     Stale,
     Unavailable,
@@ -39,6 +40,7 @@ CODES: tuple[tuple[type[EasyMLError], int], ...] = (
     (WrongState, code_pb2.FAILED_PRECONDITION),
     (Stale, code_pb2.ABORTED),
     (LimitReached, code_pb2.RESOURCE_EXHAUSTED),
+    (OutOfTime, code_pb2.DEADLINE_EXCEEDED),
     (Unavailable, code_pb2.UNAVAILABLE),
 )
 RETRIED = (code_pb2.RESOURCE_EXHAUSTED, code_pb2.UNAVAILABLE)

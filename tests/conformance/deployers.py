@@ -134,4 +134,18 @@ async def ask(machine: LocalMachine, revision: ServedRevision, replica: Replica,
     return pb.PredictResponse.FromString(raw).model_version_id
 
 
-KILL, STOP = signal.SIGKILL, signal.SIGSTOP
+@asynccontextmanager
+async def an_open_call(machine: LocalMachine, revision: ServedRevision, replica: Replica) -> AsyncIterator[None]:
+    """A stream whose first request was answered, and that goes on."""
+    message = pb.StreamPredictRequest(model_version_id=str(VERSION), rows=rows(a_row()).rows)
+    authorization = f"Bearer {machine.token(revision.deployment_id)}"
+    async with grpc.aio.insecure_channel(replica.endpoint) as channel:
+        stream = channel.stream_stream("/easyml.v1.PredictionService/StreamPredict")
+        call = stream(metadata=(("authorization", authorization),))
+        await call.write(message.SerializeToString())
+        await call.read()
+        yield
+        await call.done_writing()
+
+
+KILL, STOP, CONTINUE = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT

@@ -16,7 +16,19 @@ from easyml_server.domain.deployments import Probes, Replica, ReplicaFailureReas
 from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.models import ArtifactFormat
 from easyml_server.ports.model_servers import ServedModel
-from tests.conformance.deployers import KILL, QUICK, STOP, VERSION, LocalMachine, a_revision, ask, ready, until
+from tests.conformance.deployers import (
+    CONTINUE,
+    KILL,
+    QUICK,
+    STOP,
+    VERSION,
+    LocalMachine,
+    a_revision,
+    an_open_call,
+    ask,
+    ready,
+    until,
+)
 from tests.unit.ml.training_jobs import FEATURES, a_job, a_mixed_table, succeed
 from tests.unit.serving.stored import with_file
 
@@ -123,6 +135,29 @@ async def test_replicas_tell_what_they_counted_from_zero_again_after_their_end_a
         last = {each.replica_id: each for told in await deployer.counters() for each in told.replicas}
         assert last[one.id].counters.calls == {"OK": 3}
         assert await deployer.counters() == []
+
+
+async def test_replicas_tell_how_busy_they_are_while_a_call_is_open(machine: LocalMachine, model: Path) -> None:
+    revision, other = a_revision(model), a_revision(model)
+    async with machine.emptied() as deployer:
+        assert await deployer.loads(revision.deployment_id) == []
+        deployer.apply(revision)
+        deployer.apply(other)
+        (replica,) = await ready(deployer, revision)
+        await ready(deployer, other)
+        (quiet,) = await deployer.loads(revision.deployment_id)
+        assert (quiet.replica_id, quiet.call_seconds) == (replica.id, 0)
+        await ask(machine, revision, replica)
+        (once,) = await deployer.loads(revision.deployment_id)
+        async with an_open_call(machine, revision, replica):
+            (during,) = await deployer.loads(revision.deployment_id)
+            (later,) = await deployer.loads(revision.deployment_id)
+        assert 0 < (once.call_seconds or 0) < (during.call_seconds or 0) < (later.call_seconds or 0)
+        assert [load.call_seconds for load in await deployer.loads(other.deployment_id)] == [0]
+
+        machine.send(replica, STOP)
+        assert [load.call_seconds for load in await deployer.loads(revision.deployment_id)] == [None]
+        machine.send(replica, CONTINUE)
 
 
 async def test_what_runs_outlives_the_deployer_and_is_found_again(machine: LocalMachine, model: Path) -> None:

@@ -22,6 +22,7 @@ from easyml_client import (
     WrongState,
 )
 from easyml_client.resources.deployment_metrics import DeploymentMetrics
+from easyml_client.resources.deployments import Deployment
 from tests.e2e.conftest import Server
 from tests.e2e.test_cli import Shell
 from tests.servers import ServerProcess, deploying, eventually
@@ -262,7 +263,7 @@ def test_a_template_and_problems_from_the_shell(shell: Shell) -> None:
     assert "10 % for 300 s, 50 % for 300 s; taken back by 1 % more errors or 2 times the p99" in shown
     config = shell.json("deployments", "template")
     assert isinstance(config, dict)
-    assert (config["environment"], config["scaling"]) == ("development", {"replicas": 1})
+    assert (config["environment"], config["scaling"]["replicas"]) == ("development", 1)
     assert shell.ask("deploy", "iris:1", "--template", "-e", "staging", "--validate") == "Nothing is wrong with it.\n"
     wrong = ("--replicas", "1000", "--memory-limit", "1Mi", "--env", "PATH=x")
     code, _, err = shell.run("deploy", "iris:1", *wrong, "--validate")
@@ -298,3 +299,71 @@ def test_ctrl_c_leaves_a_deployment_going_on_and_a_failure_is_told_with_its_log(
     assert "Revision 1 answers meanwhile." in err
     assert "cannot be served: " in err
     client.deployments.delete(client.deployments.get("watched", project=shell.project))
+
+
+QUICKLY_IDLE = {"min_replicas": 0, "max_replicas": 2, "cooldown_seconds": 1}
+
+
+def idle(client: EasyML, deployment: Deployment) -> Deployment:
+    """The deployment once no replica of it is left."""
+    return next(now for now in client.deployments.watch(deployment) if now.idle and not now.replicas)
+
+
+def test_an_idle_deployment_answers_the_first_call_and_is_idle_again(client: EasyML, project: str) -> None:
+    made = client.deployments.create(project, "idle", "iris:1", scaling=QUICKLY_IDLE).deployment
+    for _ in range(2):
+        found = idle(client, made)
+        assert (found.state, found.wanted_replicas, found.arrived) == ("ready", 0, True)
+        assert client.predictions.predict(found, ROW).values == ["setosa"]
+    client.deployments.delete(made)
+
+
+async def test_what_is_not_said_of_a_scaling_stays(client: EasyML, process: ServerProcess, project: str) -> None:
+    made = client.deployments.create(project, "bounds", "iris:1", scaling=QUICKLY_IDLE).deployment
+    async with AsyncEasyML(process.address, process.key) as there:
+        wider = scaling_of(await there.deployments.scale(made, scaling={"max_replicas": 5}))
+    assert wider == QUICKLY_IDLE | {
+        "replicas": 0,
+        "max_replicas": 5,
+        "target_requests_in_flight": 8,
+        "target_cpu_percent": None,
+    }
+    planned = client.deployments.update(made, scaling={"min_replicas": 1}, validate_only=True).deployment
+    assert scaling_of(planned) == wider | {"min_replicas": 1}
+    fixed = client.deployments.update(made, replicas=2, validate_only=True).deployment
+    assert (fixed.wanted_replicas, scaling_of(fixed)["max_replicas"]) == (2, None)
+    with pytest.raises(InvalidInput, match="leave one of the two out"):
+        client.deployments.update(made, replicas=2, scaling={"max_replicas": 3})
+    with pytest.raises(InvalidInput, match="There is no scaling setting 'maximum'; there are replicas, min_replicas"):
+        client.deployments.scale(made, scaling={"maximum": 3})
+    problems = client.deployments.validate_config(project, scaling={"min_replicas": 3, "max_replicas": 2}).problems
+    assert [each.field for each in problems] == ["config.scaling.min_replicas", "config.scaling.max_replicas"]
+    assert client.deployments.scale(made, 1).wanted_replicas == 1
+    client.deployments.delete(made)
+
+
+def scaling_of(deployment: Deployment) -> dict[str, Any]:
+    assert deployment.config is not None
+    assert deployment.config.scaling is not None
+    return deployment.config.scaling.to_dict()
+
+
+def test_a_scaling_from_the_shell(shell: Shell, client: EasyML) -> None:
+    bounds = ("--min-replicas", "0", "--max-replicas", "2", "--target-in-flight", "4", "--cooldown-seconds", "1")
+    assert "ready, 1 of 1 replicas" in shell.ask("deploy", "iris:1", "--name", "busy", *bounds).splitlines()[-1]
+    idle(client, client.deployments.get("busy", project=shell.project))
+    shown = shell.ask("deployments", "show", "busy")
+    assert "0 to 2 replicas for 4 calls in flight each, fewer after 1 s" in shown
+    assert "No replica runs while nobody calls; the next call starts one, and waits." in shown
+    scaled = shell.ask("deployments", "scale", "busy", "--max", "3").splitlines()[-1]
+    assert "0 of 0 replicas, revision 1 answers, idle until somebody calls" in scaled
+    assert "1 of 1 replicas" in shell.ask("deployments", "scale", "busy", "--min", "1").splitlines()[-1]
+    listed = shell.json("deployments", "list")
+    assert isinstance(listed, list)
+    scaling = next(each for each in listed if each["name"] == "busy")["config"]["scaling"]
+    assert (scaling["min_replicas"], scaling["max_replicas"], scaling["target_requests_in_flight"]) == (1, 3, 4)
+    code, _, err = shell.run("deployments", "scale", "busy", "--min", "5")
+    assert (code, "min_replicas (5) is above max_replicas (3)" in err) == (1, True)
+    code, _, err = shell.run("deployments", "scale", "busy")
+    assert (code, "--max-replicas" in err) == (2, True)
+    assert shell.ask("deployments", "delete", "busy", "--yes") == "Deleted busy.\n"

@@ -47,6 +47,7 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
         counted,
         logged,
         changed,
+        followed,
         tried,
     ) = said
     assert "ready, 1 of 1 replicas, revision 1 answers" in deployed.splitlines()[-1]
@@ -64,6 +65,10 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     assert "/metrics" in logged
     assert "Stopped penguins." in changed
     assert changed.splitlines()[-1] == "Deleted penguins."
+    assert "ready, 1 of 1 replicas, revision 1 answers" in followed
+    assert re.search(r"Scaling +1 to 3 replicas for 8 calls in flight each, fewer after 30 s", followed)
+    assert "scaling_active" in followed
+    assert followed.splitlines()[-1] == "Deleted busy."
     assert "revision 2 answers 10 of 100 calls until" in tried
     assert "Calls of careful: 80 of 100 to revision 1, 20 of 100 to revision 2." in tried
     assert "10% 50% 20% 100%" in tried

@@ -146,15 +146,18 @@ WRITES = "writes"
 """In `session.info`: this unit of work writes."""
 
 
-def locked(session: AsyncSession, statement: Any, of: type[Base]) -> Any:
-    """A select whose rows nobody else changes until this unit of work ends, if it is one that writes.
+def with_lock(statement: Any, of: type[Base]) -> Any:
+    """A select whose rows nobody else changes until this unit of work ends.
 
     So what was read is what is changed, as on SQLite, where one writes at a time and the clause is left out. Keys are
     not locked: rows that refer to these can still be added.
     """
-    if not session.info.get(WRITES):
-        return statement
     return statement.with_for_update(of=of, key_share=True).execution_options(populate_existing=True)
+
+
+def locked(session: AsyncSession, statement: Any, of: type[Base]) -> Any:
+    """The select with a lock if this unit of work is one that writes."""
+    return with_lock(statement, of) if session.info.get(WRITES) else statement
 
 
 def insert_missing(session: AsyncSession, table: Table) -> Any:

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from easyml_server.domain import datasets as domain
 from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.pages import Order, Page, PageRequest
-from easyml_server.domain.projects import Role
 from easyml_server.domain.statistics import TableStatistics
 from easyml_server.domain.users import Caller
 from easyml_server.repositories.documents.details import DatasetMetadataDocument
@@ -24,7 +23,6 @@ from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
     UtcDateTime,
-    authorize,
     locked,
     one_of,
     ordered,
@@ -35,7 +33,7 @@ from easyml_server.repositories.sql.base import (
 )
 from easyml_server.repositories.sql.errors import named
 from easyml_server.repositories.sql.models import ModelVersion
-from easyml_server.repositories.sql.projects import Project, visible_to
+from easyml_server.repositories.sql.projects import IDENTITY, Project, find_visible
 
 _SCHEMA = TypeAdapter(domain.TableSchema)
 _WARNINGS = TypeAdapter(tuple[domain.DatasetWarning, ...])
@@ -179,6 +177,7 @@ _WITH_VERSION = select(Dataset, DatasetVersion).join(
     DatasetVersion,
     (DatasetVersion.dataset_id == Dataset.id) & (DatasetVersion.version == Dataset.current_version),
 )
+_VISIBLE = _WITH_VERSION.join(Project, Project.id == Dataset.project_id).where(Dataset.id == IDENTITY)
 
 
 class SqlDatasetRepository:
@@ -238,12 +237,7 @@ class SqlDatasetRepository:
 
     async def get(self, dataset_id: UUID, caller: Caller) -> domain.Dataset:
         """Only what the caller can see; the role is held against what the method needs."""
-        statement = _WITH_VERSION.join(Project, Project.id == Dataset.project_id).where(Dataset.id == dataset_id)
-        statement = locked(self._session, visible_to(caller, statement), Dataset)
-        found = (await self._session.execute(statement)).one_or_none()
-        if found is None:
-            raise NotFound.of("dataset", dataset_id)
-        authorize(Role(found.caller_role), caller)
+        found = await find_visible(self._session, _VISIBLE, dataset_id, caller, "dataset", of=Dataset)
         return _dataset(found[0], found[1])
 
     async def get_version(self, version_id: UUID) -> domain.DatasetVersion:

@@ -15,13 +15,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from easyml_server.domain import deployments as domain
 from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.pages import Page, PageRequest
-from easyml_server.domain.projects import Role
 from easyml_server.domain.users import Caller
 from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
     UtcDateTime,
-    authorize,
     locked,
     one_of,
     ordered,
@@ -31,7 +29,7 @@ from easyml_server.repositories.sql.base import (
     with_prefix,
 )
 from easyml_server.repositories.sql.errors import named
-from easyml_server.repositories.sql.projects import Project, visible_to
+from easyml_server.repositories.sql.projects import IDENTITY, Project, find_visible
 
 _CONFIG = TypeAdapter(domain.DeploymentConfig)
 _REPLICAS = TypeAdapter(tuple[domain.Replica, ...])
@@ -101,6 +99,13 @@ class DeploymentRevision(Base):
     message: Mapped[str] = mapped_column(String(1000))
 
 
+_VISIBLE = (
+    select(ModelDeployment)
+    .join(Project, Project.id == ModelDeployment.project_id)
+    .where(ModelDeployment.id == IDENTITY)
+)
+
+
 class SqlDeploymentRepository:
     """Fulfils `ports.store.DeploymentRepository`."""
 
@@ -118,16 +123,7 @@ class SqlDeploymentRepository:
 
     async def get(self, deployment_id: UUID, caller: Caller) -> domain.Deployment:
         """Only what the caller can see; the role is held against what the method needs."""
-        statement = (
-            select(ModelDeployment)
-            .join(Project, Project.id == ModelDeployment.project_id)
-            .where(ModelDeployment.id == deployment_id)
-        )
-        statement = locked(self._session, visible_to(caller, statement), ModelDeployment)
-        found = (await self._session.execute(statement)).one_or_none()
-        if found is None:
-            raise NotFound.of("deployment", deployment_id)
-        authorize(Role(found.caller_role), caller)
+        found = await find_visible(self._session, _VISIBLE, deployment_id, caller, "deployment", of=ModelDeployment)
         return _deployment(found[0])
 
     async def load(self, deployment_id: UUID) -> domain.Deployment:

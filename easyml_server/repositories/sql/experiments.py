@@ -32,7 +32,6 @@ from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.events import TrainingEvent
 from easyml_server.domain.experiments import TrainingState
 from easyml_server.domain.pages import Page, PageRequest
-from easyml_server.domain.projects import Role
 from easyml_server.domain.sessions import MlflowRun, TrainingSession
 from easyml_server.domain.users import Caller
 from easyml_server.ports.store import EventGroup, ExperimentFilter
@@ -42,7 +41,6 @@ from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
     UtcDateTime,
-    authorize,
     locked,
     one_of,
     ordered,
@@ -52,7 +50,7 @@ from easyml_server.repositories.sql.base import (
     with_labels,
 )
 from easyml_server.repositories.sql.events import insert_events, select_events
-from easyml_server.repositories.sql.projects import Project, visible_to
+from easyml_server.repositories.sql.projects import IDENTITY, Project, find_visible
 
 _SPEC = TypeAdapter(domain.TrainingSpec)
 _METRICS = TypeAdapter(tuple[domain.MetricValue, ...])
@@ -169,6 +167,10 @@ def _fill(row: MLExperiment, experiment: domain.Experiment) -> None:
         row.owner = row.lease_until = None
 
 
+_ONE = select(MLExperiment).where(MLExperiment.id == IDENTITY)
+_VISIBLE = _ONE.join(Project, Project.id == MLExperiment.project_id)
+
+
 class SqlExperimentRepository:
     """Fulfils `ports.store.ExperimentRepository`."""
 
@@ -198,16 +200,7 @@ class SqlExperimentRepository:
 
     async def get(self, experiment_id: UUID, caller: Caller) -> domain.Experiment:
         """Only what the caller can see; the role is held against what the method needs."""
-        statement = (
-            select(MLExperiment)
-            .join(Project, Project.id == MLExperiment.project_id)
-            .where(MLExperiment.id == experiment_id)
-        )
-        statement = locked(self._session, visible_to(caller, statement), MLExperiment)
-        found = (await self._session.execute(statement)).one_or_none()
-        if found is None:
-            raise NotFound.of("experiment", experiment_id)
-        authorize(Role(found.caller_role), caller)
+        found = await find_visible(self._session, _VISIBLE, experiment_id, caller, "experiment", of=MLExperiment)
         return experiment_of(found[0], await self._queue_position(found[0]))
 
     async def load(self, experiment_id: UUID) -> domain.Experiment:
@@ -351,8 +344,8 @@ class SqlExperimentRepository:
         await self._session.flush()
 
     async def _locked(self, experiment_id: UUID) -> MLExperiment:
-        statement = locked(self._session, select(MLExperiment).where(MLExperiment.id == experiment_id), MLExperiment)
-        row: MLExperiment | None = await self._session.scalar(statement)
+        statement = locked(self._session, _ONE, MLExperiment)
+        row: MLExperiment | None = await self._session.scalar(statement, {IDENTITY.key: experiment_id})
         if row is None:
             raise NotFound.of("experiment", experiment_id)
         return row

@@ -30,7 +30,6 @@ from easyml_server.domain import models as domain
 from easyml_server.domain.errors import NotFound, Stale
 from easyml_server.domain.experiments import Metric, MetricValue
 from easyml_server.domain.pages import Page, PageRequest
-from easyml_server.domain.projects import Role
 from easyml_server.domain.results import ModelResults
 from easyml_server.domain.users import Caller
 from easyml_server.repositories.documents.details import ModelResultDocument
@@ -39,7 +38,6 @@ from easyml_server.repositories.sql.base import (
     Base,
     JsonType,
     UtcDateTime,
-    authorize,
     locked,
     one_of,
     ordered,
@@ -51,7 +49,7 @@ from easyml_server.repositories.sql.base import (
 )
 from easyml_server.repositories.sql.errors import key_is_there
 from easyml_server.repositories.sql.experiments import MLExperiment
-from easyml_server.repositories.sql.projects import Project, visible_to
+from easyml_server.repositories.sql.projects import IDENTITY, Project, find_visible
 
 _METRICS = TypeAdapter(tuple[MetricValue, ...])
 _MANIFEST = TypeAdapter(domain.ModelManifest)
@@ -162,6 +160,19 @@ def _entry(row: AliasHistory) -> domain.AliasHistoryEntry:
     )
 
 
+_VISIBLE = (
+    select(ModelVersion, Model.name)
+    .join(Model, Model.id == ModelVersion.model_id)
+    .join(Project, Project.id == ModelVersion.project_id)
+    .where(ModelVersion.id == IDENTITY)
+)
+_PROJECT = (
+    select(ModelVersion.project_id)
+    .join(Project, Project.id == ModelVersion.project_id)
+    .where(ModelVersion.id == IDENTITY)
+)
+
+
 class SqlModelRepository:
     """Fulfils `ports.store.ModelRepository`."""
 
@@ -216,17 +227,7 @@ class SqlModelRepository:
 
     async def get_version(self, version_id: UUID, caller: Caller) -> domain.ModelVersion:
         """Only what the caller can see; the role is held against what the method needs."""
-        statement = (
-            select(ModelVersion, Model.name)
-            .join(Model, Model.id == ModelVersion.model_id)
-            .join(Project, Project.id == ModelVersion.project_id)
-            .where(ModelVersion.id == version_id)
-        )
-        statement = locked(self._session, visible_to(caller, statement), ModelVersion)
-        found = (await self._session.execute(statement)).one_or_none()
-        if found is None:
-            raise NotFound.of("model version", version_id)
-        authorize(Role(found.caller_role), caller)
+        found = await find_visible(self._session, _VISIBLE, version_id, caller, "model version", of=ModelVersion)
         aliases = await self._aliases([found[0].id])
         return _version(found[0], found[1], aliases.get(found[0].id, ()))
 
@@ -241,15 +242,7 @@ class SqlModelRepository:
 
     async def project_of_version(self, version_id: UUID, caller: Caller) -> UUID:
         """Only what the caller can see, as in `get_version`."""
-        statement = (
-            select(ModelVersion.project_id)
-            .join(Project, Project.id == ModelVersion.project_id)
-            .where(ModelVersion.id == version_id)
-        )
-        found = (await self._session.execute(visible_to(caller, statement))).one_or_none()
-        if found is None:
-            raise NotFound.of("model version", version_id)
-        authorize(Role(found.caller_role), caller)
+        found = await find_visible(self._session, _PROJECT, version_id, caller, "model version")
         project_id: UUID = found[0]
         return project_id
 

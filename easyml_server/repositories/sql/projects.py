@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
+    bindparam,
     delete,
     func,
     or_,
@@ -30,6 +32,7 @@ from easyml_server.domain.users import Caller
 from easyml_server.repositories.documents.models import ProjectConfigDocument
 from easyml_server.repositories.documents.port import Documents
 from easyml_server.repositories.sql.base import (
+    WRITES,
     Base,
     JsonType,
     UtcDateTime,
@@ -39,6 +42,7 @@ from easyml_server.repositories.sql.base import (
     ordered,
     paged,
     with_labels,
+    with_lock,
     with_prefix,
 )
 from easyml_server.repositories.sql.errors import named
@@ -80,18 +84,56 @@ class ProjectMember(Base):
     create_time: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-def visible_to(caller: Caller, statement: Any) -> Any:
+IDENTITY = bindparam("identity", type_=Project.id.type)
+"""In a statement of `find_visible`: the id of the row it selects."""
+
+
+async def find_visible(
+    session: AsyncSession, statement: Any, identity: UUID, caller: Caller, kind: str, of: type[Base] | None = None
+) -> Any:
+    """The row that the statement selects, if the caller sees its project, whose role has to allow what is done.
+
+    The statement is a constant that joins `projects` and compares with IDENTITY: made once, so that SQLAlchemy does not
+    go through it for each call. Rows of `of` are locked by a unit of work that writes.
+    """
+    locks = of is not None and bool(session.info.get(WRITES))
+    narrowed = _narrowed(statement, scoped=caller.scope.project_id is not None, of=of if locks else None)
+    found = (await session.execute(narrowed, {IDENTITY.key: identity, **_of_caller(caller)})).one_or_none()
+    if found is None:
+        raise NotFound.of(kind, identity)
+    authorize(domain.Role(found.caller_role), caller)
+    return found
+
+
+@cache
+def _narrowed(statement: Any, *, scoped: bool, of: type[Base] | None) -> Any:
+    statement = _visible(statement, scoped=scoped)
+    return statement if of is None else with_lock(statement, of)
+
+
+def _visible(statement: Any, *, scoped: bool) -> Any:
     """A statement that selects from `projects`, narrowed to those the caller sees, with the caller's role added."""
     role = func.coalesce(ProjectMember.role, domain.Role.VIEWER.value).label("caller_role")
     statement = statement.add_columns(role).outerjoin(
-        ProjectMember, (ProjectMember.project_id == Project.id) & (ProjectMember.user_id == caller.user_id)
+        ProjectMember,
+        (ProjectMember.project_id == Project.id)
+        & (ProjectMember.user_id == bindparam("caller_id", type_=ProjectMember.user_id.type)),
     )
     statement = statement.where(
         or_(ProjectMember.role.is_not(None), Project.visibility == domain.Visibility.INTERNAL.value)
     )
-    if caller.scope.project_id is not None:
-        statement = statement.where(Project.id == caller.scope.project_id)
+    if scoped:
+        statement = statement.where(Project.id == bindparam("caller_project_id", type_=Project.id.type))
     return statement
+
+
+def _of_caller(caller: Caller) -> dict[str, Any]:
+    """What `_visible` leaves open."""
+    named = {"caller_id": caller.user_id}
+    return named if caller.scope.project_id is None else named | {"caller_project_id": caller.scope.project_id}
+
+
+_ONE = select(Project).where(Project.id == IDENTITY)
 
 
 def _project(row: Project, role: str | None) -> domain.Project:
@@ -144,13 +186,8 @@ class SqlProjectRepository:
 
     async def get(self, project_id: UUID, caller: Caller) -> domain.Project:
         """Only what the caller can see; the role is held against what the method needs."""
-        statement = visible_to(caller, select(Project).where(Project.id == project_id))
-        found = (await self._session.execute(locked(self._session, statement, Project))).one_or_none()
-        if found is None:
-            raise NotFound.of("project", project_id)
-        project = _project(found[0], found.caller_role)
-        authorize(domain.Role(found.caller_role), caller)
-        return project
+        found = await find_visible(self._session, _ONE, project_id, caller, "project", of=Project)
+        return _project(found[0], found.caller_role)
 
     async def load(self, project_id: UUID) -> domain.Project:
         """Without a caller."""
@@ -162,9 +199,10 @@ class SqlProjectRepository:
         internal = select(Project.id).where(Project.visibility == domain.Visibility.INTERNAL.value)
         own = select(ProjectMember.project_id).where(ProjectMember.user_id == caller.user_id)
         statement = select(Project).where(Project.id.in_(union_all(own, internal)))
-        statement = visible_to(caller, with_prefix(with_labels(statement, Project.labels, page), Project.name, page))
+        statement = with_prefix(with_labels(statement, Project.labels, page), Project.name, page)
+        statement = _visible(statement, scoped=caller.scope.project_id is not None)
         statement = ordered(statement, page, Project.create_time, Project.id, Project.name)
-        rows = (await self._session.execute(statement)).all()
+        rows = (await self._session.execute(statement, _of_caller(caller))).all()
 
         def position(row: Any) -> tuple[str, str]:
             key = row[0].name if page.order is Order.BY_NAME else row[0].create_time.isoformat()
@@ -267,6 +305,6 @@ class SqlProjectRepository:
         return row
 
     async def _find(self, project_id: UUID) -> Project | None:
-        statement = locked(self._session, select(Project).where(Project.id == project_id), Project)
-        row: Project | None = await self._session.scalar(statement)
+        statement = locked(self._session, _ONE, Project)
+        row: Project | None = await self._session.scalar(statement, {IDENTITY.key: project_id})
         return row

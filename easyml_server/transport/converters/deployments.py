@@ -40,6 +40,7 @@ from easyml_server.transport.converters.enums import (
     ROLLOUT_STRATEGY,
 )
 from easyml_server.transport.converters.models import to_version_name
+from easyml_server.transport.converters.scaling import scaling_to_proto, to_scaling
 from easyml_server.transport.converters.selection import to_criteria
 from easyml_server.transport.converters.values import text, timestamp
 
@@ -123,11 +124,12 @@ def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
     """How to serve; what was not set has its default."""
     probes = message.probes
     strategy = ROLLOUT_STRATEGY.find(message.strategy) or RolloutStrategy.ROLLING
+    replicas, autoscaling = to_scaling(message.scaling)
     return DeploymentConfig(
         environment=to_environment(message.environment),
         target=DEPLOYMENT_TARGET.find(message.target) or DeploymentTarget.LOCAL,
         strategy=strategy,
-        replicas=message.scaling.replicas or 1,
+        replicas=replicas,
         probes=Probes(
             startup_seconds=probes.startup_seconds or DEFAULTS.startup_seconds,
             period_seconds=probes.period_seconds or DEFAULTS.period_seconds,
@@ -136,6 +138,7 @@ def to_config(message: pb.DeploymentConfig) -> DeploymentConfig:
         ),
         canary=_to_canary(message, strategy),
         container=to_container(message.container),
+        autoscaling=autoscaling,
     )
 
 
@@ -181,7 +184,7 @@ def config_to_proto(config: DeploymentConfig) -> pb.DeploymentConfig:
         environment=DEPLOYMENT_ENVIRONMENT.to_proto(config.environment),
         target=DEPLOYMENT_TARGET.to_proto(config.target),
         strategy=ROLLOUT_STRATEGY.to_proto(config.strategy),
-        scaling=pb.Scaling(replicas=config.replicas),
+        scaling=scaling_to_proto(config),
         probes=pb.Probes(
             startup_seconds=int(config.probes.startup_seconds),
             period_seconds=int(config.probes.period_seconds),

@@ -32,6 +32,7 @@ from easyml_server.transport.converters.deployments import (
     to_version_target,
 )
 from easyml_server.transport.converters.pages import by_time, fit, page_request
+from easyml_server.transport.converters.scaling import to_scaling
 from easyml_server.transport.converters.values import timestamp
 from easyml_server.transport.validation import Validator
 
@@ -120,8 +121,9 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
                 yield _told(change)
 
     async def ScaleDeployment(self, request: pb.ScaleDeploymentRequest, context: Context) -> pb.ScaleDeploymentResponse:
+        scaling = to_scaling(request.scaling) if request.HasField("scaling") else None
         deployment = await self._deployments.scale(
-            caller(), UUID(request.deployment_id), request.replicas, request.etag
+            caller(), UUID(request.deployment_id), request.replicas, scaling, request.etag
         )
         return pb.ScaleDeploymentResponse(deployment=deployment_to_proto(deployment))
 

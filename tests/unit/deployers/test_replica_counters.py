@@ -11,7 +11,12 @@ import grpc
 import pytest
 from prometheus_client import generate_latest, start_http_server
 
-from easyml_server.deployers.replica_counters import Unreadable, parse_counters, read_counters
+from easyml_server.deployers.replica_counters import (
+    Unreadable,
+    parse_counters,
+    read_call_seconds,
+    read_counters,
+)
 from easyml_server.serving.metrics import ServingMetrics
 
 PREDICTIONS, INFERENCE = "easyml.v1.PredictionService", "inference.GRPCInferenceService"
@@ -31,6 +36,8 @@ def counted() -> ServingMetrics:
     ):
         calls = metrics.method(service, method)
         calls.ended(calls.began(), code)
+    # It goes on, and keeps no model busy.
+    metrics.method(INFERENCE, "ModelMetadata").began()
     for requests, rows in ((3, 30), (2, 12)):
         with metrics.model(str(uuid4())).run(requests, rows):
             pass
@@ -58,11 +65,13 @@ async def test_they_are_read_from_an_address(counted: ServingMetrics) -> None:
     server, thread = start_http_server(0, "127.0.0.1", counted.registry)
     try:
         read = await read_counters(REPLICA, f"127.0.0.1:{server.server_port}")
+        seconds, again = [await read_call_seconds(f"127.0.0.1:{server.server_port}") for _ in range(2)]
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
     assert (read.counters.requests, read.counters.rows) == (4, 42)
+    assert 0 < seconds == again
     with pytest.raises(Unreadable):
         await read_counters(REPLICA, f"127.0.0.1:{server.server_port}")
 
@@ -83,6 +92,8 @@ async def test_whatever_else_answers_there_is_not_believed(answer: bytes) -> Non
     async with answering(answer) as address:
         with pytest.raises(Unreadable):
             await read_counters(REPLICA, address)
+        with pytest.raises(Unreadable):
+            await read_call_seconds(address)
 
 
 @asynccontextmanager

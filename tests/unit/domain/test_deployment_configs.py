@@ -16,6 +16,7 @@ from easyml_server.domain.deployments import (
     RolloutStrategy,
 )
 from easyml_server.domain.errors import InvalidInput, Reason
+from easyml_server.domain.scaling import Autoscaling
 
 HERE = frozenset(DeploymentTarget)
 
@@ -51,6 +52,27 @@ def test_every_problem_is_named() -> None:
     assert (problems[1].reason, problems[1].metadata["maximum"]) == (Reason.TOO_LARGE, "3")
     right = replace(config, replicas=3, strategy=RolloutStrategy.CANARY, canary=CAREFUL)
     assert list(problems_of(right, HERE, 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("replicas", "scaling", "fields"),
+    [
+        (0, Autoscaling(1, 3), []),
+        (0, Autoscaling(0, 3, 1, cooldown_seconds=1), []),
+        (2, Autoscaling(1, 3), ["replicas"]),
+        (0, Autoscaling(3, 2), ["min_replicas", "max_replicas"]),
+        (0, Autoscaling(1, 9), ["max_replicas"]),
+        (0, Autoscaling(9, 8), ["min_replicas", "max_replicas", "max_replicas"]),
+        (2, Autoscaling(2, 0), ["max_replicas"]),
+        (0, Autoscaling(1, 3, target_cpu_percent=80), ["target_cpu_percent"]),
+    ],
+)
+def test_a_scaling_that_cannot_be_is_named_by_its_fields(
+    replicas: int, scaling: Autoscaling, fields: list[str]
+) -> None:
+    config = DeploymentConfig(replicas=replicas, autoscaling=scaling)
+    assert [each.field for each in problems_of(config, HERE, 5)] == [f"config.scaling.{field}" for field in fields]
+    assert [each.field for each in problems_of(config, HERE, 5, "scaling.")] == [f"scaling.{each}" for each in fields]
 
 
 def test_one_problem_is_refused_by_its_own_reason_and_several_together() -> None:

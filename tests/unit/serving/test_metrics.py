@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from easyml_server.serving.metrics import InFlight
 from easyml_server.serving.process import CannotStart, Options, run_model_server
 from inference import open_inference_grpc_pb2_grpc as oip_grpc
 from tests.servers import free_port
@@ -63,6 +66,34 @@ async def test_calls_are_counted_by_how_they_ended(counted: Counted) -> None:
     assert counted.value("grpc_server_handled_total", **INFER, grpc_code="NotFound") == 1
     assert counted.value("grpc_server_handling_seconds_count", **PREDICT) == 3
     assert counted.value("easyml_calls_in_flight", **PREDICT) == 0
+
+
+async def test_a_call_counts_by_its_seconds_before_it_ends(counted: Counted) -> None:
+    async def requests() -> AsyncIterator[Any]:
+        yield typed(FITTING)
+        await ended.wait()
+
+    ended = asyncio.Event()
+    assert counted.value("easyml_call_seconds_total", **STREAM) == 0
+    stream = counted.inference.ModelStreamInfer(requests())
+    await stream.read()
+    assert counted.value("easyml_calls_in_flight", **STREAM) == 1
+    first = counted.value("easyml_call_seconds_total", **STREAM) or 0
+    assert 0 < first < (counted.value("easyml_call_seconds_total", **STREAM) or 0)
+    ended.set()
+    await stream.read()
+    last = counted.value("easyml_call_seconds_total", **STREAM)
+    assert counted.value("easyml_calls_in_flight", **STREAM) == 0
+    assert counted.value("easyml_call_seconds_total", **STREAM) == last
+
+
+def test_two_calls_at_once_count_twice() -> None:
+    calls = InFlight()
+    began = time.perf_counter()
+    calls.change(2, began)
+    calls.change(-1, began + 1)
+    calls.change(-1, began + 3)
+    assert calls.read() == (0, pytest.approx(4))
 
 
 async def test_runs_and_rows_are_counted_by_model(counted: Counted) -> None:

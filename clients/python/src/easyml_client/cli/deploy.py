@@ -20,6 +20,7 @@ from easyml_client.cli.common import (
 from easyml_client.cli.deployment_configs import told_problems
 from easyml_client.cli.output import UsageError, print_done
 from easyml_client.cli.rollouts import follow
+from easyml_client.cli.scaling import FIXED, ScalingOptions, scaling_of
 from easyml_client.cli.selection import ANY, Criteria, asked_for
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def deploy(
     environment: Environment = None,
     template: bool = False,
     replicas: int | None = None,
+    scaling: ScalingOptions = FIXED,
     strategy: str | None = None,
     step: Annotated[tuple[str, ...], Parameter(name="--step", negative=())] = (),
     max_error_percent: float | None = None,
@@ -60,11 +62,13 @@ def deploy(
 
     Example: `easyml deploy churn --best accuracy --threshold 0.9`
 
+    Example: `easyml deploy churn --min-replicas 0 --max-replicas 3 --target-in-flight 8`
+
     :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version; with --best NAME, or nothing.
     :param name: Name of the deployment; the model's name if left out.
     :param environment: development (the default), staging or production; the model's alias of that name moves along.
     :param template: Begin with what is sensible for the environment (`easyml deployments template`); options change it.
-    :param replicas: How many processes answer; 1 unless there are some already.
+    :param replicas: How many processes answer; 1 unless there are some already. With --max-replicas the calls decide.
     :param strategy: rolling (the default); recreate, which stops the old revision first; blue_green, which waits until
         it is promoted; canary, which gives the new revision calls step by step.
     :param step: A step of a canary: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once for each.
@@ -87,6 +91,7 @@ def deploy(
             "strategy": strategy,
             "canary": _canary(step, max_error_percent, max_latency_ratio),
             "container": _container(memory, env),
+            "scaling": scaling_of(scaling),
             "config": client.deployments.template(environment or _environment(there)) if template else None,
         }
         if validate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easyml_client.cli.output import complain, print_done, print_json, print_one
+from easyml_client.cli.scaling import told_scaling
 
 if TYPE_CHECKING:
     from easyml_client.resources.deployments import Canary, ConfigValidation, DeploymentConfig
@@ -18,6 +19,7 @@ def print_config(config: DeploymentConfig, *, as_json: bool) -> None:
         "Target": config.target,
         "Strategy": config.strategy,
         "Replicas": config.scaling and config.scaling.replicas,
+        "Scaling": told_scaling(config.scaling),
         "Ready within": probes and f"{probes.startup_seconds} s",
         "Asked": probes
         and f"every {probes.period_seconds} s, {probes.failure_threshold} times without an answer in "

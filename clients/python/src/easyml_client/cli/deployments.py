@@ -19,6 +19,7 @@ from easyml_client.cli.deployment_logs import logs
 from easyml_client.cli.deployment_metrics import metrics
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
 from easyml_client.cli.rollouts import follow
+from easyml_client.cli.scaling import FIXED, ScalingOptions, scaling_of, told_scaling
 
 if TYPE_CHECKING:
     from easyml_client.client import EasyML
@@ -114,16 +115,29 @@ def revisions(deployment: str, /, *, project: ProjectOption = None, common: Comm
 
 
 @app.command
-def scale(deployment: str, replicas: int, /, *, project: ProjectOption = None, common: Common = EVERYWHERE) -> int:
-    """Change the number of replicas, and wait until they answer.
+def scale(
+    deployment: str,
+    replicas: int = 0,
+    /,
+    *,
+    scaling: ScalingOptions = FIXED,
+    project: ProjectOption = None,
+    common: Common = EVERYWHERE,
+) -> int:
+    """Change the number of replicas, or how they follow the calls, and wait until they answer.
 
     Example: `easyml deployments scale churn 3`
+
+    Example: `easyml deployments scale churn --min-replicas 0 --max-replicas 5`
 
     :param deployment: Name or id.
     :param replicas: How many processes answer.
     """
+    asked = scaling_of(scaling)
+    if not (replicas or asked):
+        raise UsageError("Say how many: a number of replicas, or --max-replicas and what else is to change.")
     with connected(common) as client:
-        changed = client.deployments.scale(_get(client, deployment, project), replicas)
+        changed = client.deployments.scale(_get(client, deployment, project), replicas, scaling=asked)
         return follow(client, changed, wait=True, as_json=common.json)
 
 
@@ -237,6 +251,7 @@ def _print(deployment: Deployment, *, as_json: bool) -> None:
         "Revision": f"{deployment.active_revision or 'none'} answers, {deployment.latest_revision} is the newest",
         "Traffic": ", ".join(f"{each.weight} of 100 to revision {each.revision}" for each in deployment.traffic),
         "Replicas": f"{deployment.ready_replicas} of {deployment.wanted_replicas} ready",
+        "Scaling": told_scaling(config.scaling if config else None),
         "Created": deployment.create_time,
     }
     print_one(deployment, lines, as_json=as_json)

@@ -99,6 +99,8 @@ def line_of(deployment: Deployment) -> str:
     ]
     if deployment.latest_revision != deployment.active_revision:
         parts.append(newest_of(deployment))
+    if deployment.idle:
+        parts.append("idle until somebody calls")
     if available is not None and not available.status and deployment.state == "failed":
         parts.append(available.message)
     return ", ".join(parts)
@@ -150,6 +152,8 @@ def picture(deployment: Deployment) -> RenderableType:
             replica.endpoint or "",
             str(replica.restarts),
         )
+    if deployment.idle:
+        head.append("  idle until somebody calls")
     failing = deployment.condition("replica_failure")
     note = [Text(clean(failing.message), style="red")] if failing is not None and failing.status else []
     if deployment.latest_revision != deployment.active_revision:

@@ -11,7 +11,7 @@ from typing import Any
 from easyml.v1 import auth_service_pb2, deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml_client.errors import DeadlineExceeded, DeploymentFailed, LimitReached, NotFound, Unavailable
-from easyml_client.plans.deployment_configs import ServedRef, asked_config, served
+from easyml_client.plans.deployment_configs import ServedRef, asked_config, asked_scaling, served
 from easyml_client.plans.paging import pages
 from easyml_client.plans.references import ProjectRef, project_id, project_of
 from easyml_client.plans.waiting import Patience
@@ -36,6 +36,7 @@ def create(
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
     container: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, int] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
@@ -43,12 +44,13 @@ def create(
     """Serve a model version ("churn", "churn:3", "churn@champion", an id, or the best by criteria) under a name.
 
     `environment` is "development", "staging" or "production", `strategy` "rolling", "recreate", "blue_green" or
-    "canary"; `probes`, `canary` and `container` are those of the contract, such as {"startup_seconds": 120},
-    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}} and
-    {"memory_limit": "512Mi", "environment": {"TZ": "UTC"}}. They change `config`, such as that of `template`. The same
-    `request_id` makes it once.
+    "canary"; `probes`, `canary`, `container` and `scaling` are those of the contract, such as {"startup_seconds": 120},
+    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}},
+    {"memory_limit": "512Mi", "environment": {"TZ": "UTC"}} and, for as many replicas as the calls need,
+    {"min_replicas": 0, "max_replicas": 3}. They change `config`, such as that of `template`. The same `request_id`
+    makes it once.
     """
-    asked = asked_config(config, environment, strategy, replicas, probes, canary, container)
+    asked = asked_config(config, environment, strategy, replicas, probes, canary, container, scaling)
     request = yield from _new(project, name, model, asked, description, labels, request_id)
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
 
@@ -65,11 +67,12 @@ def validate(
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
     container: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, int] | None = None,
     description: str = "",
     labels: Mapping[str, str] | None = None,
 ) -> Plan[Deployment]:
     """Every check of `create`, and what it would make; nothing is started."""
-    asked = asked_config(config, environment, strategy, replicas, probes, canary, container)
+    asked = asked_config(config, environment, strategy, replicas, probes, canary, container, scaling)
     request = yield from _new(project, name, model, asked, description, labels, None)
     request.validate_only = True
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
@@ -87,6 +90,7 @@ def update(
     probes: Mapping[str, int] | None = None,
     canary: Mapping[str, Any] | None = None,
     container: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, int] | None = None,
     etag: str = "",
     validate_only: bool = False,
     request_id: str | None = None,
@@ -101,9 +105,12 @@ def update(
     )
     if model is not None:
         request.model_version.CopyFrom((yield from served(model, project or found.project_id)))
-    if any(each is not None for each in (config, environment, strategy, replicas, probes, canary, container)):
+    settings = (config, environment, strategy, replicas, probes, canary, container, scaling)
+    if any(each is not None for each in settings):
         base = config or found.config
-        request.config.CopyFrom(asked_config(base, environment, strategy, replicas or 0, probes, canary, container))
+        request.config.CopyFrom(
+            asked_config(base, environment, strategy, replicas or 0, probes, canary, container, scaling)
+        )
     return Deployment.of((yield from call(request, pb.UpdateDeploymentResponse)).deployment)
 
 
@@ -140,12 +147,26 @@ def revisions(deployment: DeploymentRef, *, project: ProjectRef | None = None, p
 
 
 def scale(
-    deployment: DeploymentRef, replicas: int, *, project: ProjectRef | None = None, etag: str = ""
+    deployment: DeploymentRef,
+    replicas: int = 0,
+    *,
+    scaling: Mapping[str, int] | None = None,
+    project: ProjectRef | None = None,
+    etag: str = "",
 ) -> Plan[Deployment]:
-    """Change the number of replicas; this makes no revision."""
-    request = pb.ScaleDeploymentRequest(
-        deployment_id=(yield from deployment_id(deployment, project)), replicas=replicas, etag=etag
-    )
+    """Change the number of replicas, or how they follow the calls; this makes no revision.
+
+    `scaling` is that of the contract, such as {"min_replicas": 0, "max_replicas": 3}; what it does not say stays as it
+    is, and a change of somebody else meanwhile is not overwritten.
+    """
+    if scaling is None:
+        request = pb.ScaleDeploymentRequest(
+            deployment_id=(yield from deployment_id(deployment, project)), replicas=replicas, etag=etag
+        )
+    else:
+        found = yield from get(deployment, project=project)
+        whole = asked_scaling(found.config.scaling if found.config else None, replicas, scaling)
+        request = pb.ScaleDeploymentRequest(deployment_id=found.id, scaling=whole, etag=etag or found.etag)
     return Deployment.of((yield from call(request, pb.ScaleDeploymentResponse)).deployment)
 
 

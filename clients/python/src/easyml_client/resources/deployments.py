@@ -10,9 +10,14 @@ from easyml_client.resources.base import Resource
 
 
 class Scaling(Resource[deployment_pb2.Scaling]):
-    """How many replicas run."""
+    """How many replicas run: `replicas`, or from `min_replicas` to `max_replicas` as the calls need."""
 
     replicas: int
+    min_replicas: int | None
+    max_replicas: int | None
+    target_requests_in_flight: int | None
+    target_cpu_percent: int | None
+    cooldown_seconds: int | None
 
 
 class Probes(Resource[deployment_pb2.Probes]):
@@ -116,7 +121,7 @@ class Replica(Resource[deployment_pb2.Replica]):
 
 
 class Condition(Resource[deployment_pb2.Condition]):
-    """The answer to a question ("available", "progressing", "replica_failure"), why, and since when."""
+    """The answer to a question ("available", "progressing", "scaling_active" …), why, and since when."""
 
     type: str | None
     status: bool
@@ -191,6 +196,12 @@ class Deployment(Resource[deployment_pb2.Deployment]):
         if progressing is None or progressing.reason != "RevisionWithdrawn":
             return ""
         return progressing.message
+
+    @property
+    def idle(self) -> bool:
+        """Whether no replica runs because nobody calls; the next call starts one, and waits for it."""
+        available = self.condition("available")
+        return available is not None and available.reason == "ScaledToZero"
 
     @property
     def arrived(self) -> bool:

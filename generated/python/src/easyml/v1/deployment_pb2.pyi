@@ -112,7 +112,7 @@ class _DeploymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deplo
     DEPLOYMENT_STATE_PROGRESSING: _DeploymentState.ValueType  # 1
     """A revision or further replicas are being brought up; what was there before answers meanwhile."""
     DEPLOYMENT_STATE_READY: _DeploymentState.ValueType  # 2
-    """The newest revision answers, with every replica that is wanted."""
+    """The newest revision answers, with every replica that is wanted; with none if nobody calls, as the conditions say."""
     DEPLOYMENT_STATE_DEGRADED: _DeploymentState.ValueType  # 3
     """It answers, but a replica that is wanted cannot be had; the conditions say why, and it is still tried."""
     DEPLOYMENT_STATE_FAILED: _DeploymentState.ValueType  # 4
@@ -130,7 +130,7 @@ DEPLOYMENT_STATE_UNSPECIFIED: DeploymentState.ValueType  # 0
 DEPLOYMENT_STATE_PROGRESSING: DeploymentState.ValueType  # 1
 """A revision or further replicas are being brought up; what was there before answers meanwhile."""
 DEPLOYMENT_STATE_READY: DeploymentState.ValueType  # 2
-"""The newest revision answers, with every replica that is wanted."""
+"""The newest revision answers, with every replica that is wanted; with none if nobody calls, as the conditions say."""
 DEPLOYMENT_STATE_DEGRADED: DeploymentState.ValueType  # 3
 """It answers, but a replica that is wanted cannot be had; the conditions say why, and it is still tried."""
 DEPLOYMENT_STATE_FAILED: DeploymentState.ValueType  # 4
@@ -271,6 +271,10 @@ class _ConditionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """Whether the newest revision is on its way, or has arrived."""
     CONDITION_TYPE_REPLICA_FAILURE: _ConditionType.ValueType  # 3
     """Whether a replica that is wanted cannot be had."""
+    CONDITION_TYPE_SCALING_ACTIVE: _ConditionType.ValueType  # 4
+    """Whether replicas follow the calls, and why there are that many; false while there are none. Only with `max_replicas`."""
+    CONDITION_TYPE_SCALING_LIMITED: _ConditionType.ValueType  # 5
+    """Whether the calls need more replicas than `max_replicas` allows. Only with `max_replicas`."""
 
 class ConditionType(_ConditionType, metaclass=_ConditionTypeEnumTypeWrapper):
     """ConditionType is a question about a deployment, as Kubernetes asks it."""
@@ -283,6 +287,10 @@ CONDITION_TYPE_PROGRESSING: ConditionType.ValueType  # 2
 """Whether the newest revision is on its way, or has arrived."""
 CONDITION_TYPE_REPLICA_FAILURE: ConditionType.ValueType  # 3
 """Whether a replica that is wanted cannot be had."""
+CONDITION_TYPE_SCALING_ACTIVE: ConditionType.ValueType  # 4
+"""Whether replicas follow the calls, and why there are that many; false while there are none. Only with `max_replicas`."""
+CONDITION_TYPE_SCALING_LIMITED: ConditionType.ValueType  # 5
+"""Whether the calls need more replicas than `max_replicas` allows. Only with `max_replicas`."""
 Global___ConditionType: _TypeAlias = ConditionType  # noqa: Y015
 
 @_typing.final
@@ -430,23 +438,54 @@ Global___CanaryAnalysis: _TypeAlias = CanaryAnalysis  # noqa: Y015
 
 @_typing.final
 class Scaling(_message.Message):
-    """Scaling says how many replicas run."""
+    """Scaling says how many replicas run: a fixed number, or as many as the calls need between two bounds.
+
+    Calls in flight are those that replicas are answering or have waiting, a stream as long as it is open, and those that
+    wait for the first replica. Their average over three seconds decides: more replicas come at once, and fewer run only
+    once fewer were enough for all of `cooldown_seconds`. Nothing is taken away while a revision is being brought up.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLICAS_FIELD_NUMBER: _builtins.int
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    TARGET_REQUESTS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    TARGET_CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    COOLDOWN_SECONDS_FIELD_NUMBER: _builtins.int
     replicas: _builtins.int
-    """Replicas of the revision that answers, at most EASYML_REPLICAS; 1 if 0."""
+    """Replicas of the revision that answers, at most EASYML_REPLICAS; 1 if 0. Not together with `max_replicas`."""
+    min_replicas: _builtins.int
+    """The fewest replicas, with `max_replicas` only; 1 if not set.
+
+    With 0 none runs once no call came for `cooldown_seconds`. The first call through the main port then starts one, and
+    waits for it within its deadline.
+    """
+    max_replicas: _builtins.int
+    """The most replicas, at most EASYML_REPLICAS; 0 if `replicas` is the number."""
+    target_requests_in_flight: _builtins.int
+    """Calls in flight that each replica is to have, with `max_replicas` only; 8 if 0."""
+    target_cpu_percent: _builtins.int
+    """Percentage of its processors that each replica is to use; the local target refuses it."""
+    cooldown_seconds: _builtins.int
+    """Seconds in which fewer replicas must have been enough before any is taken away, with `max_replicas` only; 60 if 0."""
     def __init__(
         self,
         *,
         replicas: _builtins.int = ...,
+        min_replicas: _builtins.int | None = ...,
+        max_replicas: _builtins.int = ...,
+        target_requests_in_flight: _builtins.int = ...,
+        target_cpu_percent: _builtins.int = ...,
+        cooldown_seconds: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas", "min_replicas", b"min_replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas", "cooldown_seconds", b"cooldown_seconds", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "replicas", b"replicas", "target_cpu_percent", b"target_cpu_percent", "target_requests_in_flight", b"target_requests_in_flight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_replicas: _TypeAlias = _typing.Literal["min_replicas"]  # noqa: Y015
+    _WhichOneofArgType__min_replicas: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_replicas) -> _WhichOneofReturnType__min_replicas | None: ...
 
 Global___Scaling: _TypeAlias = Scaling  # noqa: Y015
 
@@ -545,7 +584,7 @@ class Deployment(_message.Message):
     active_revision: _builtins.int
     """Number of the revision that answers; 0 until one has been ready."""
     wanted_replicas: _builtins.int
-    """Replicas that are wanted of the revision that answers."""
+    """Replicas that are wanted of the revision that answers; the condition SCALING_ACTIVE says why, if they follow the calls."""
     ready_replicas: _builtins.int
     """Replicas of it that are ready."""
     creator_id: _builtins.str

@@ -650,29 +650,35 @@ Global___DeploymentDeleted: _TypeAlias = DeploymentDeleted  # noqa: Y015
 
 @_typing.final
 class ScaleDeploymentRequest(_message.Message):
-    """ScaleDeploymentRequest says how many replicas are wanted."""
+    """ScaleDeploymentRequest says how many replicas are wanted: `replicas` or `scaling`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SCALING_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """Id of the deployment."""
     replicas: _builtins.int
-    """Replicas, at most EASYML_REPLICAS."""
+    """A fixed number of replicas, at most EASYML_REPLICAS; 0 if `scaling` says it."""
     etag: _builtins.str
     """The etag that was read; empty updates without the check."""
+    @_builtins.property
+    def scaling(self) -> _deployment_pb2.Scaling:
+        """How many as a whole: what is not set gets its default."""
+
     def __init__(
         self,
         *,
         deployment_id: _builtins.str = ...,
         replicas: _builtins.int = ...,
         etag: _builtins.str = ...,
+        scaling: _deployment_pb2.Scaling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scaling", b"scaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "etag", b"etag", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "etag", b"etag", "replicas", b"replicas", "scaling", b"scaling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -190,7 +190,7 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScaleDeployment(self, request, context):
-        """ScaleDeployment changes the number of replicas; this makes no revision.
+        """ScaleDeployment changes the number of replicas, or between which bounds they follow the calls; this makes no revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,7 +214,7 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackDeployment(self, request, context):
-        """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
+        """RollbackDeployment makes a new revision that is like an earlier one; the scaling stays as it is.
 
         With blue/green and canary too it takes over as soon as it is ready. While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
         """

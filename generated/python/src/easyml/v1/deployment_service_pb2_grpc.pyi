@@ -52,7 +52,7 @@ class DeploymentServiceStub:
     are read are told as one. A quiet stream carries a heartbeat at least every 10 s.
     """
     ScaleDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ScaleDeploymentRequest, _deployment_service_pb2.ScaleDeploymentResponse]
-    """ScaleDeployment changes the number of replicas; this makes no revision."""
+    """ScaleDeployment changes the number of replicas, or between which bounds they follow the calls; this makes no revision."""
     SetTraffic: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.SetTrafficRequest, _deployment_service_pb2.SetTrafficResponse]
     """SetTraffic shares the calls between the revision that answers and a newer one that is STANDBY.
 
@@ -63,7 +63,7 @@ class DeploymentServiceStub:
     all.
     """
     RollbackDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.RollbackDeploymentRequest, _deployment_service_pb2.RollbackDeploymentResponse]
-    """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
+    """RollbackDeployment makes a new revision that is like an earlier one; the scaling stays as it is.
 
     With blue/green and canary too it takes over as soon as it is ready. While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
     """
@@ -174,7 +174,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.ScaleDeploymentRequest,
         context: _aio.ServicerContext[_deployment_service_pb2.ScaleDeploymentRequest, _abc.Awaitable[_deployment_service_pb2.ScaleDeploymentResponse]],
     ) -> _abc.Awaitable[_deployment_service_pb2.ScaleDeploymentResponse]:
-        """ScaleDeployment changes the number of replicas; this makes no revision."""
+        """ScaleDeployment changes the number of replicas, or between which bounds they follow the calls; this makes no revision."""
 
     @_abc_1.abstractmethod
     def SetTraffic(
@@ -203,7 +203,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.RollbackDeploymentRequest,
         context: _aio.ServicerContext[_deployment_service_pb2.RollbackDeploymentRequest, _abc.Awaitable[_deployment_service_pb2.RollbackDeploymentResponse]],
     ) -> _abc.Awaitable[_deployment_service_pb2.RollbackDeploymentResponse]:
-        """RollbackDeployment makes a new revision that is like an earlier one; the number of replicas stays as it is.
+        """RollbackDeployment makes a new revision that is like an earlier one; the scaling stays as it is.
 
         With blue/green and canary too it takes over as soon as it is ready. While a newer revision is on its way, going back to the one that answers withdraws the newer one and makes none.
         """

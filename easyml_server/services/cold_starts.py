@@ -1,0 +1,139 @@
+"""Calls that wait for the first replica of a deployment that has none while nobody calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Final
+from uuid import UUID
+
+from easyml_server.domain.deployments import Deployment
+from easyml_server.domain.errors import LimitReached, OutOfTime, Reason, Unavailable, WrongState
+from easyml_server.domain.users import Caller
+from easyml_server.ports.model_servers import DeploymentCalls, ServedDeployment
+from easyml_server.ports.store import Store
+from easyml_server.services.autoscaler import Autoscaler
+from easyml_server.services.deployment_watch import DeploymentWatch
+
+RETRY_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 0.3
+"""So long before its deadline a call is told why it was in vain; later nobody would hear it."""
+
+
+class ColdStarts:
+    """Calls to deployments (`ports.model_servers.DeploymentCalls`) that start a replica where there is none."""
+
+    def __init__(
+        self,
+        calls: DeploymentCalls,
+        store: Store,
+        autoscaler: Autoscaler,
+        watch: DeploymentWatch,
+        wake: Callable[[UUID], None],
+        *,
+        max_waiting: int,
+        default_seconds: float,
+    ) -> None:
+        """`wake` has the deployment looked at: a call that waits is a reason for a replica.
+
+        Calls have at most `default_seconds`; streams as long as it takes.
+        """
+        self._calls = calls
+        self._store = store
+        self._autoscaler = autoscaler
+        self._watch = watch
+        self._wake = wake
+        self._max_waiting = max_waiting
+        self._default_seconds = default_seconds
+        self._waiting = 0
+
+    async def predict(
+        self, deployment: ServedDeployment, caller: Caller, request: bytes, timeout: float | None
+    ) -> bytes:
+        """See DeploymentCalls."""
+        if deployment.cold:
+            began = asyncio.get_running_loop().time()
+            deployment = await self._started_within(deployment, self._longest(timeout))
+            waited = asyncio.get_running_loop().time() - began
+            timeout = None if timeout is None else max(0.0, timeout - waited)
+        return await self._calls.predict(deployment, caller, request, timeout)
+
+    async def stream_predict(
+        self, deployment: ServedDeployment, caller: Caller, requests: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """See DeploymentCalls."""
+        if deployment.cold:
+            deployment = await self._started(deployment)
+        async with aclosing(self._calls.stream_predict(deployment, caller, requests)) as answers:  # type: ignore[type-var]  # a generator
+            async for answer in answers:
+                yield answer
+
+    def _longest(self, timeout: float | None) -> float:
+        given = self._default_seconds if timeout is None else min(timeout, self._default_seconds)
+        return max(given - ANSWER_SECONDS, given / 2)
+
+    async def _started_within(self, deployment: ServedDeployment, seconds: float) -> ServedDeployment:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._started(deployment)
+        except TimeoutError as error:
+            raise OutOfTime(
+                "The deployment has no replica while nobody calls, and the one that is being started was not ready in"
+                " time; call again, or give more time."
+            ) from error
+
+    async def _started(self, deployment: ServedDeployment) -> ServedDeployment:
+        """The deployment once a replica is ready.
+
+        Raises LimitReached, Unavailable with what keeps a replica from becoming ready, and WrongState.
+        """
+        if self._waiting >= self._max_waiting:
+            raise _too_many(self._max_waiting)
+        self._waiting += 1
+        try:
+            with self._watch.watching(deployment.id) as changed, self._autoscaler.waiting(deployment.id):
+                self._wake(deployment.id)
+                while deployment.cold:
+                    if deployment.failure:
+                        raise _failing(deployment.failure)
+                    await changed.wait()
+                    changed.clear()
+                    self._watch.check()
+                    async with self._store.read() as work:
+                        deployment = served_deployment(await work.deployments.load(deployment.id))
+        finally:
+            self._waiting -= 1
+        return deployment
+
+
+def served_deployment(deployment: Deployment) -> ServedDeployment:
+    """Where calls to a deployment go; raises WrongState if it was stopped."""
+    if deployment.stopped:
+        raise WrongState(
+            f"Deployment {deployment.name!r} was stopped; update it or roll it back to start it again.",
+            metadata={"state": deployment.state.value},
+        )
+    shares = deployment.shares
+    if not deployment.waits_for_calls or any(share.endpoints for share in shares):
+        return ServedDeployment(deployment.id, shares)
+    failure = deployment.failure_of(deployment.traffic or [deployment.latest_revision])
+    return ServedDeployment(deployment.id, shares, cold=True, failure="" if failure is None else failure.message)
+
+
+def _failing(message: str) -> Unavailable:
+    return Unavailable(
+        f"No replica of the deployment becomes ready, and it is tried again. {message}",
+        retry_after=RETRY_SECONDS,
+        metadata={"part": "model_server"},
+    )
+
+
+def _too_many(maximum: int) -> LimitReached:
+    return LimitReached(
+        f"{maximum} calls wait for the first replica of a deployment (EASYML_MAX_WAITING_PREDICTIONS); try again in a"
+        " moment.",
+        Reason.OVERLOADED,
+        retry_after=RETRY_SECONDS,
+        metadata={"limit": "EASYML_MAX_WAITING_PREDICTIONS", "maximum": str(maximum)},
+    )
