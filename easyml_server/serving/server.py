@@ -10,7 +10,7 @@ import grpc
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import EasyMLError, InvalidInput, NotFound
 from easyml_server.serving import faults
-from easyml_server.serving.calls import Calls, Context, call_id_of, decode, told
+from easyml_server.serving.calls import INLINE_BYTES, Calls, Context, call_id_of, decode, told
 from easyml_server.serving.layout import Table
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
@@ -21,6 +21,7 @@ from easyml_server.serving.tables import Request
 SERVICE: Final = "easyml.v1.PredictionService"
 MAX_SHAPES: Final = 8
 """Forms of a request that are recognized: clients have few, and each costs a comparison."""
+LEARN_EVERY: Final = 32
 
 
 class PredictionServicer:
@@ -62,6 +63,7 @@ class _Single:
         self._only = next(iter(calls.models.values())) if len(calls.models) == 1 else None
         # The newest first.
         self._shapes: list[tuple[Shape, LoadedModel]] = []
+        self._unknown = 0
 
     def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
         for shape, model in self._shapes:
@@ -71,11 +73,16 @@ class _Single:
         request = decode(pb.PredictRequest, raw)
         model = self.find(request)
         table = model.reader.read(request)
-        if table.rows == 1 and request.WhichOneof("table") == "columns":
-            self._remember(shape_of(raw, request, model.reader), model)
+        if table.rows == 1 and len(raw) <= INLINE_BYTES and request.WhichOneof("table") == "columns":
+            self._learn(raw, request, model)
         return model, table
 
-    def _remember(self, shape: Shape | None, model: LoadedModel) -> None:
+    def _learn(self, raw: bytes, request: pb.PredictRequest, model: LoadedModel) -> None:
+        """Remember a form, if it is one; less often where too many are new, or none."""
+        self._unknown += 1
+        if self._unknown > MAX_SHAPES and self._unknown % LEARN_EVERY:
+            return
+        shape = shape_of(raw, request, model.reader)
         if shape is not None:
             self._shapes = [(shape, model), *self._shapes[: MAX_SHAPES - 1]]
 

@@ -21,16 +21,35 @@ SHORT: Final = 0x80
 """Lengths below take one byte."""
 LONGEST_NUMBER: Final = 8
 """Bytes of a varint; longer ones, as of negative numbers, are left to protobuf."""
+LONGEST_TEXT: Final = 64
+"""Bytes of a text; longer ones are hardly categories."""
 Decode = Callable[[bytes], Any]
 
 _double: Final = struct.Struct("<d").unpack
 
 
+class _Heads(dict[int, bytes]):
+    """How a column begins on the wire, by the length of its only value; made when a length is first seen."""
+
+    def __init__(self, name: bytes, kind: str) -> None:
+        self._name = name
+        self._kind = kind
+
+    def __missing__(self, size: int) -> bytes:
+        """Raises LookupError for a length that is left to protobuf."""
+        name, length = self._name, len(self._name) + size + 6
+        if size not in _KINDS[self._kind].sizes or length >= SHORT:
+            raise LookupError
+        start = _COLUMN + bytes([length]) + _NAME + bytes([len(name)]) + name
+        self[size] = head = start + _TAGS[self._kind] + bytes([size + 2]) + _VALUES + bytes([size])
+        return head
+
+
 class _Cell(NamedTuple):
-    """Where one column's value is: its place in the signature, and how the column begins, by the value's length."""
+    """Where one column's value is: its place in the signature, and how the column begins."""
 
     position: int
-    heads: Mapping[int, bytes]
+    heads: _Heads
     head_length: int
     decode: Decode
 
@@ -80,26 +99,8 @@ def _cell(column: table_pb2.Column, reader: TableReader) -> _Cell | None:
     position = reader.position(column.name, "columns")
     if kind is None or column.null_positions or not reader.takes_as_it_is(position, kind):
         return None
-    sizes, decode = _KINDS[kind]
     name = column.name.encode()
-    heads = {
-        size: b"".join(
-            (
-                _tag(table_pb2.ColumnTable, "columns"),
-                bytes([len(name) + size + 6]),
-                _tag(table_pb2.Column, "name"),
-                bytes([len(name)]),
-                name,
-                _tag(table_pb2.Column, kind),
-                bytes([size + 2]),
-                _VALUES,
-                bytes([size]),
-            )
-        )
-        for size in sizes
-        if len(name) + size + 6 < SHORT
-    }
-    return _Cell(position, heads, len(name) + 8, decode) if heads else None
+    return _Cell(position, _Heads(name, kind), len(name) + 8, _KINDS[kind].decode)
 
 
 def _length_at(raw: bytes, place: int) -> tuple[int, int]:
@@ -134,12 +135,22 @@ def _tag(message: Any, field: str) -> bytes:
     return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
 
 
-_VALUES: Final = _tag(table_pb2.StringValues, "values")
-_KINDS: Final[Mapping[str, tuple[Sequence[int], Decode]]] = {
-    "doubles": ([8], lambda sent: _double(sent)[0]),
-    "int64s": (range(1, LONGEST_NUMBER + 1), _number),
-    "strings": (range(SHORT), bytes.decode),
-    "bools": ([1], _truth),
-    "timestamps": (range(1, LONGEST_NUMBER + 1), _number),
+class _Kind(NamedTuple):
+    """How long values of a kind may be, and how they are read."""
+
+    sizes: range
+    decode: Decode
+
+
+_NUMBERS: Final = _Kind(range(1, LONGEST_NUMBER + 1), _number)
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "doubles": _Kind(range(8, 9), lambda sent: _double(sent)[0]),
+    "int64s": _NUMBERS,
+    "strings": _Kind(range(LONGEST_TEXT + 1), bytes.decode),
+    "bools": _Kind(range(1, 2), _truth),
+    "timestamps": _NUMBERS,
 }
-"""How long values of each kind are, and how they are read."""
+_COLUMN: Final = _tag(table_pb2.ColumnTable, "columns")
+_NAME: Final = _tag(table_pb2.Column, "name")
+_VALUES: Final = _tag(table_pb2.StringValues, "values")
+_TAGS: Final = {kind: _tag(table_pb2.Column, kind) for kind in _KINDS}

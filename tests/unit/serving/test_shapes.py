@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.serving.layout import RawRow
-from easyml_server.serving.shapes import Shape, shape_of
+from easyml_server.serving.shapes import LONGEST_TEXT, Shape, shape_of
 from easyml_server.serving.tables import TableLimits, TableReader
 from tests.unit.serving.requests import SIGNATURE, column, columns
 
@@ -63,7 +63,8 @@ def bits(row: Any) -> list[Any]:
     since=st.integers(0, 2**53),
 )
 @example(size=0.0, age=0, city="", member=False, since=0)
-@example(size=0.0, age=2**56 - 1, city="x" * 112, member=False, since=0)
+@example(size=0.0, age=2**56 - 1, city="x" * LONGEST_TEXT, member=False, since=0)
+@example(size=0.0, age=0, city="x" * (LONGEST_TEXT + 1), member=False, since=0)
 @example(size=0.0, age=2**56, city="Łódź", member=False, since=0)
 def test_other_values_are_read_as_decoding_has_them(size: float, age: int, city: str, member: bool, since: int) -> None:
     raw = request(size, age, city, member, since)
@@ -71,7 +72,7 @@ def test_other_values_are_read_as_decoding_has_them(size: float, age: int, city:
     if row is not None:
         assert bits(row.values) == bits(decoded(raw))
     # Only long numbers and long texts are left to protobuf.
-    assert (row is not None) == (0 <= age < 2**56 and len(city.encode()) + len("city") + 6 < 128)
+    assert (row is not None) == (0 <= age < 2**56 and len(city.encode()) <= LONGEST_TEXT)
 
 
 @given(place=st.integers(0, len(request()) - 1), byte=st.integers(0, 255))
