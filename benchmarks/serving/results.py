@@ -13,6 +13,8 @@ from benchmarks.report import RESULTS, machine
 
 JSON_FILE, TABLE_FILE = RESULTS / "serving.json", RESULTS / "serving.md"
 ECHO = "echo"
+FEWEST = 3
+"""Calls of which quantiles say something."""
 
 
 @dataclass
@@ -30,8 +32,8 @@ class Measured:
 
     def as_json(self, echo: Measured) -> dict[str, float | str]:
         """The figures; throughput to the echo's round by round, since the machine is not the same each second."""
-        if self.failed:
-            return {"failed": self.failed}
+        if self.failed or len(self.seconds) < FEWEST:
+            return {"failed": self.failed or "too slow to say"}
         percentiles = statistics.quantiles(self.seconds, n=100)
         ratios = [ours / bare for ours, bare in zip(self.per_second, echo.per_second, strict=True)]
         return {

@@ -12,7 +12,7 @@ class Pipeline:
         self._pipeline = model.load()
         self._columns = model.columns()
 
-    @bentoml.api(batchable=True, max_batch_size=1000, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=1000)
     def predict(self, rows: list[list]) -> list[str]:
         values = dict(zip(self._columns, zip(*rows, strict=True), strict=True))
         return self._pipeline.predict(model.frame(values)).tolist()
