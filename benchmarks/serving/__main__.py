@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import pandas as pd
 
 from benchmarks.predict import METHOD, USER, process, table
@@ -82,13 +83,16 @@ def _ours(stored: Stored, server: MeasuredServer, stack: AsyncExitStack) -> list
             f"--audience={stored.version_id}",
         )
     )
-    token = signer.sign_identity(USER, stored.version_id, datetime.now(UTC))
+
+    def token() -> str:
+        return signer.sign_identity(USER, stored.version_id, datetime.now(UTC))
+
     return [
         Serving(ECHO, GrpcAddress(stack.enter_context(process("benchmarks.echo")), METHOD), question),
-        Serving("easyml", GrpcAddress(direct, METHOD, (("authorization", f"Bearer {token}"),)), question),
+        Serving("easyml", GrpcAddress(direct, METHOD, token), question),
         Serving(
             "easyml, main port",
-            GrpcAddress(server.target, METHOD, (("authorization", f"Bearer {server.token}"),)),
+            GrpcAddress(server.target, METHOD, lambda: server.token),
             question,
         ),
     ]
@@ -118,11 +122,13 @@ async def _cell(model: str, servers: Sequence[Serving], rows: pd.DataFrame, conn
             if found[each.name].failed:
                 continue
             try:
-                took = await load(each.address, bodies[each.name], connections, seconds)
+                took, lasted = await load(each.address, bodies[each.name], connections, seconds)
+            except grpc.aio.AioRpcError as error:
+                found[each.name].failed = f"{error.code().name}: {error.details()}"
             except Exception as error:  # whatever a server makes of so many callers is a result
-                found[each.name].failed = repr(error)[:200]
+                found[each.name].failed = f"{type(error).__name__}: {error}"
             else:
-                found[each.name].add(took, seconds)
+                found[each.name].add(took, lasted)
     cell = Cell(model, len(rows), connections, found)
     speeds = (f"{name} {max(each.per_second, default=0):,.0f}" for name, each in found.items())
     say(f"{model}, {len(rows)} rows, {connections} connections: {', '.join(speeds)} a second")

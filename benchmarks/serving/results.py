@@ -33,7 +33,7 @@ class Measured:
     def as_json(self, echo: Measured) -> dict[str, float | str]:
         """The figures; throughput to the echo's round by round, since the machine is not the same each second."""
         if self.failed or len(self.seconds) < FEWEST:
-            return {"failed": self.failed or "too slow to say"}
+            return {"failed": " ".join(self.failed.split())[:120] or "too slow to say"}
         percentiles = statistics.quantiles(self.seconds, n=100)
         ratios = [ours / bare for ours, bare in zip(self.per_second, echo.per_second, strict=True)]
         return {

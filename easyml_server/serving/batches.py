@@ -33,8 +33,8 @@ class Company:
     """How many requests a batch waits for.
 
     Whether there are more callers than a batch holds is learned by waiting for more: when that was in vain, everybody
-    who asks was there. From then on a batch is half of them, so that some read their answers and ask again while the
-    others are answered, and nobody waits for the last.
+    who asks was there. From then on a batch is two thirds of them, so that some read their answers and ask again while
+    the others are answered, and nobody waits for the last.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class Company:
 
     def missed(self, came: int, now: float) -> None:
         """A batch was not full after all the time it had."""
-        half = max(1, came // 2)
+        most = max(1, came * 2 // 3)
         # Where most stay away at once, it is more likely that they were held up than that they left.
         if 2 * came >= self.expected:
-            self._most = half
+            self._most = most
             self._until = now + CONTENT_SECONDS
-        self.expected = half
+        self.expected = most
 
 
 class Batcher(Generic[Asked, Said]):

@@ -137,18 +137,18 @@ async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorde
     assert batcher.answer(table).done()
 
 
-async def test_who_waited_in_vain_is_everybody_and_half_of_them_are_answered_at_a_time(recorded: Recorded) -> None:
+async def test_who_waited_in_vain_is_everybody_and_most_of_them_are_answered_at_a_time(recorded: Recorded) -> None:
     now = [-1.0]
     batcher, table = batcher_of(recorded.model, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
     # Batches of 2 and 4, and 6 of the 8 that might have come.
     await asyncio.gather(*(batcher.answer(table) for _ in range(12)))
     assert recorded.runs == [2, 4, 6]
-    await asyncio.gather(*(batcher.answer(table) for _ in range(6)))
-    assert recorded.runs == [2, 4, 6, 3, 3]
+    await asyncio.gather(*(batcher.answer(table) for _ in range(8)))
+    assert recorded.runs == [2, 4, 6, 4, 4]
     # More are tried again after a while.
     now[0] += 2 * CONTENT_SECONDS
-    await asyncio.gather(*(batcher.answer(table) for _ in range(9)))
-    assert recorded.runs == [2, 4, 6, 3, 3, 3, 6]
+    await asyncio.gather(*(batcher.answer(table) for _ in range(12)))
+    assert recorded.runs == [2, 4, 6, 4, 4, 4, 8]
 
 
 async def test_callers_who_were_held_up_are_expected_again(recorded: Recorded) -> None:
