@@ -81,6 +81,12 @@ class ModelManifest:
     library_versions: Mapping[str, str]
     input_example: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def served(self) -> Artifact | None:
+        """What model servers load: the graph where there is one, since it is much faster, else the pipeline."""
+        stored = {artifact.format: artifact for artifact in self.artifacts}
+        return stored.get(ArtifactFormat.ONNX) or stored.get(ArtifactFormat.SKOPS)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelAlias:

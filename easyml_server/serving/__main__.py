@@ -59,7 +59,9 @@ def serve(
     Parameters
     ----------
     model
-        VERSION_ID=FOLDER of a model version, with its manifest.json; may be given several times.
+        VERSION_ID=FOLDER of a model version, with its manifest.json; or VERSION_ID=URL@sha256:DIGEST, a folder in a
+        store of files (s3://, https://, file:// ...) and the SHA-256 of the manifest.json there. May be given several
+        times.
     name
         NAME=VERSION_ID: a further name by which clients of the Open Inference Protocol ask for a model; may be given
         several times.
@@ -104,7 +106,7 @@ def serve(
         Log lines for people (console) or machines (json).
     """
     if lifeline:
-        from easyml_server.serving.lifeline import die_with_parent
+        from easyml_server.processes.parents import die_with_parent
 
         die_with_parent()
     with much_imported():

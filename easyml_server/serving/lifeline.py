@@ -6,25 +6,14 @@ One that outlives it does so from the moment when it can be found again: until t
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from easyml_server.processes.parents import kill_at_end_of_parent
+
 LOOKS_PER_PATIENCE = 20
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends; Linux only, elsewhere the closed input does it."""
-    parent = os.getppid()
-    _kill_at_end_of_parent(signal.SIGKILL)
-    # It may have ended before it was watched.
-    if parent == 1 or os.getppid() != parent:
-        os._exit(1)
 
 
 def on_end_of_input(end: Callable[[], None]) -> None:
@@ -41,7 +30,7 @@ def on_end_of_input(end: Callable[[], None]) -> None:
 
 def outlive_parent() -> None:
     """Live on without the parent, and without its input."""
-    _kill_at_end_of_parent(0)
+    kill_at_end_of_parent(0)
     asyncio.get_running_loop().remove_reader(0)
 
 
@@ -59,8 +48,3 @@ def _touched(path: Path) -> int | None:
     with suppress(OSError):
         return path.stat().st_mtime_ns
     return None
-
-
-def _kill_at_end_of_parent(number: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -146,14 +146,14 @@ def read_manifest(folder: Path) -> ModelManifest:
 
 
 def load_predictor(folder: Path, manifest: ModelManifest, layout: Layout) -> Predictor:
-    """The graph where there is one, since it is much faster, else the pipeline."""
-    stored = {artifact.format: artifact for artifact in manifest.artifacts}
-    probabilities = manifest.signature.predicts_probabilities
-    if graph := stored.get(ArtifactFormat.ONNX):
-        return GraphPredictor(_read(folder, graph), layout, probabilities=probabilities)
-    if pipeline := stored.get(ArtifactFormat.SKOPS):
-        return PipelinePredictor(_load_pipeline(_read(folder, pipeline)), layout, probabilities=probabilities)
-    raise CannotLoad("it is stored neither as an ONNX graph nor as a skops pipeline")
+    """What predicts, read and checked."""
+    artifact = manifest.served
+    if artifact is None:
+        raise CannotLoad("it is stored neither as an ONNX graph nor as a skops pipeline")
+    content, probabilities = _read(folder, artifact), manifest.signature.predicts_probabilities
+    if artifact.format is ArtifactFormat.ONNX:
+        return GraphPredictor(content, layout, probabilities=probabilities)
+    return PipelinePredictor(_load_pipeline(content), layout, probabilities=probabilities)
 
 
 def _read(folder: Path, artifact: Artifact) -> bytes:

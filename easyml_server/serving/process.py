@@ -29,6 +29,7 @@ from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel, load_model
 from easyml_server.serving.predictors import CannotLoad
 from easyml_server.serving.server import SERVICE, PredictionServicer
+from easyml_server.serving.sources import Source, folder_of, parse_source
 from easyml_server.serving.tokens import TokenCheck
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -59,7 +60,7 @@ class Outliving:
 class Options:
     """What a model server is told. Without `jwks` anyone may ask, which takes `insecure` and a loopback address."""
 
-    models: Mapping[str, Path]
+    models: Mapping[str, Source]
     names: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 0
@@ -81,19 +82,23 @@ class Listening:
     metrics_address: str
 
 
-def parse_models(arguments: Iterable[str]) -> dict[str, Path]:
-    """Folders by version from VERSION_ID=FOLDER. Raises CannotStart."""
-    models: dict[str, Path] = {}
+def parse_models(arguments: Iterable[str]) -> dict[str, Source]:
+    """Where versions are, from VERSION_ID=FOLDER or VERSION_ID=URL@sha256:DIGEST. Raises CannotStart."""
+    models: dict[str, Source] = {}
     for argument in arguments:
-        version, _, folder = argument.partition("=")
+        version, _, place = argument.partition("=")
         try:
-            models[str(UUID(version))] = Path(folder)
+            identity = str(UUID(version))
         except ValueError as error:
             raise CannotStart(f"--model {argument} is not VERSION_ID=FOLDER with a UUID.") from error
+        try:
+            models[identity] = parse_source(place)
+        except ValueError as error:
+            raise CannotStart(f"--model {version}: {error}") from error
     return models
 
 
-def parse_names(arguments: Iterable[str], models: Mapping[str, Path]) -> dict[str, str]:
+def parse_names(arguments: Iterable[str], models: Mapping[str, Source]) -> dict[str, str]:
     """Version ids by name from NAME=VERSION_ID. Raises CannotStart."""
     names: dict[str, str] = {}
     for argument in arguments:
@@ -164,7 +169,7 @@ async def _outliving(options: Outliving | None, listening: Listening, stopping: 
 async def run_model_server(options: Options) -> AsyncIterator[Listening]:
     """A model server that answers where it says; calls in flight may end before it closes."""
     check_token = _token_check(options)
-    models = {version: load_one(version, folder, options) for version, folder in options.models.items()}
+    models = {version: load_one(version, source, options) for version, source in options.models.items()}
     # What is loaded stays: the collector need not walk through it again and again.
     gc.collect()
     gc.freeze()
@@ -193,10 +198,11 @@ async def run_model_server(options: Options) -> AsyncIterator[Listening]:
             await server.stop(options.grace_seconds)
 
 
-def load_one(version: str, folder: Path, options: Options) -> LoadedModel:
+def load_one(version: str, source: Source, options: Options) -> LoadedModel:
     """A model, or CannotLoad with a sentence that names it."""
     try:
-        return load_model(version, folder, options.limits.table)
+        with folder_of(source) as folder:
+            return load_model(version, folder, options.limits.table)
     except CannotLoad as error:
         log.exception("model_refused", model_version_id=version)
         raise CannotLoad(f"Model version {version} cannot be served: {error}.") from error

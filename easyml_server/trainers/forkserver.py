@@ -11,7 +11,6 @@ was standard output. The socket is also the lifeline: when it closes, the server
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -25,9 +24,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from easyml_server.importing import much_imported
+from easyml_server.processes.parents import die_with_parent
 from easyml_server.trainers.channel import LENGTH, Channel, receive_exactly
 
-_PR_SET_PDEATHSIG = 1
 _LIMITS = {
     "address_space_bytes": resource.RLIMIT_AS,
     "cpu_seconds": resource.RLIMIT_CPU,
@@ -110,7 +109,7 @@ class ForkServer:
                 inherited.close()
             os.close(self._replies)
             _make_group(0)
-            die_with(parent)
+            die_with_parent(parent)
             _set_up(request)
             _run(request["entry"], Channel(socket.socket(fileno=descriptor)))
             os._exit(0)
@@ -147,15 +146,6 @@ class ForkServer:
         os.write(self._replies, json.dumps(answer).encode() + b"\n")
 
 
-def die_with(parent: int) -> None:
-    """End this process when its parent does; Linux only, elsewhere closed channels do it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # It may have died before it was asked for the signal.
-        if os.getppid() != parent:
-            os._exit(1)
-
-
 def _make_group(process_id: int) -> None:
     try:
         os.setpgid(process_id, process_id)
@@ -184,7 +174,7 @@ def _run(entry: str, channel: Channel) -> None:
 
 def main() -> None:
     """Serve the socket whose number is the first argument; the others are modules to import before."""
-    die_with(int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]))
     # Ctrl-C reaches the whole terminal; the server decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.dup(1)

@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import grpc
 import pytest
 
-from easyml.v1 import dataset_service_pb2, model_pb2, model_service_pb2, prediction_service_pb2
+from easyml.v1 import (
+    dataset_service_pb2,
+    model_pb2,
+    model_service_pb2,
+    prediction_service_pb2,
+    prediction_service_pb2_grpc,
+)
 from easyml_client import EasyML
 from tests.builders import a_header, a_project_of, a_table, a_training, an_upload, upload
 from tests.dask import dask_cluster
@@ -20,6 +27,7 @@ from tests.integration.test_belongings import told
 from tests.integration.test_rpcs_predictions import as_rows
 from tests.integration.test_shared_files import refused_by
 from tests.integration.test_versioning import pull
+from tests.model_servers import model_server
 from tests.postgresql import PostgresServer, postgresql
 from tests.s3 import CREDENTIALS, S3Server, s3, s3_environment
 from tests.s3_refusing import refusing
@@ -73,6 +81,25 @@ def predicted(client: Client, version_id: str) -> bool:
     return client.predictions.Predict(request).model_version_id == version_id
 
 
+def served_from(server: S3Server, url: str, version: str) -> str:
+    """The version that answers at a model server which has it from the bucket, by its digest."""
+    (path,) = (name for name in names(server, url) if name.endswith(f"{version}/manifest.json"))
+    place = f"{url}/{path.removesuffix('/manifest.json')}"
+    digest = hashlib.sha256(server.files().cat_file(f"{place}/manifest.json".removeprefix("s3://"))).hexdigest()
+    process = model_server(f"--model={version}={place}@sha256:{digest}", "--insecure")
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith("READY "), process.communicate(timeout=60)[1]
+        with grpc.insecure_channel(said.split()[1]) as channel:
+            request = prediction_service_pb2.PredictRequest(model_version_id=version, **as_rows())
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            return str(stub.Predict(request).model_version_id)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 def trained(client: Client, project_id: str, dataset_id: str) -> str:
     experiment = client.trainings.StartTraining(a_training(project_id, dataset_id)).experiment
     *_, last = watch(client, experiment.id)
@@ -99,6 +126,7 @@ def test_from_a_table_to_a_prediction(tmp_path: Path, server: S3Server, url: str
         assert downloaded(client, dataset.id) == CONTENT
         version = trained(client, project_id, dataset.id)
         assert predicted(client, version)
+        assert served_from(server, url, version) == version
         for format in (model_pb2.ARTIFACT_FORMAT_SKOPS, model_pb2.ARTIFACT_FORMAT_MLFLOW):
             told, content = exported(client, version, format)
             assert hashlib.sha256(content).hexdigest() == told

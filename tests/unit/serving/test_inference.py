@@ -17,6 +17,7 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server import __version__
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.serving.process import CannotStart, Options, parse_names, run_model_server
+from easyml_server.serving.sources import Source
 from inference import open_inference_grpc_pb2 as oip
 from inference import open_inference_grpc_pb2_grpc as oip_grpc
 from tests.unit.serving.refusals import Refused, told
@@ -46,7 +47,7 @@ class Client:
 
 @pytest.fixture
 async def client(trained: Path) -> AsyncIterator[Client]:
-    options = Options({VERSION: trained}, {NAME: VERSION}, insecure=True, grace_seconds=0)
+    options = Options({VERSION: Source(trained)}, {NAME: VERSION}, insecure=True, grace_seconds=0)
     async with run_model_server(options) as listening, grpc.aio.insecure_channel(listening.address) as channel:
         yield Client(channel)
 
@@ -176,7 +177,9 @@ async def test_a_stream_answers_each_under_its_id_and_goes_on_after_an_error(cli
 
 async def test_who_may_not_ask_learns_nothing_of_models(trained: Path, tmp_path: Path) -> None:
     Ed25519Signer(tmp_path / "keys")
-    options = Options({VERSION: trained}, jwks=tmp_path / "keys" / "jwks.json", audience=VERSION, grace_seconds=0)
+    options = Options(
+        {VERSION: Source(trained)}, jwks=tmp_path / "keys" / "jwks.json", audience=VERSION, grace_seconds=0
+    )
     async with run_model_server(options) as listening, grpc.aio.insecure_channel(listening.address) as channel:
         client = Client(channel)
         assert (await client.inference.ServerReady(oip.ServerReadyRequest())).ready
@@ -198,10 +201,10 @@ async def test_who_may_not_ask_learns_nothing_of_models(trained: Path, tmp_path:
 )
 def test_a_name_that_is_none_is_refused(argument: str) -> None:
     with pytest.raises(CannotStart, match="--name"):
-        parse_names([argument], {VERSION: Path()})
+        parse_names([argument], {VERSION: Source(Path())})
 
 
 def test_a_name_is_given_once() -> None:
-    assert parse_names([f"a=b={VERSION.upper()}"], {VERSION: Path()}) == {"a=b": VERSION}
+    assert parse_names([f"a=b={VERSION.upper()}"], {VERSION: Source(Path())}) == {"a=b": VERSION}
     with pytest.raises(CannotStart, match="already"):
-        parse_names([f"a={VERSION}"] * 2, {VERSION: Path()})
+        parse_names([f"a={VERSION}"] * 2, {VERSION: Source(Path())})

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from easyml_server.serving.metrics import InFlight
 from easyml_server.serving.process import CannotStart, Options, run_model_server
+from easyml_server.serving.sources import Source
 from inference import open_inference_grpc_pb2_grpc as oip_grpc
 from tests.servers import free_port
 from tests.unit.serving.requests import VERSION, a_row, rows
@@ -45,7 +46,7 @@ class Counted:
 @pytest.fixture
 async def counted(trained: Path) -> AsyncIterator[Counted]:
     port = free_port()
-    options = Options({VERSION: trained}, insecure=True, metrics_port=port, grace_seconds=0)
+    options = Options({VERSION: Source(trained)}, insecure=True, metrics_port=port, grace_seconds=0)
     async with run_model_server(options) as listening, grpc.aio.insecure_channel(listening.address) as channel:
         yield Counted(channel, port)
 
@@ -121,5 +122,5 @@ async def test_a_port_that_is_taken_is_said(trained: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port: Any = busy.getsockname()[1]
         with pytest.raises(CannotStart, match=str(port)):
-            async with run_model_server(Options({VERSION: trained}, insecure=True, metrics_port=port)):
+            async with run_model_server(Options({VERSION: Source(trained)}, insecure=True, metrics_port=port)):
                 raise AssertionError("it started")

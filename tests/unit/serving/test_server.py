@@ -33,6 +33,7 @@ from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Answers, GraphPredictor, Predictor, Run
 from easyml_server.serving.process import CannotStart, Options, parse_models, run_model_server
 from easyml_server.serving.server import SERVICE, PredictionServicer
+from easyml_server.serving.sources import Source
 from easyml_server.serving.tables import TableLimits
 from tests.unit.serving.refusals import Refused, told
 from tests.unit.serving.requests import VERSION, a_row, columns, rows, without
@@ -76,7 +77,7 @@ async def asking(address: str) -> AsyncIterator[Client]:
 async def serving(folder: Path, **options: Any) -> AsyncIterator[Client]:
     """A model server of one stored model that lets anyone ask."""
     async with AsyncExitStack() as stack:
-        models = {VERSION: folder}
+        models = {VERSION: Source(folder)}
         listening = await stack.enter_async_context(
             run_model_server(Options(**{"models": models, "insecure": True, "grace_seconds": 0, **options}))
         )
@@ -490,11 +491,11 @@ async def test_a_server_that_anyone_could_ask_does_not_start(options: dict[str, 
 
 
 async def test_a_port_that_is_taken_is_refused(trained: Path) -> None:
-    first = Options(models={VERSION: trained}, insecure=True, grace_seconds=0)
+    first = Options(models={VERSION: Source(trained)}, insecure=True, grace_seconds=0)
     async with run_model_server(first) as listening:
         port = int(listening.address.rpartition(":")[2])
         with pytest.raises(CannotStart, match="taken"):
-            async with run_model_server(Options(models={VERSION: trained}, insecure=True, port=port)):
+            async with run_model_server(Options(models={VERSION: Source(trained)}, insecure=True, port=port)):
                 pass
 
 
@@ -505,7 +506,7 @@ def test_models_are_named_by_their_version(argument: str) -> None:
 
 
 def test_a_folder_may_hold_any_character() -> None:
-    assert parse_models([f"{VERSION.upper()}=/a=b/c d"]) == {VERSION: Path("/a=b/c d")}
+    assert parse_models([f"{VERSION.upper()}=/a=b/c d@"]) == {VERSION: Source("/a=b/c d@")}
 
 
 async def answered(client: Client, raw: bytes) -> None:
