@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Sockets left open and tasks forgotten are errors in the tests.
 PYTEST := $(RUN) python -X dev -m pytest
 
-.PHONY: help setup generate quickstart serve full test check fast-tests faults soak lint format types contract bench \
+.PHONY: help setup generate quickstart serve full test check fast-tests faults soak lint format types contract bench bench-serving \
   grpcurl mongodb s3 inference-clients clean
 
 help: ## List the targets
@@ -100,6 +100,9 @@ format: $(STAMP) ## Format Python and protos
 
 bench: $(STAMP) mongodb ## Measure the budgets (ONLY=predict: one; ONLY=full: of full mode); writes benchmarks/results/
 	@$(RUN) python -m benchmarks $(ONLY)
+
+bench-serving: $(STAMP) | $(UV) ## The model server beside other Python servers (SECONDS=2 a round, ONLY="litserve memory")
+	@UV=$(UV) CACHE=$(CACHE) $(RUN) python -m benchmarks.serving $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
 
 grpcurl: $(GRPCURL)
 

@@ -133,13 +133,20 @@ def one_row(version_id: str) -> bytes:
 @contextmanager
 def process(module: str, *arguments: str) -> Iterator[str]:
     """A server in a process of its own; its address."""
+    with running(module, *arguments) as (address, _pid):
+        yield address
+
+
+@contextmanager
+def running(module: str, *arguments: str) -> Iterator[tuple[str, int]]:
+    """The same, with the id of the process."""
     started = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     line = started.stdout.readline()
     try:
         if not line.startswith("READY "):
             raise SystemExit(f"{module} did not start: {line}")
-        yield line.split()[1]
+        yield line.split()[1], started.pid
     finally:
         started.send_signal(signal.SIGTERM)
         started.wait(60)

@@ -47,6 +47,12 @@ class _Served:
     def idle(self) -> bool:
         return self._unused.is_set()
 
+    @property
+    def answering(self) -> ModelServerProcess | None:
+        """The server, if it has started."""
+        started = self.starting.done() and not self.starting.cancelled() and self.starting.exception() is None
+        return self.starting.result() if started else None
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         self._users += 1
@@ -60,8 +66,6 @@ class _Served:
 
     async def ready(self) -> ModelServerProcess:
         """Wait for the start, which goes on when this caller leaves. Raises CannotStart."""
-        if self.starting.done() and not self.starting.cancelled():
-            return self.starting.result()
         try:
             return await asyncio.shield(self.starting)
         except asyncio.CancelledError:
@@ -77,9 +81,9 @@ class _Served:
         if not self.starting.done():
             self.starting.cancel()
             await asyncio.wait([self.starting])
-        if self.starting.cancelled() or self.starting.exception() is not None:
+        server = self.answering
+        if server is None:
             return
-        server = self.starting.result()
         await server.end()
         await self._unused.wait()
         await server.connection.close()
@@ -132,8 +136,10 @@ class LocalModelServers:
         deadline = None if timeout is None else loop.time() + timeout
         served = self._find(model)
         with served.in_use():
-            async with asyncio.timeout_at(deadline):
-                server = await self._ready(served)
+            server = served.answering
+            if server is None:
+                async with asyncio.timeout_at(deadline):
+                    server = await self._ready(served)
             remaining = None if deadline is None else max(0.0, deadline - loop.time())
             try:
                 answer: bytes = await server.connection.unary[UnaryCall.PREDICT](

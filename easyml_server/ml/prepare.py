@@ -187,6 +187,11 @@ def unusable_numbers(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return ~(np.abs(values) <= _LARGEST)
 
 
+def are_usable_numbers(values: NDArray[np.float64]) -> bool:
+    """Whether none of them is (NaN is larger than anything, for NumPy)."""
+    return bool(np.abs(values).max() <= _LARGEST)
+
+
 def _date_parts(cells: Cells) -> Iterator[NDArray[np.float64]]:
     """In the order of DATE_PARTS; Monday is weekday 0, and elapsed days are whole ones since 1970-01-01.
 

@@ -8,11 +8,10 @@ ends at the call's deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
-from uuid import uuid4
 
 import grpc
 import structlog
@@ -20,9 +19,10 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2
 
 from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, Reason
+from easyml_server.domain.random_ids import random_id
 from easyml_server.serving import faults
 from easyml_server.serving.batches import Batcher
-from easyml_server.serving.layout import RawTable
+from easyml_server.serving.layout import Table
 from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
@@ -57,7 +57,7 @@ class ServingLimits:
 class Form(Protocol):
     """How a question and its answer are packed: by a service, as a call or as a message of a stream."""
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+    def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
         """Who is asked, and what. Raises InvalidInput and NotFound."""
         ...
 
@@ -85,7 +85,7 @@ class Calls:
         self._threads = threads
         self._in_threads = 0
         self._runs = {version: metrics.model(version) for version in models}
-        self._batchers = {version: Batcher(model, self._runs[version]) for version, model in models.items()}
+        self._batcher = Batcher(self._answer_together)
 
     def unary(
         self, service: str, method: str, answer: Answer, *, public: bool = False
@@ -145,9 +145,7 @@ class Calls:
         """Answer a call, with others that arrive now."""
         if not self._is_small(raw):
             return await self._in_thread(form, raw, context.time_remaining())
-        model, table = form.read(raw)
-        answered = await self._batchers[model.version_id].answer(table)
-        return self.serialized(form.write(model, answered))
+        return await self._batcher.answer((form, raw))
 
     async def answer_alone(self, form: Form, raw: bytes, context: Context) -> bytes:
         """Answer a message of a stream, which has to come before the next."""
@@ -187,6 +185,36 @@ class Calls:
         finally:
             self._in_threads -= 1
             run.stop()
+
+    def _answer_together(self, asked: Sequence[tuple[Form, bytes]]) -> Sequence[bytes | Exception]:
+        """By one run of each model over all that it is asked; an error for each request that has one."""
+        said: dict[int, bytes | Exception] = {}
+        tables: dict[str, dict[int, Table]] = {}
+        for number, (form, raw) in enumerate(asked):
+            try:
+                model, table = form.read(raw)
+                tables.setdefault(model.version_id, {})[number] = table
+            except Exception as error:  # told to its caller alone
+                said[number] = error
+        for version, own in tables.items():
+            said |= self._run_together(self.models[version], own, asked)
+        return [said[number] for number in range(len(asked))]
+
+    def _run_together(
+        self, model: LoadedModel, tables: Mapping[int, Table], asked: Sequence[tuple[Form, bytes]]
+    ) -> Mapping[int, bytes | Exception]:
+        said: dict[int, bytes | Exception] = {}
+        try:
+            with self._runs[model.version_id].run(len(tables), sum(table.rows for table in tables.values())):
+                answers = model.answer_together(list(tables.values()))
+        except Exception as error:  # told to all whom it concerns
+            return dict.fromkeys(tables, error)
+        for number, answered in zip(tables, answers, strict=True):
+            try:
+                said[number] = self.serialized(asked[number][0].write(model, answered))
+            except Exception as error:  # told to its caller alone
+                said[number] = error
+        return said
 
     def _answer_at_once(self, form: Form, raw: bytes, run: Run | None) -> bytes:
         model, table = form.read(raw)
@@ -245,7 +273,7 @@ def _metadata(context: Context, key: str) -> str:
 def call_id_of(context: Context) -> str:
     """The caller's name for the call, or a new one."""
     given = _metadata(context, status.CALL_ID)
-    return given if 0 < len(given) <= LONGEST_CALL_ID else str(uuid4())
+    return given if 0 < len(given) <= LONGEST_CALL_ID else random_id()
 
 
 def _code(error: Exception) -> int:

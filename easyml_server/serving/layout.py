@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from easyml_server.domain.datasets import ColumnKind, StorageType
 from easyml_server.domain.models import Signature, SignatureColumn
-from easyml_server.ml.prepare import Cells, Encoding, encoding_of, prepare_column, prepared_names
+from easyml_server.ml.prepare import Cells, Encoding, are_usable_numbers, encoding_of, prepare_column, prepared_names
 
 DTYPES: Final[dict[StorageType, Any]] = {
     StorageType.INT64: np.int64,
@@ -48,15 +48,38 @@ class RawTable(NamedTuple):
     columns: Sequence[RawColumn]
 
 
-def stack(tables: Sequence[RawTable]) -> RawTable:
+class RawRow(NamedTuple):
+    """A table of one row without gaps: its values in the signature's order."""
+
+    values: Sequence[Any]
+
+    @property
+    def rows(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def columns(self) -> Sequence[RawColumn]:
+        """As a table has them."""
+        return [RawColumn((value,)) for value in self.values]
+
+
+Table = RawTable | RawRow
+
+
+def stack(tables: Sequence[Table]) -> RawTable:
     """Tables of one signature, one below the other."""
+    rows = [table.values for table in tables if isinstance(table, RawRow)]
+    if len(rows) == len(tables):
+        return RawTable(len(rows), [RawColumn(column) for column in zip(*rows, strict=True)])
     columns = []
     for parts in zip(*(table.columns for table in tables), strict=True):
         values: list[Any] = []
         nulls: list[int] = []
-        for part in parts:
-            nulls += [len(values) + row for row in part.nulls]
-            values += part.values
+        for part, empty in parts:
+            if empty:
+                nulls += [len(values) + row for row in empty]
+            values += part
         columns.append(RawColumn(values, nulls))
     return RawTable(sum(table.rows for table in tables), columns)
 
@@ -76,8 +99,8 @@ class Block:
     together: SignatureColumn
     parts: tuple[str, ...]
 
-    def cells(self, table: RawTable) -> Cells:
-        """The columns of this block, one after the other; a number that is NaN is missing."""
+    def _joined(self, table: RawTable) -> tuple[list[Any], list[int]]:
+        """The columns of this block, one after the other, and where there is no value."""
         values: list[Any] = []
         nulls: list[int] = []
         for position in self.positions:
@@ -85,16 +108,29 @@ class Block:
             if empty:
                 nulls += [len(values) + row for row in empty]
             values += column
-        array = np.array(values, dtype=DTYPES[self.storage_type])
+        return values, nulls
+
+    def _cells(self, array: NDArray[Any], nulls: Sequence[int]) -> Cells:
+        """A number that is NaN is missing too."""
         is_double = self.storage_type is StorageType.DOUBLE
-        missing = np.isnan(array) if is_double else np.zeros(len(values), dtype=np.bool_)
+        missing = np.isnan(array) if is_double else np.zeros(len(array), dtype=np.bool_)
         if nulls:
             missing[nulls] = True
         return Cells(array, missing)
 
-    def prepare(self, cells: Cells) -> dict[str, NDArray[Any]]:
+    def prepare(self, table: RawTable) -> dict[str, NDArray[Any]]:
         """One long prepared column, or one per part of a date."""
-        return dict(zip(self.parts, prepare_column(self.together, cells), strict=True))
+        values, nulls = self._joined(table)
+        array = np.array(values, dtype=DTYPES[self.storage_type])
+        if not nulls and self._is_prepared(array):
+            return {self.parts[0]: array}
+        return dict(zip(self.parts, prepare_column(self.together, self._cells(array, nulls)), strict=True))
+
+    def _is_prepared(self, array: NDArray[Any]) -> bool:
+        """Whether `prepare_column` would change nothing, which is so of most requests."""
+        if self.encoding is Encoding.NUMBER:
+            return are_usable_numbers(array)
+        return self.encoding is Encoding.CATEGORY and self.storage_type is StorageType.STRING
 
 
 class PreparedBlock(NamedTuple):
@@ -129,7 +165,7 @@ class Layout:
 
     def prepare(self, table: RawTable) -> list[PreparedBlock]:
         """All blocks of a table."""
-        return [PreparedBlock(block, block.prepare(block.cells(table))) for block in self.blocks]
+        return [PreparedBlock(block, block.prepare(table)) for block in self.blocks]
 
 
 def _block(

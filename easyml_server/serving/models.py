@@ -10,7 +10,7 @@ from typing import Final
 
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.models import ModelManifest, Signature
-from easyml_server.serving.layout import Layout, RawTable, stack
+from easyml_server.serving.layout import Layout, RawRow, Table, stack
 from easyml_server.serving.notes import Answered, NoteTaker
 from easyml_server.serving.predictions import write_response
 from easyml_server.serving.predictors import CannotLoad, Predictor, Run, load_predictor, read_manifest
@@ -42,12 +42,14 @@ class LoadedModel:
         """Reads tables that fit the signature."""
         return self._reader
 
-    def answer(self, table: RawTable, run: Run | None = None) -> Answered:
+    def answer(self, table: Table, run: Run | None = None) -> Answered:
         """What the model says of a table."""
+        if isinstance(table, RawRow):
+            table = stack([table])
         blocks = self._layout.prepare(table)
         return Answered(self._predictor.predict(blocks, table.rows, run), self._notes.take(blocks, table.rows))
 
-    def answer_together(self, tables: Sequence[RawTable]) -> list[Answered]:
+    def answer_together(self, tables: Sequence[Table]) -> list[Answered]:
         """The answers to tables, from one run over all their rows."""
         if len(tables) == 1:
             return [self.answer(tables[0])]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from random import Random
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +11,14 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml.v1 import table_pb2
 from easyml_server.domain.datasets import StorageType
 from easyml_server.domain.models import Signature
+from easyml_server.domain.random_ids import random_id
 from easyml_server.serving.notes import Answered
-
-_ids: Final = Random()  # noqa: S311 (not a secret)
 
 
 def write_response(version_id: str, signature: Signature, answered: Answered, response: pb.PredictResponse) -> None:
     """Fill in the answer to a request."""
     answers, notes = answered
-    response.prediction_id = new_id()
+    response.prediction_id = random_id()
     response.model_version_id = version_id
     _write_predictions(response.predictions, signature, answers.predictions)
     if answers.probabilities is not None:
@@ -29,15 +27,6 @@ def write_response(version_id: str, signature: Signature, answered: Answered, re
     if notes is not None:
         response.notes.extend(notes.kept)
         response.omitted_notes = notes.omitted
-
-
-def new_id() -> str:
-    """A random UUID (version 4) without a call to the system, which takes longer than a prediction's arithmetic.
-
-    It names a prediction and is no secret; the generator was seeded by the system.
-    """
-    digits = f"{_ids.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _write_predictions(column: table_pb2.Column, signature: Signature, predictions: NDArray[Any]) -> None:

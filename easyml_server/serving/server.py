@@ -10,14 +10,18 @@ import grpc
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.domain.errors import EasyMLError, InvalidInput, NotFound
 from easyml_server.serving import faults
-from easyml_server.serving.calls import Calls, Context, call_id_of, decode, told
-from easyml_server.serving.layout import RawTable
+from easyml_server.serving.calls import INLINE_BYTES, Calls, Context, call_id_of, decode, told
+from easyml_server.serving.layout import Table
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
 from easyml_server.serving.predictions import write_response
+from easyml_server.serving.shapes import Shape, shape_of
 from easyml_server.serving.tables import Request
 
 SERVICE: Final = "easyml.v1.PredictionService"
+MAX_SHAPES: Final = 8
+"""Forms of a request that are recognized: clients have few, and each costs a comparison."""
+LEARN_EVERY: Final = 32
 
 
 class PredictionServicer:
@@ -57,11 +61,30 @@ class _Single:
     def __init__(self, calls: Calls) -> None:
         self._models = calls.models
         self._only = next(iter(calls.models.values())) if len(calls.models) == 1 else None
+        # The newest first.
+        self._shapes: list[tuple[Shape, LoadedModel]] = []
+        self._unknown = 0
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+    def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
+        for shape, model in self._shapes:
+            row = shape.read(raw)
+            if row is not None:
+                return model, row
         request = decode(pb.PredictRequest, raw)
         model = self.find(request)
-        return model, model.reader.read(request)
+        table = model.reader.read(request)
+        if table.rows == 1 and len(raw) <= INLINE_BYTES and request.WhichOneof("table") == "columns":
+            self._learn(raw, request, model)
+        return model, table
+
+    def _learn(self, raw: bytes, request: pb.PredictRequest, model: LoadedModel) -> None:
+        """Remember a form, if it is one; less often where too many are new, or none."""
+        self._unknown += 1
+        if self._unknown > MAX_SHAPES and self._unknown % LEARN_EVERY:
+            return
+        shape = shape_of(raw, request, model.reader)
+        if shape is not None:
+            self._shapes = [(shape, model), *self._shapes[: MAX_SHAPES - 1]]
 
     def write(self, model: LoadedModel, answered: Answered) -> pb.PredictResponse:
         response = pb.PredictResponse()
@@ -94,7 +117,7 @@ class _Stream:
         self._model: LoadedModel | None = None
         self._id = ""
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+    def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
         self._id = ""
         request = decode(pb.StreamPredictRequest, raw)
         self._id = request.id

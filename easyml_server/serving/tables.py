@@ -90,6 +90,10 @@ class TableReader:
             raise faults.unknown_column(name, field, self._positions)
         return position
 
+    def takes_as_it_is(self, position: int, kind: str) -> bool:
+        """Whether a column takes values of a kind without looking at them."""
+        return kind in self._as_they_are[position]
+
     def check_size(self, rows: int, field: str) -> None:
         """Before anything is made of a table."""
         if rows == 0:

@@ -50,7 +50,6 @@ class Admission:
             if not self._of_user[key]:
                 del self._of_user[key]
             self._freed.set()
-            self._freed = asyncio.Event()
 
     @property
     def busy(self) -> int:
@@ -60,7 +59,12 @@ class Admission:
     async def idle(self) -> None:
         """Wait until no call is being answered."""
         while self.busy:
-            await self._freed.wait()
+            await self._next_freed()
+
+    async def _next_freed(self) -> None:
+        """Until a place is given back, for all who wait."""
+        self._freed.clear()
+        await self._freed.wait()
 
     def _has_room(self, limit: ClassLimit, call_class: CallClass, key: tuple[CallClass, str]) -> bool:
         return self._total[call_class] < limit.total and self._of_user[key] < limit.per_user
@@ -69,7 +73,7 @@ class Admission:
         try:
             async with asyncio.timeout(self._wait_seconds):
                 while not self._has_room(limit, call_class, key):
-                    await self._freed.wait()
+                    await self._next_freed()
         except TimeoutError as error:
             mine = self._of_user[key] >= limit.per_user < limit.total
             setting = f"{limit.setting}_PER_USER" if mine else limit.setting

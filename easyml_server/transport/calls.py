@@ -6,11 +6,12 @@ import re
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import grpc
 
 from easyml_server.domain.errors import InvalidInput, NotSignedIn, Reason
+from easyml_server.domain.random_ids import random_id
 from easyml_server.domain.requests import RequestKey
 from easyml_server.domain.users import Caller
 
@@ -36,7 +37,7 @@ CURRENT: ContextVar[Call] = ContextVar("call")
 def new_call(method: str, context: Context, metadata: dict[str, str]) -> Call:
     """A call with the id its client gave it, if that is a sensible one."""
     given = metadata.get("x-request-id", "")
-    call_id = given if _CALL_ID.fullmatch(given) else str(uuid4())
+    call_id = given if _CALL_ID.fullmatch(given) else random_id()
     return Call(call_id, method, address(context.peer()))
 
 

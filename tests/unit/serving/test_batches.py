@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from easyml.v1 import prediction_service_pb2 as pb
-from easyml_server.serving.batches import GATHER_SECONDS, MAX_TOGETHER, Batcher
-from easyml_server.serving.layout import RawTable
-from easyml_server.serving.metrics import ServingMetrics
+from easyml_server.serving.batches import CONTENT_SECONDS, GATHER_SECONDS, MAX_TOGETHER, Batcher
+from easyml_server.serving.layout import Table
 from easyml_server.serving.models import LoadedModel, load_model
 from easyml_server.serving.notes import Answered
 from easyml_server.serving.predictions import write_response
 from easyml_server.serving.tables import TableLimits
 from tests.unit.serving.requests import VERSION, a_row, rows
 
-RUNS = ServingMetrics().model(VERSION)
 SENT: Sequence[Sequence[dict[str, Any]]] = (
     [a_row()],
     [a_row(size=90.0, age=20), a_row(city="Oslo"), a_row(member=False)],
@@ -37,7 +35,7 @@ class Recorded:
         self._answer = model.answer_together
         monkeypatch.setattr(model, "answer_together", self._together)
 
-    def _together(self, tables: Sequence[RawTable]) -> list[Answered]:
+    def _together(self, tables: Sequence[Table]) -> list[Answered]:
         self.runs.append(len(tables))
         return self._answer(tables)
 
@@ -68,17 +66,24 @@ def without_id(response: pb.PredictResponse) -> pb.PredictResponse:
     return response
 
 
-def crowded(model: LoadedModel) -> Batcher:
+Tables = Batcher[Table, Answered]
+
+
+def batcher_of(model: LoadedModel, clock: Callable[[], float]) -> Tables:
+    return Batcher(model.answer_together, clock)
+
+
+def crowded(model: LoadedModel) -> Tables:
     """For requests that were all there before the last answer."""
-    return Batcher(model, RUNS, clock=lambda: -1.0)
+    return batcher_of(model, lambda: -1.0)
 
 
-def unhurried(model: LoadedModel) -> Batcher:
+def unhurried(model: LoadedModel) -> Tables:
     """For requests of which each comes long after the last answer."""
-    return Batcher(model, RUNS, clock=itertools.count().__next__)
+    return batcher_of(model, itertools.count().__next__)
 
 
-async def together(batcher: Batcher, model: LoadedModel, sent: Sequence[Sequence[dict[str, Any]]]) -> list[Any]:
+async def together(batcher: Tables, model: LoadedModel, sent: Sequence[Sequence[dict[str, Any]]]) -> list[Any]:
     answers = await asyncio.gather(*(batcher.answer(model.reader.read(rows(*each))) for each in sent))
     return [written(model, answered) for answered in answers]
 
@@ -123,13 +128,35 @@ async def test_who_comes_while_answers_are_handed_over_had_been_waiting(recorded
 
 async def test_who_waited_in_vain_is_answered_and_the_next_does_not_wait(recorded: Recorded) -> None:
     now = [-1.0]
-    batcher, table = Batcher(recorded.model, RUNS, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
+    batcher, table = batcher_of(recorded.model, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
     first = batcher.answer(table)
     assert not first.done()
     assert len((await first).answers.predictions) == 1
     await delivered()
     now[0] += 1 + GATHER_SECONDS
     assert batcher.answer(table).done()
+
+
+async def test_who_waited_in_vain_is_everybody_and_most_of_them_are_answered_at_a_time(recorded: Recorded) -> None:
+    now = [-1.0]
+    batcher, table = batcher_of(recorded.model, lambda: now[0]), recorded.model.reader.read(rows(a_row()))
+    # Batches of 2 and 4, and 6 of the 8 that might have come.
+    await asyncio.gather(*(batcher.answer(table) for _ in range(12)))
+    assert recorded.runs == [2, 4, 6]
+    await asyncio.gather(*(batcher.answer(table) for _ in range(8)))
+    assert recorded.runs == [2, 4, 6, 4, 4]
+    # More are tried again after a while.
+    now[0] += 2 * CONTENT_SECONDS
+    await asyncio.gather(*(batcher.answer(table) for _ in range(12)))
+    assert recorded.runs == [2, 4, 6, 4, 4, 4, 8]
+
+
+async def test_callers_who_were_held_up_are_expected_again(recorded: Recorded) -> None:
+    batcher, table = crowded(recorded.model), recorded.model.reader.read(rows(a_row()))
+    # Batches of 2, 4, 8, and 2 of 16; then as many again as before.
+    await asyncio.gather(*(batcher.answer(table) for _ in range(16)))
+    await asyncio.gather(*(batcher.answer(table) for _ in range(14)))
+    assert recorded.runs == [2, 4, 8, 2, 2, 4, 8]
 
 
 async def test_who_left_meanwhile_costs_the_others_nothing(recorded: Recorded) -> None:
@@ -142,7 +169,7 @@ async def test_who_left_meanwhile_costs_the_others_nothing(recorded: Recorded) -
 
 
 async def test_a_run_that_fails_is_told_to_each(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_tables: Sequence[RawTable]) -> list[Answered]:
+    def fail(_tables: Sequence[Table]) -> list[Answered]:
         raise RuntimeError("no")
 
     monkeypatch.setattr(recorded.model, "answer_together", fail)

@@ -119,8 +119,10 @@ class Waiting:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.asked = threading.Event()
+        self.rows: list[int] = []
 
     def predict(self, _blocks: Sequence[PreparedBlock], rows: int, _run: Run | None) -> Answers:
+        self.rows.append(rows)
         self.asked.set()
         self.go.wait(60)
         return Answers(np.zeros(rows), None)
@@ -324,6 +326,42 @@ async def test_a_call_that_ran_out_of_time_is_counted_as_that_and_one_that_was_l
         left.cancel()
         await until(lambda: counted("Cancelled") is not None)
     assert (counted("DeadlineExceeded"), counted("Cancelled")) == (1, 1)
+
+
+async def test_work_of_callers_who_left_before_its_turn_is_not_done() -> None:
+    waiting = Waiting()
+    metrics = ServingMetrics()
+
+    def counted(name: str, **labels: str) -> float:
+        return (
+            metrics.registry.get_sample_value(name, {"grpc_method": "Predict", "grpc_service": SERVICE} | labels) or 0
+        )
+
+    async with serving_models({VERSION: a_model(waiting)}, metrics=metrics) as client:
+        # The only thread is busy with the first.
+        first = asyncio.create_task(client.predict(numbers()))
+        await asyncio.to_thread(waiting.asked.wait, 60)
+        left = asyncio.create_task(client.predict(numbers(2)))
+        await until(lambda: counted("easyml_calls_in_flight") == 2)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.predict(numbers(3), timeout=0.1)
+        left.cancel()
+        await until(lambda: counted("easyml_calls_in_flight") == 1)
+        stayed = asyncio.create_task(client.predict(numbers(4)))
+        await until(lambda: counted("easyml_calls_in_flight") == 2)
+        waiting.go.set()
+        await asyncio.gather(first, stayed)
+    assert waiting.rows == [1, 4]
+
+
+async def test_one_that_is_wrong_is_told_so_and_those_it_came_with_are_answered(trained: Path) -> None:
+    async with serving(trained) as client:
+        wrong = pb.PredictRequest(model_version_id=OTHER, columns=columns().columns)
+        sent = [columns(), columns(leave_out="age"), columns(), wrong, b"\xff", columns()] * 4
+        raw = [each if isinstance(each, bytes) else each.SerializeToString() for each in sent]
+        said = await asyncio.gather(*(client.predict(each) for each in raw), return_exceptions=True)
+    codes = [told(each).code if isinstance(each, grpc.aio.AioRpcError) else code_pb2.OK for each in said]
+    assert codes == [0, code_pb2.INVALID_ARGUMENT, 0, code_pb2.NOT_FOUND, code_pb2.INVALID_ARGUMENT, 0] * 4
 
 
 async def test_what_is_too_much_at_once_is_refused_with_a_time_to_come_back() -> None:
