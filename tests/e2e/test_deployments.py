@@ -148,6 +148,12 @@ def shell(process: ServerProcess, project: str) -> Shell:
     return shell
 
 
+def counted_revisions(shell: Shell) -> set[int]:
+    counts = shell.json("deployments", "metrics", "iris", "--window", "1h")
+    assert isinstance(counts, dict)
+    return {each["revision"] for each in counts["revisions"]}
+
+
 def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_path: Path) -> None:
     assert "as revision 1 of iris" in shell.ask("deploy", "iris:1", "--dry-run")
     lines = shell.ask("deploy", "iris:1", "-e", "production").splitlines()
@@ -175,9 +181,8 @@ def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_p
     shown = shell.ask("deployments", "show", "iris")
     assert "3 answers, 3 is the newest" in shown
     assert "available" in shown
-    counts = shell.json("deployments", "metrics", "iris", "--window", "1h")
-    assert isinstance(counts, dict)
-    assert {each["revision"] for each in counts["revisions"]} == {1, 2, 3}
+    # Replicas are read every few seconds, and the last revision has only just begun.
+    assert eventually(lambda: counted_revisions(shell) == {1, 2, 3})
     titles, newest, *_ = shell.ask("deployments", "metrics", "iris").splitlines()
     assert titles.split("\t")[:4] == ["REVISION", "REQUESTS", "ERRORS", "PER SECOND"]
     assert newest.split("\t")[0] == "3"
