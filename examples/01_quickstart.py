@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from easyml_client import AlreadyExists, EasyML, InvalidInput
+from easyml_client import AlreadyExists, EasyML
 from easyml_client.discovery import data_folder
 from easyml_client.resources.datasets import Dataset, Preview
 from easyml_client.resources.deployments import Deployment
@@ -43,16 +43,9 @@ def main() -> None:
         client.models.set_alias(version, "champion")
         exported = export(client, version)
         predict(client, version)
-        try:
-            deployment = deploy(client, project, version)
-        except InvalidInput as error:
-            # Several servers share a database: there is no one of them to deploy beside.
-            say(f"Not deployed: {error}")
-            target = {"modelVersionId": version.id}
-        else:
-            target = {"deploymentId": deployment.id}
-            say(f"\nAt its endpoint, where Triton's clients can call it too:\n\n{endpoint(client, deployment)}")
-        say(f"\nThe same call from a shell, while the server runs:\n\n{grpcurl(client, target, version)}\n")
+        deployment = deploy(client, project, version)
+        say(f"\nAt its endpoint, where Triton's clients can call it too:\n\n{endpoint(client, deployment)}")
+        say(f"\nThe same call from a shell, while the server runs:\n\n{grpcurl(client, deployment, version)}\n")
     say(f"Done in {time.monotonic() - started:.0f} s. The exported model lies in {exported}.")
 
 
@@ -170,9 +163,9 @@ def best_share(probabilities: dict[str, list[float]]) -> str:
     return f"{label} with a probability of {probabilities[label][0]:.3f}"
 
 
-def grpcurl(client: EasyML, target: dict[str, str], version: ModelVersion) -> str:
+def grpcurl(client: EasyML, deployment: Deployment, version: ModelVersion) -> str:
     """The first prediction as a grpcurl command."""
-    request = {**target, "rows": {"rows": examples(version)[:1]}}
+    request = {"deploymentId": deployment.id, "rows": {"rows": examples(version)[:1]}}
     key = "$EASYML_TOKEN" if "EASYML_TOKEN" in os.environ else f"$(cat {data_folder(os.environ) / 'owner.key'})"
     # Of several servers the first will do.
     address = client.connection.target.removeprefix("ipv4:").partition(",")[0]

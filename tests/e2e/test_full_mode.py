@@ -45,4 +45,7 @@ def test_the_quickstart_goes_on_when_a_server_is_killed(tmp_path: Path) -> None:
             assert story.returncode == 0, "".join(said)
             assert first.process is None, "it was not killed"
             assert "Done in" in said[-1]
+            assert any(line.startswith("Deployed: ") for line in said), "".join(said)
+            # Its replica ends with it.
+            second.interrupt()
             assert [state for (state,) in pair.execute("SELECT state FROM ml_experiments")] == ["succeeded"] * 3
