@@ -19,6 +19,10 @@ from easyml_server.domain.datasets import TableLimits
 from easyml_server.domain.limits import GIB, MIB, Limits, PoolLimits
 
 MEMORY_SHARE = 0.8
+LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+NAME = r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$"
+IMAGE = r"^[^\s@:/][^\s]{0,511}$"
+"""As Kubernetes writes names of namespaces, names of other objects, and images."""
 
 
 def default_data_dir() -> Path:
@@ -167,6 +171,32 @@ class Settings(BaseSettings):
     deployment_orphan_seconds: float = Field(
         600, gt=0, description="Replicas on this machine end when no server has come back for them for this long."
     )
+    kubernetes_namespace: str | None = Field(
+        None,
+        pattern=LABEL,
+        description="Namespace of a cluster where deployments may run; there is no such target if not set.",
+    )
+    kubernetes_image: str | None = Field(
+        None, pattern=IMAGE, description="Image of the model server (easyml-model-server) that pods run."
+    )
+    kubernetes_image_pull_policy: str = Field(
+        "IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="When nodes fetch the image."
+    )
+    kubernetes_image_pull_secret: str | None = Field(
+        None, pattern=NAME, description="Secret of the namespace that the registry of the image asks for."
+    )
+    kubernetes_store_secret: str | None = Field(
+        None,
+        pattern=NAME,
+        description="Secret whose keys are variables that reading EASYML_ARTIFACT_URL takes, such as AWS_ACCESS_KEY_ID.",
+    )
+    kubernetes_service_account: str | None = Field(
+        None, pattern=NAME, description="Service account of the pods, which get no token of it; default if not set."
+    )
+    kubeconfig_file: Path | None = Field(
+        None, description="kubeconfig of the cluster; the service account of the server's own pod if not set."
+    )
+    kubernetes_context: str | None = Field(None, description="Context of that file; its current one if not set.")
     events_per_second: int = Field(50, ge=1, description="Iteration and log events of a training.")
     events_per_run: int = Field(100_000, ge=100, description="Events of a training.")
     log_line_bytes: int = Field(8 * 1024, ge=256, description="A log line of a training.")
@@ -194,6 +224,10 @@ class Settings(BaseSettings):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError(
                 "EASYML_TLS_CERT_FILE and EASYML_TLS_KEY_FILE belong together; set both, or neither for plaintext"
+            )
+        if self.kubernetes_namespace is not None and self.kubernetes_image is None:
+            raise ValueError(
+                "EASYML_KUBERNETES_NAMESPACE takes an image of the model server; set EASYML_KUBERNETES_IMAGE too"
             )
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError(

@@ -19,7 +19,15 @@ from easyml_server.artifacts.work import WorkFolder, bytes_of, remove_all
 from easyml_server.domain.disk import disk_errors
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.local_files import read_chunks
-from easyml_server.ports.artifacts import Key, UploadKey, VersionKey, VersionKind, upload_key, version_key
+from easyml_server.ports.artifacts import (
+    Key,
+    StoredSource,
+    UploadKey,
+    VersionKey,
+    VersionKind,
+    upload_key,
+    version_key,
+)
 from easyml_server.processes.locks import TakenError, exclusive
 
 
@@ -85,6 +93,10 @@ class LocalArtifacts(WorkFolder):
         if not await asyncio.to_thread(path.is_dir):
             raise damaged(key)
         yield path
+
+    async def source(self, key: VersionKey) -> StoredSource | None:  # noqa: ARG002 (the same for all)
+        """Nobody elsewhere has this folder."""
+        return None
 
     async def read(self, key: VersionKey, name: str) -> AsyncIterator[bytes]:
         """From the file itself."""

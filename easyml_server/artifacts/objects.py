@@ -27,7 +27,8 @@ from easyml_server.domain.disk import disk_errors
 from easyml_server.domain.errors import Unavailable, WrongState
 from easyml_server.domain.faults import fault_point
 from easyml_server.domain.local_files import CHUNK_BYTES
-from easyml_server.ports.artifacts import Key, UploadKey, VersionKey, upload_key, version_key
+from easyml_server.domain.manifest import MANIFEST_FILENAME
+from easyml_server.ports.artifacts import Key, StoredSource, UploadKey, VersionKey, upload_key, version_key
 
 ALONE: Final = timedelta(hours=24)
 """So long after it was written nobody is at work on it any more, whatever the clocks say."""
@@ -120,6 +121,13 @@ class ObjectArtifacts(WorkFolder):
 
         async with self._copies.held(key, fill) as path:
             yield path
+
+    async def source(self, key: VersionKey) -> StoredSource | None:
+        """The URL in the store; what is fetched from there is held against the manifest."""
+        manifest = (await self._contents(key)).find(MANIFEST_FILENAME)
+        if manifest is None:
+            raise damaged(key)
+        return StoredSource(f"{self._store.url}/{_place(key)}", manifest.sha256)
 
     async def read(self, key: VersionKey, name: str) -> AsyncIterator[bytes]:
         """Straight from the store; the last bytes come when all are known to be right."""

@@ -24,7 +24,7 @@ CANNOT_LOAD: Final = 3
 
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
 # One thread per prediction: requests are what runs side by side. The pool, because Arrow's own reserves a GiB.
-_ENVIRONMENT: Final = {
+ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -103,4 +103,4 @@ async def _end(process: Process, seconds: float) -> None:
 
 def environment() -> dict[str, str]:
     """What a model server may know of this process's environment: no secrets."""
-    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _ENVIRONMENT
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | ENVIRONMENT

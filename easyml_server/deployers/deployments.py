@@ -17,7 +17,7 @@ from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.deployers.log_files import LogFolder
 from easyml_server.deployers.log_readers import LogReaders
 from easyml_server.deployers.machines import this_machine
-from easyml_server.deployers.replica_counters import read_counters
+from easyml_server.deployers.replica_counters import counters_at
 from easyml_server.deployers.replica_process import ReplicaProcess, answers, find_process
 from easyml_server.deployers.supervisor import GRACE_SECONDS, Launch, Supervisor
 from easyml_server.domain.counters import ReplicaCounters, ReplicaLoad, RevisionCounters
@@ -89,9 +89,7 @@ class LocalDeployer:
 
     async def counters_at(self, endpoints: Mapping[UUID, str]) -> Sequence[ReplicaCounters]:
         """See Deployer."""
-        asked = (read_counters(identity, address) for identity, address in endpoints.items())
-        told = await asyncio.gather(*asked, return_exceptions=True)
-        return [counters for counters in told if isinstance(counters, ReplicaCounters)]
+        return await counters_at(endpoints)
 
     async def loads(self, deployment_id: UUID) -> Sequence[ReplicaLoad]:
         """See Deployer."""

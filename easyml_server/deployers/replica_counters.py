@@ -50,6 +50,13 @@ async def read_counters(replica_id: UUID, address: str) -> ReplicaCounters:
         raise Unreadable(f"{address}: {type(error).__name__}") from error
 
 
+async def counters_at(endpoints: Mapping[UUID, str]) -> Sequence[ReplicaCounters]:
+    """Ask replicas by where each tells; those that do not are left out."""
+    asked = (read_counters(identity, address) for identity, address in endpoints.items())
+    told = await asyncio.gather(*asked, return_exceptions=True)
+    return [counters for counters in told if isinstance(counters, ReplicaCounters)]
+
+
 async def read_call_seconds(address: str) -> float:
     """Ask a replica for the seconds of its calls that ask a model alone. Raises Unreadable."""
     try:

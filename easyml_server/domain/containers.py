@@ -21,6 +21,13 @@ _FACTORS: Final = {"": 1} | {
 }
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _OURS: Final = re.compile(r"(?:EASYML_|LD_|DYLD_|PYTHON).*|PATH|HOME|TMPDIR|VIRTUAL_ENV", re.IGNORECASE)
+_IMAGE_PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE: Final = re.compile(
+    rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{{1,5}})?/)?{_IMAGE_PART}(?:/{_IMAGE_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_OBJECT: Final = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?")
+_KEY: Final = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,24 @@ def beyond_this_machine(container: Container) -> Iterator[tuple[str, str]]:
     for field, reason in reasons.items():
         if getattr(container, field):
             yield field, reason
+
+
+def faults_on_a_cluster(container: Container) -> Iterator[tuple[str, str]]:
+    """(field, what is wrong) for pods."""
+    if container.base_image and not _IMAGE.fullmatch(container.base_image):
+        yield "base_image", f"{container.base_image!r} is no image; write registry/name:tag, or name@sha256:digest."
+    for index, secret in enumerate(container.secrets):
+        if not _OBJECT.fullmatch(secret.secret):
+            yield (
+                f"secrets[{index}].secret",
+                f"{secret.secret!r} is no name of a secret; it takes small letters, digits, - and ., and begins and "
+                "ends with a letter or digit.",
+            )
+        if not _KEY.fullmatch(secret.key):
+            yield (
+                f"secrets[{index}].key",
+                f"{secret.key!r} is no key of a secret; it takes letters, digits, -, _ and . only.",
+            )
 
 
 def memory_fault(container: Container, model_bytes: int) -> str:

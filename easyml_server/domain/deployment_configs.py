@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from easyml_server.domain.containers import beyond_this_machine, faults_of, memory_fault
+from easyml_server.domain.containers import beyond_this_machine, faults_of, faults_on_a_cluster, memory_fault
 from easyml_server.domain.deployments import (
     Canary,
     CanaryAnalysis,
@@ -56,27 +56,23 @@ def template(environment: DeploymentEnvironment, max_replicas: int) -> Deploymen
 
 def problems_of(
     config: DeploymentConfig,
-    targets: Collection[DeploymentTarget],
+    barred: Mapping[DeploymentTarget, str],
     max_replicas: int,
     scaling: str = "config.scaling.",
 ) -> Iterator[ConfigProblem]:
-    """Everything that is wrong, not only the first; `targets` are the ones there are.
+    """Everything that is wrong, not only the first; `barred` are targets that a server has not, and why.
 
     `scaling` is the path before the fields of the scaling.
     """
-    if config.target not in targets:
-        yield ConfigProblem(
-            "config.target",
-            "The local target needs a server of its own, and this one shares its database (EASYML_DATABASE_URL) with"
-            " others.",
-        )
+    if config.target in barred:
+        yield ConfigProblem("config.target", barred[config.target])
     yield from _problems_of_scaling(config, max_replicas, scaling)
     if config.canary is not None:
         yield from _problems_of_canary(config.canary, config.strategy)
     broken = list(faults_of(config.container))
-    if config.target is DeploymentTarget.LOCAL:
-        named = {field for field, _ in broken}
-        broken += [each for each in beyond_this_machine(config.container) if each[0] not in named]
+    named = {field for field, _ in broken}
+    of_target = beyond_this_machine if config.target is DeploymentTarget.LOCAL else faults_on_a_cluster
+    broken += [each for each in of_target(config.container) if each[0] not in named]
     for field, message in broken:
         yield ConfigProblem(f"config.container.{field}", message)
 
@@ -111,10 +107,11 @@ def _problems_of_scaling(config: DeploymentConfig, max_replicas: int, path: str)
             f"{path}replicas",
             f"With max_replicas ({scaling.max_replicas}) calls decide how many replicas run; leave one of the two out.",
         )
-    if scaling.target_cpu_percent and config.target is DeploymentTarget.LOCAL:
+    if scaling.target_cpu_percent:
         yield ConfigProblem(
             f"{path}target_cpu_percent",
-            "The local target counts calls, and no processors; leave it out, or give target_requests_in_flight.",
+            f"The {config.target} target counts calls, and no processors; leave it out, or give "
+            "target_requests_in_flight.",
         )
     if not scaling.max_replicas:
         yield ConfigProblem(

@@ -17,6 +17,7 @@ class DeploymentTarget(StrEnum):
     """Where a deployment runs."""
 
     LOCAL = "local"
+    KUBERNETES = "kubernetes"
 
 
 class DeploymentEnvironment(StrEnum):
@@ -87,6 +88,12 @@ class ReplicaFailureReason(StrEnum):
     ARTIFACT_UNAVAILABLE = "artifact_unavailable"
     CANNOT_START = "cannot_start"
     OUT_OF_MEMORY = "out_of_memory"
+    IMAGE_UNAVAILABLE = "image_unavailable"
+    UNSCHEDULABLE = "unschedulable"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    FORBIDDEN = "forbidden"
+    CONFIGURATION_UNAVAILABLE = "configuration_unavailable"
+    CLUSTER_UNAVAILABLE = "cluster_unavailable"
 
 
 class ConditionType(StrEnum):

@@ -62,6 +62,14 @@ class UploadKey:
 Key = VersionKey | UploadKey
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSource:
+    """Where a version's files are for whoever is elsewhere: the URL of its folder, and the SHA-256 of its manifest."""
+
+    url: str
+    manifest_sha256: str
+
+
 def version_key(text: str) -> VersionKey | None:
     """The key that reads so; None if no key does."""
     try:
@@ -145,6 +153,10 @@ class ArtifactStore(Protocol):
 
     def read(self, key: VersionKey, name: str) -> AsyncIterator[bytes]:
         """The bytes of a file of a version."""
+        ...
+
+    async def source(self, key: VersionKey) -> StoredSource | None:
+        """Where programs on other machines read a model's version; None where only this machine can."""
         ...
 
     async def size(self, key: Key) -> int:

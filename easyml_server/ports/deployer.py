@@ -10,13 +10,15 @@ from uuid import UUID
 from easyml_server.domain.containers import AS_IT_IS, Container
 from easyml_server.domain.counters import ReplicaCounters, ReplicaLoad, RevisionCounters
 from easyml_server.domain.deployment_logs import LogLine
-from easyml_server.domain.deployments import Probes, Replica
+from easyml_server.domain.deployments import DeploymentTarget, Probes, Replica
 from easyml_server.ports.model_servers import ServedModel
 
 
 @dataclass(frozen=True, slots=True)
 class ServedRevision:
-    """A revision of a deployment, and how many replicas of it are to run. Only `replicas` may differ later.
+    """A revision of a deployment, and how many replicas of it are to run.
+
+    Only `replicas` may differ later, and `active`: whether it is the one that answers for the deployment.
 
     `names` are those by which clients of the Open Inference Protocol ask for the model. `container` is what replicas
     have around them; a deployer does all of it that its target accepts.
@@ -30,6 +32,8 @@ class ServedRevision:
     replicas: int
     probes: Probes
     container: Container = AS_IT_IS
+    target: DeploymentTarget = DeploymentTarget.LOCAL
+    active: bool = False
 
 
 class LogReader(Protocol):

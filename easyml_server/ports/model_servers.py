@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +12,7 @@ from uuid import UUID
 
 from easyml_server.domain.deployments import TrafficShare
 from easyml_server.domain.users import Caller
+from easyml_server.ports.artifacts import StoredSource
 
 
 class UnaryCall(StrEnum):
@@ -30,15 +31,21 @@ class StreamCall(StrEnum):
     MODEL_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
+async def nowhere_else() -> StoredSource | None:
+    """Of files that only this machine has."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model version to serve, and its folder as long as that is held.
+    """A model version to serve, and its folder as long as that is held; `source` is where other machines have it from.
 
     The model server checks the files against the manifest, and has read them when it is ready.
     """
 
     version_id: UUID
     files: Callable[[], AbstractAsyncContextManager[Path]]
+    source: Callable[[], Awaitable[StoredSource | None]] = nowhere_else
 
 
 @dataclass(frozen=True, slots=True)

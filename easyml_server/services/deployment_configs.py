@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from easyml_server.domain.deployment_configs import ConfigProblem, problems_of, problems_with, refuse, template
@@ -18,11 +18,11 @@ from easyml_server.services.version_targets import VersionTarget, version_to_ser
 class DeploymentConfigService:
     """What DeploymentService holds configurations against, and answers of them."""
 
-    def __init__(self, store: Store, limits: Limits, targets: frozenset[DeploymentTarget]) -> None:
-        """`targets` are the ones this server can serve."""
+    def __init__(self, store: Store, limits: Limits, barred: Mapping[DeploymentTarget, str]) -> None:
+        """`barred` are the targets that this server has not, and why."""
         self._store = store
         self._limits = limits
-        self._targets = targets
+        self._barred = barred
 
     def template(self, environment: DeploymentEnvironment) -> DeploymentConfig:
         """What is sensible for an environment, within the limits of this server."""
@@ -30,7 +30,7 @@ class DeploymentConfigService:
 
     def check(self, config: DeploymentConfig, scaling: str = "config.scaling.") -> None:
         """InvalidInput that names each problem; `scaling` is the path before the fields of the scaling."""
-        refuse(list(problems_of(config, self._targets, self._limits.replicas, scaling)))
+        refuse(list(problems_of(config, self._barred, self._limits.replicas, scaling)))
 
     def check_with(self, config: DeploymentConfig, version: ModelVersion) -> None:
         """InvalidInput that names each problem with serving this version so."""
@@ -40,7 +40,7 @@ class DeploymentConfigService:
         self, caller: Caller, project_id: UUID, target: VersionTarget | None, config: DeploymentConfig
     ) -> Sequence[ConfigProblem]:
         """All that `check` would refuse, and what is wrong with the version."""
-        found = list(problems_of(config, self._targets, self._limits.replicas))
+        found = list(problems_of(config, self._barred, self._limits.replicas))
         async with self._store.read() as work:
             await work.projects.get(project_id, caller)
             if target is not None:

@@ -269,7 +269,9 @@ class DeploymentReconciler:
         applied = self._applied.setdefault(deployment.id, {})
         if replicas and revision.model_version_id is not None:
             key = VersionKey.of_model(deployment.project_id, revision.model_version_id)
-            model = ServedModel(revision.model_version_id, partial(self._artifacts.held, key))
+            model = ServedModel(
+                revision.model_version_id, partial(self._artifacts.held, key), partial(self._artifacts.source, key)
+            )
             self._deployer.apply(
                 ServedRevision(
                     id=revision.id,
@@ -280,6 +282,8 @@ class DeploymentReconciler:
                     replicas=replicas,
                     probes=revision.config.probes,
                     container=revision.config.container,
+                    target=revision.config.target,
+                    active=revision.number == deployment.active_revision,
                 )
             )
             applied[revision.number] = revision.id

@@ -1,7 +1,7 @@
 """The model server's command: `easyml-model-server`, also `python -m easyml_server.serving`.
 
-Exit codes: 0 stopped, 2 cannot start or was called wrongly, 3 a model cannot be loaded; one line on standard error
-says why.
+Exit codes: 0 stopped, 2 cannot start or was called wrongly, 3 a model cannot be loaded, 4 it cannot be fetched; one
+line on standard error says why.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from easyml_server.importing import much_imported
 
 CANNOT_START = 2
 CANNOT_LOAD = 3
+CANNOT_FETCH = 4
 
 app = App(
     name="easyml-model-server",
@@ -113,7 +114,7 @@ def serve(
         from easyml_server.observability.logs import configure_logging
         from easyml_server.serving import process
         from easyml_server.serving.calls import ServingLimits
-        from easyml_server.serving.predictors import CannotLoad
+        from easyml_server.serving.predictors import CannotFetch, CannotLoad
         from easyml_server.serving.tables import TableLimits
 
     configure_logging(log_level, log_format)
@@ -139,6 +140,8 @@ def serve(
         asyncio.run(process.serve(options, _ready))
     except process.CannotStart as error:
         return _refuse(error, CANNOT_START)
+    except CannotFetch as error:
+        return _refuse(error, CANNOT_FETCH)
     except CannotLoad as error:
         return _refuse(error, CANNOT_LOAD)
     return 0

@@ -29,6 +29,10 @@ class CannotLoad(Exception):
     """A stored model that cannot be served; the sentence says why."""
 
 
+class CannotFetch(CannotLoad):
+    """One whose files cannot be had from where they are."""
+
+
 class Answers(NamedTuple):
     """What a model says about rows: a value each, and the probabilities of the classes [rows, classes]."""
 

@@ -205,7 +205,7 @@ def load_one(version: str, source: Source, options: Options) -> LoadedModel:
             return load_model(version, folder, options.limits.table)
     except CannotLoad as error:
         log.exception("model_refused", model_version_id=version)
-        raise CannotLoad(f"Model version {version} cannot be served: {error}.") from error
+        raise type(error)(f"Model version {version} cannot be served: {error}.") from error
 
 
 def _token_check(options: Options) -> CheckToken:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from easyml_server.domain.manifest import MANIFEST_FILENAME
-from easyml_server.serving.predictors import CannotLoad
+from easyml_server.serving.predictors import CannotFetch, CannotLoad
 
 DIGEST: Final = "@sha256:"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -79,4 +79,4 @@ def _fetch(source: Source, folder: Path) -> None:
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise CannotLoad(f"it cannot be fetched: {lines[-1].rstrip('.')}")
+        raise CannotFetch(f"it cannot be fetched: {lines[-1].rstrip('.')}")

@@ -105,6 +105,27 @@ async def received(artifacts: Artifacts, key: UploadKey, offset: int, content: b
         return await incoming.sync()
 
 
+async def test_a_model_in_a_bucket_says_where_others_read_it_and_one_in_a_folder_does_not(
+    artifacts: Artifacts,
+) -> None:
+    key = VersionKey.of_model(uuid4(), uuid4())
+    work_path = artifacts.new_work_path()
+    (work_path / "manifest.json").write_bytes(b"{}")
+    await artifacts.publish(work_path, key)
+    source = await artifacts.source(key)
+    if isinstance(artifacts, LocalArtifacts):
+        assert source is None
+        return
+    assert source is not None
+    assert source.manifest_sha256 == hashlib.sha256(b"{}").hexdigest()
+    there = ObjectStore(source.url)
+    assert await there.get("manifest.json") == b"{}"
+    there.close()
+    with pytest.raises(WrongState) as caught:
+        await artifacts.source(await published(artifacts))
+    assert caught.value.reason is Reason.CHECKSUM_MISMATCH, "no model has no manifest"
+
+
 async def test_what_is_published_is_read(artifacts: Artifacts) -> None:
     key = await published(artifacts)
     assert await content_of(artifacts, key) == TABLE

@@ -13,6 +13,7 @@ from easyml_server.domain.containers import (
     beyond_this_machine,
     cpu_of,
     faults_of,
+    faults_on_a_cluster,
     memory_fault,
     memory_of,
 )
@@ -94,6 +95,32 @@ def test_what_processes_cannot_have_is_named() -> None:
     fields = [field for field, _ in beyond_this_machine(everything)]
     assert fields == ["base_image", "cpu_request", "cpu_limit", "memory_request", "secrets"]
     assert list(beyond_this_machine(Container(memory_limit="2Gi", environment=(("TZ", "UTC"),)))) == []
+
+
+def test_a_cluster_takes_everything_that_can_be_written_there() -> None:
+    everything = Container("python:3", "1", "2", "1Gi", "2Gi", (("TZ", "UTC"),), (SECRET,))
+    assert list(faults_on_a_cluster(everything)) == []
+    odd = Container("two words", secrets=(SecretReference("A", "No_Name", "k"), SecretReference("B", "s", "a key")))
+    assert [field for field, _ in faults_on_a_cluster(odd)] == ["base_image", "secrets[0].secret", "secrets[1].key"]
+
+
+@pytest.mark.parametrize(
+    ("image", "right"),
+    [
+        ("easyml", True),
+        ("registry.example:5000/team/easyml_models:1.2-rc.1", True),
+        ("REGISTRY.example/easyml@sha256:" + "0" * 64, True),
+        ("localhost/easyml:v1@sha256:" + "a" * 64, True),
+        ("easyml :1", False),
+        ("https://registry.example/easyml", False),
+        ("Easyml", False),
+        ("easyml:", False),
+        ("easyml@sha256:12", False),
+        ("-easyml", False),
+    ],
+)
+def test_an_image_is_written_as_registries_do(image: str, right: bool) -> None:
+    assert ([] if right else ["base_image"]) == [field for field, _ in faults_on_a_cluster(Container(image))]
 
 
 def test_a_limit_leaves_room_for_the_model() -> None:

@@ -18,7 +18,7 @@ from easyml_server.domain.deployments import (
 from easyml_server.domain.errors import InvalidInput, Reason
 from easyml_server.domain.scaling import Autoscaling
 
-HERE = frozenset(DeploymentTarget)
+HERE: dict[DeploymentTarget, str] = {}
 
 
 @pytest.mark.parametrize("environment", DeploymentEnvironment)
@@ -41,7 +41,7 @@ def test_production_is_more_careful_than_development() -> None:
 def test_every_problem_is_named() -> None:
     steps = (CanaryStep(50), CanaryStep(50), CanaryStep(10))
     config = DeploymentConfig(replicas=9, canary=Canary(steps))
-    problems = list(problems_of(config, frozenset(), 3))
+    problems = list(problems_of(config, {DeploymentTarget.LOCAL: "Not here."}, 3))
     assert [each.field for each in problems] == [
         "config.target",
         "config.scaling.replicas",

@@ -15,8 +15,8 @@ from easyml_client.cli.common import (
     chosen_project,
     connected,
     labels_of,
-    pairs,
 )
+from easyml_client.cli.containers import BARE, ContainerOptions, container_of
 from easyml_client.cli.deployment_configs import told_problems
 from easyml_client.cli.output import UsageError, print_done
 from easyml_client.cli.rollouts import follow
@@ -39,6 +39,7 @@ def deploy(
     criteria: Criteria = ANY,
     name: str | None = None,
     environment: Environment = None,
+    target: str | None = None,
     template: bool = False,
     replicas: int | None = None,
     scaling: ScalingOptions = FIXED,
@@ -46,8 +47,7 @@ def deploy(
     step: Annotated[tuple[str, ...], Parameter(name="--step", negative=())] = (),
     max_error_percent: float | None = None,
     max_latency_ratio: float | None = None,
-    memory: Annotated[str | None, Parameter(name="--memory-limit")] = None,
-    env: Annotated[tuple[str, ...], Parameter(name="--env", negative=())] = (),
+    container: ContainerOptions = BARE,
     description: str = "",
     label: Labels = (),
     validate: Annotated[bool, Parameter(negative="")] = False,
@@ -62,11 +62,14 @@ def deploy(
 
     Example: `easyml deploy churn --best accuracy --threshold 0.9`
 
+    Example: `easyml deploy churn --target kubernetes --replicas 3 --cpu-request 500m --memory-limit 1Gi`
+
     Example: `easyml deploy churn --min-replicas 0 --max-replicas 3 --target-in-flight 8`
 
     :param model: NAME (the newest version), NAME:3, NAME@alias or the id of a version; with --best NAME, or nothing.
     :param name: Name of the deployment; the model's name if left out.
     :param environment: development (the default), staging or production; the model's alias of that name moves along.
+    :param target: local (the default), which is beside the server; kubernetes, the cluster that the server was given.
     :param template: Begin with what is sensible for the environment (`easyml deployments template`); options change it.
     :param replicas: How many processes answer; 1 unless there are some already. With --max-replicas the calls decide.
     :param strategy: rolling (the default); recreate, which stops the old revision first; blue_green, which waits until
@@ -74,8 +77,6 @@ def deploy(
     :param step: A step of a canary: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once for each.
     :param max_error_percent: Take a canary back when so many calls of a hundred more fail than of the old revision.
     :param max_latency_ratio: Take a canary back when the p99 of its latency is so many times that of the old revision.
-    :param memory: Resident memory a replica may have, such as 512Mi; above it it is ended, and started again.
-    :param env: KEY=VALUE, a variable of the replicas' environment; can be repeated.
     :param description: What it is for.
     :param validate: Say all that is wrong with it, not only the first; nothing is started.
     :param dry_run: Check, and say what would happen; nothing is started.
@@ -88,9 +89,10 @@ def deploy(
         there = _find(client, of_project, wanted)
         settings: dict[str, Any] = {
             "environment": environment,
+            "target": target,
             "strategy": strategy,
             "canary": _canary(step, max_error_percent, max_latency_ratio),
-            "container": _container(memory, env),
+            "container": container_of(container),
             "scaling": scaling_of(scaling),
             "config": client.deployments.template(environment or _environment(there)) if template else None,
         }
@@ -158,16 +160,6 @@ def _canary(
         # Without a limit for errors, only as many may fail as of the other.
         canary["analysis"] = {"max_error_percent": max_error_percent or 0, "max_latency_ratio": max_latency_ratio or 0}
     return canary or None
-
-
-def _container(memory: str | None, variables: tuple[str, ...]) -> dict[str, Any] | None:
-    """What replicas have around them, if anything was said."""
-    container: dict[str, Any] = {}
-    if memory is not None:
-        container["memory_limit"] = memory
-    if variables:
-        container["environment"] = pairs("--env", variables)
-    return container or None
 
 
 def _step(text: str) -> dict[str, int]:

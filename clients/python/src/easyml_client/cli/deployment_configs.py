@@ -8,7 +8,7 @@ from easyml_client.cli.output import complain, print_done, print_json, print_one
 from easyml_client.cli.scaling import told_scaling
 
 if TYPE_CHECKING:
-    from easyml_client.resources.deployments import Canary, ConfigValidation, DeploymentConfig
+    from easyml_client.resources.deployments import Canary, ConfigValidation, ContainerConfig, DeploymentConfig
 
 
 def print_config(config: DeploymentConfig, *, as_json: bool) -> None:
@@ -25,8 +25,7 @@ def print_config(config: DeploymentConfig, *, as_json: bool) -> None:
         and f"every {probes.period_seconds} s, {probes.failure_threshold} times without an answer in "
         f"{probes.timeout_seconds} s end it",
         "Canary": _canary(config.canary),
-        "Memory": config.container and config.container.memory_limit,
-        "Variables": config.container and config.container.environment,
+        **_container(config.container),
     }
     print_one(config, {name: value for name, value in lines.items() if value}, as_json=as_json)
 
@@ -41,6 +40,24 @@ def told_problems(validation: ConfigValidation, *, as_json: bool) -> int:
     else:
         print_done(validation, "Nothing is wrong with it.", as_json=False)
     return 1 if validation.problems else 0
+
+
+def _container(container: ContainerConfig | None) -> dict[str, object]:
+    if container is None:
+        return {}
+    return {
+        "Image": container.base_image,
+        "Memory": _amounts(container.memory_request, container.memory_limit),
+        "Processors": _amounts(container.cpu_request, container.cpu_limit),
+        "Variables": container.environment,
+        "Secrets": ", ".join(f"{each.variable} from {each.secret}/{each.key}" for each in container.secrets),
+    }
+
+
+def _amounts(request: str | None, limit: str | None) -> str:
+    """What is set aside, and what may be had."""
+    aside = f"{request} set aside" if request else ""
+    return ", ".join(each for each in (limit, aside) if each)
 
 
 def _canary(canary: Canary | None) -> str:

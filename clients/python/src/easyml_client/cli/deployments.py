@@ -247,6 +247,7 @@ def _print(deployment: Deployment, *, as_json: bool) -> None:
         "Labels": deployment.labels,
         "State": deployment.state,
         "Environment": config and config.environment,
+        "Target": config and config.target,
         "Strategy": config and config.strategy,
         "Revision": f"{deployment.active_revision or 'none'} answers, {deployment.latest_revision} is the newest",
         "Traffic": ", ".join(f"{each.weight} of 100 to revision {each.revision}" for each in deployment.traffic),

@@ -33,6 +33,7 @@ def validate_config(
     *,
     config: DeploymentConfig | None = None,
     environment: str | None = None,
+    target: str | None = None,
     strategy: str | None = None,
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
@@ -45,7 +46,7 @@ def validate_config(
     request = pb.ValidateDeploymentConfigRequest(
         project_id=of_project,
         model_version=None if model is None else (yield from served(model, of_project)),
-        config=asked_config(config, environment, strategy, replicas, probes, canary, container, scaling),
+        config=asked_config(config, environment, target, strategy, replicas, probes, canary, container, scaling),
     )
     return ConfigValidation.of((yield from call(request, pb.ValidateDeploymentConfigResponse)))
 
@@ -60,6 +61,7 @@ def served(model: ServedRef, project: ProjectRef) -> Plan[pb.ModelVersionTarget]
 def asked_config(
     base: DeploymentConfig | None,
     environment: str | None,
+    target: str | None,
     strategy: str | None,
     replicas: int,
     probes: Mapping[str, int] | None,
@@ -71,6 +73,7 @@ def asked_config(
     _check_names("probes", "probe", probes, deployment_pb2.Probes)
     changes = deployment_pb2.DeploymentConfig(
         environment=_environment(environment),
+        target=enum_number("target", deployment_pb2.DeploymentTarget, target),
         strategy=enum_number(
             "strategy", deployment_pb2.RolloutStrategy, strategy or (None if canary is None else "canary")
         ),

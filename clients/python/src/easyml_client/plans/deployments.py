@@ -31,6 +31,7 @@ def create(
     *,
     config: DeploymentConfig | None = None,
     environment: str | None = None,
+    target: str | None = None,
     strategy: str | None = None,
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
@@ -43,14 +44,14 @@ def create(
 ) -> Plan[Deployment]:
     """Serve a model version ("churn", "churn:3", "churn@champion", an id, or the best by criteria) under a name.
 
-    `environment` is "development", "staging" or "production", `strategy` "rolling", "recreate", "blue_green" or
-    "canary"; `probes`, `canary`, `container` and `scaling` are those of the contract, such as {"startup_seconds": 120},
-    {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent": 5}},
-    {"memory_limit": "512Mi", "environment": {"TZ": "UTC"}} and, for as many replicas as the calls need,
+    `environment` is "development", "staging" or "production", `target` "local" or "kubernetes", `strategy` "rolling",
+    "recreate", "blue_green" or "canary"; `probes`, `canary`, `container` and `scaling` are those of the contract, such
+    as {"startup_seconds": 120}, {"steps": [{"weight": 10, "duration_seconds": 60}], "analysis": {"max_error_percent":
+    5}}, {"memory_limit": "512Mi", "environment": {"TZ": "UTC"}} and, for as many replicas as the calls need,
     {"min_replicas": 0, "max_replicas": 3}. They change `config`, such as that of `template`. The same `request_id`
     makes it once.
     """
-    asked = asked_config(config, environment, strategy, replicas, probes, canary, container, scaling)
+    asked = asked_config(config, environment, target, strategy, replicas, probes, canary, container, scaling)
     request = yield from _new(project, name, model, asked, description, labels, request_id)
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
 
@@ -62,6 +63,7 @@ def validate(
     *,
     config: DeploymentConfig | None = None,
     environment: str | None = None,
+    target: str | None = None,
     strategy: str | None = None,
     replicas: int = 0,
     probes: Mapping[str, int] | None = None,
@@ -72,7 +74,7 @@ def validate(
     labels: Mapping[str, str] | None = None,
 ) -> Plan[Deployment]:
     """Every check of `create`, and what it would make; nothing is started."""
-    asked = asked_config(config, environment, strategy, replicas, probes, canary, container, scaling)
+    asked = asked_config(config, environment, target, strategy, replicas, probes, canary, container, scaling)
     request = yield from _new(project, name, model, asked, description, labels, None)
     request.validate_only = True
     return Deployment.of((yield from call(request, pb.CreateDeploymentResponse)).deployment)
@@ -85,6 +87,7 @@ def update(
     project: ProjectRef | None = None,
     config: DeploymentConfig | None = None,
     environment: str | None = None,
+    target: str | None = None,
     strategy: str | None = None,
     replicas: int | None = None,
     probes: Mapping[str, int] | None = None,
@@ -105,11 +108,11 @@ def update(
     )
     if model is not None:
         request.model_version.CopyFrom((yield from served(model, project or found.project_id)))
-    settings = (config, environment, strategy, replicas, probes, canary, container, scaling)
+    settings = (config, environment, target, strategy, replicas, probes, canary, container, scaling)
     if any(each is not None for each in settings):
         base = config or found.config
         request.config.CopyFrom(
-            asked_config(base, environment, strategy, replicas or 0, probes, canary, container, scaling)
+            asked_config(base, environment, target, strategy, replicas or 0, probes, canary, container, scaling)
         )
     return Deployment.of((yield from call(request, pb.UpdateDeploymentResponse)).deployment)
 

@@ -23,7 +23,7 @@ class ContainerConfig(_message.Message):
     """ContainerConfig is what a replica has around it.
 
     What a target cannot do is refused by name. The local target, whose replicas are processes, does environment and
-    memory_limit.
+    memory_limit; Kubernetes does all of it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -56,7 +56,9 @@ class ContainerConfig(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     base_image: _builtins.str
-    """Image that the replica's image is made from; the local target has none."""
+    """Image in which the model server runs, such as one made from the server's own; that of the server
+    (EASYML_KUBERNETES_IMAGE) if empty. Not on the local target.
+    """
     cpu_request: _builtins.str
     """Processors that are set aside, as Kubernetes writes them: 2, 0.5, 500m; not on the local target."""
     cpu_limit: _builtins.str

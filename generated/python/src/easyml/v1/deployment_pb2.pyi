@@ -31,6 +31,10 @@ class _DeploymentTargetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Depl
     """Not set; this machine."""
     DEPLOYMENT_TARGET_LOCAL: _DeploymentTarget.ValueType  # 1
     """Processes beside the server that answers."""
+    DEPLOYMENT_TARGET_KUBERNETES: _DeploymentTarget.ValueType  # 2
+    """Pods on the cluster that the server was given (EASYML_KUBERNETES_NAMESPACE). They fetch the model from the store of
+    EASYML_ARTIFACT_URL, which has to be one that they reach: a folder is refused.
+    """
 
 class DeploymentTarget(_DeploymentTarget, metaclass=_DeploymentTargetEnumTypeWrapper):
     """DeploymentTarget is where a deployment runs."""
@@ -39,6 +43,10 @@ DEPLOYMENT_TARGET_UNSPECIFIED: DeploymentTarget.ValueType  # 0
 """Not set; this machine."""
 DEPLOYMENT_TARGET_LOCAL: DeploymentTarget.ValueType  # 1
 """Processes beside the server that answers."""
+DEPLOYMENT_TARGET_KUBERNETES: DeploymentTarget.ValueType  # 2
+"""Pods on the cluster that the server was given (EASYML_KUBERNETES_NAMESPACE). They fetch the model from the store of
+EASYML_ARTIFACT_URL, which has to be one that they reach: a folder is refused.
+"""
 Global___DeploymentTarget: _TypeAlias = DeploymentTarget  # noqa: Y015
 
 class _DeploymentEnvironment:
@@ -235,6 +243,18 @@ class _ReplicaFailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """The system could not start a process."""
     REPLICA_FAILURE_REASON_OUT_OF_MEMORY: _ReplicaFailureReason.ValueType  # 7
     """It had more resident memory than its memory_limit, and was killed."""
+    REPLICA_FAILURE_REASON_IMAGE_UNAVAILABLE: _ReplicaFailureReason.ValueType  # 8
+    """Its image cannot be had: no such image, no access, or no registry."""
+    REPLICA_FAILURE_REASON_UNSCHEDULABLE: _ReplicaFailureReason.ValueType  # 9
+    """No node of the cluster has room for it, or is allowed to run it."""
+    REPLICA_FAILURE_REASON_QUOTA_EXCEEDED: _ReplicaFailureReason.ValueType  # 10
+    """The quota of the namespace is used up."""
+    REPLICA_FAILURE_REASON_FORBIDDEN: _ReplicaFailureReason.ValueType  # 11
+    """The cluster does not allow it: rights of the server, a policy, or no such namespace."""
+    REPLICA_FAILURE_REASON_CONFIGURATION_UNAVAILABLE: _ReplicaFailureReason.ValueType  # 12
+    """A secret or another object that it refers to is missing, or has no such key."""
+    REPLICA_FAILURE_REASON_CLUSTER_UNAVAILABLE: _ReplicaFailureReason.ValueType  # 13
+    """The API server of the cluster does not answer; what runs there goes on."""
 
 class ReplicaFailureReason(_ReplicaFailureReason, metaclass=_ReplicaFailureReasonEnumTypeWrapper):
     """ReplicaFailureReason is why a replica ended or could not start."""
@@ -255,6 +275,18 @@ REPLICA_FAILURE_REASON_CANNOT_START: ReplicaFailureReason.ValueType  # 6
 """The system could not start a process."""
 REPLICA_FAILURE_REASON_OUT_OF_MEMORY: ReplicaFailureReason.ValueType  # 7
 """It had more resident memory than its memory_limit, and was killed."""
+REPLICA_FAILURE_REASON_IMAGE_UNAVAILABLE: ReplicaFailureReason.ValueType  # 8
+"""Its image cannot be had: no such image, no access, or no registry."""
+REPLICA_FAILURE_REASON_UNSCHEDULABLE: ReplicaFailureReason.ValueType  # 9
+"""No node of the cluster has room for it, or is allowed to run it."""
+REPLICA_FAILURE_REASON_QUOTA_EXCEEDED: ReplicaFailureReason.ValueType  # 10
+"""The quota of the namespace is used up."""
+REPLICA_FAILURE_REASON_FORBIDDEN: ReplicaFailureReason.ValueType  # 11
+"""The cluster does not allow it: rights of the server, a policy, or no such namespace."""
+REPLICA_FAILURE_REASON_CONFIGURATION_UNAVAILABLE: ReplicaFailureReason.ValueType  # 12
+"""A secret or another object that it refers to is missing, or has no such key."""
+REPLICA_FAILURE_REASON_CLUSTER_UNAVAILABLE: ReplicaFailureReason.ValueType  # 13
+"""The API server of the cluster does not answer; what runs there goes on."""
 Global___ReplicaFailureReason: _TypeAlias = ReplicaFailureReason  # noqa: Y015
 
 class _ConditionType:
