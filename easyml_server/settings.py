@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     kubernetes_store_secret: str | None = Field(
         None,
         pattern=NAME,
-        description="Secret whose keys are variables that reading EASYML_ARTIFACT_URL takes, such as AWS_ACCESS_KEY_ID.",
+        description="Secret of variables that reading EASYML_ARTIFACT_URL takes, such as AWS_ACCESS_KEY_ID.",
     )
     kubernetes_service_account: str | None = Field(
         None, pattern=NAME, description="Service account of the pods, which get no token of it; default if not set."

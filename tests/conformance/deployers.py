@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID, uuid4
 
 import grpc
@@ -19,7 +21,8 @@ from easyml_server.deployers.deployments import LocalDeployer, start_deployer
 from easyml_server.deployers.limits import ModelServerLimits
 from easyml_server.domain.deployments import Probes, Replica, ReplicaState
 from easyml_server.domain.replica_records import find_living
-from easyml_server.ports.deployer import ServedRevision
+from easyml_server.ports.artifacts import StoredSource
+from easyml_server.ports.deployer import Deployer, ServedRevision
 from easyml_server.ports.model_servers import ServedModel
 from easyml_server.security.tokens import Ed25519Signer
 from tests.unit.serving.requests import a_row, rows
@@ -76,16 +79,14 @@ class LocalMachine:
         """Whether anything is left of a replica that ran."""
         return any(find_living(path) for path in self._records(replica))
 
+    def left(self) -> list[str]:
+        """What there is of anything that ran."""
+        return [path.name for path in (self.folder / "deployments").iterdir() if path.name != "heartbeat"]
+
     def environment(self, replica: Replica) -> dict[str, str]:
         """The variables of what runs a replica."""
         lines = Path(f"/proc/{self._pid(replica)}/environ").read_bytes().decode().split("\0")
         return dict(line.split("=", 1) for line in lines if line)
-
-    async def gone(self, replica: Replica) -> None:
-        """Returns once nothing is left of it."""
-        async with asyncio.timeout(LONG_SECONDS):
-            while self.runs(replica):  # noqa: ASYNC110 (nobody tells of a process that is nobody's child)
-                await asyncio.sleep(0.05)
 
     def token(self, deployment_id: UUID) -> str:
         return self._signer.sign_identity(uuid4(), str(deployment_id), datetime.now(UTC))
@@ -98,16 +99,46 @@ class LocalMachine:
         return found.pid
 
 
+async def source_of(model: Path) -> StoredSource:
+    """Where programs that do not share the folder would read a model, if it were on another machine."""
+    manifest = await asyncio.to_thread((model / "manifest.json").read_bytes)
+    return StoredSource(model.as_uri(), hashlib.sha256(manifest).hexdigest())
+
+
+class Machine(Protocol):
+    """Where a deployer works; what runs there outlives the deployer."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def deployer(self) -> AbstractAsyncContextManager[Deployer]: ...
+
+    def emptied(self) -> AbstractAsyncContextManager[Deployer]: ...
+
+    def send(self, replica: Replica, number: int) -> None: ...
+
+    def runs(self, replica: Replica) -> bool: ...
+
+    def left(self) -> list[str]: ...
+
+    def token(self, deployment_id: UUID) -> str: ...
+
+
+async def gone(machine: Machine, replica: Replica) -> None:
+    """Returns once nothing is left of a replica."""
+    async with asyncio.timeout(LONG_SECONDS):
+        while machine.runs(replica):  # noqa: ASYNC110 (nobody tells of what no deployer has any more)
+            await asyncio.sleep(0.05)
+
+
 def a_revision(model: Path, replicas: int = 1, number: int = 1, probes: Probes = QUICK) -> ServedRevision:
     deployment_id = uuid4()
     names = (str(deployment_id), "species")
-    served = ServedModel(VERSION, lambda: nullcontext(model))
+    served = ServedModel(VERSION, lambda: nullcontext(model), lambda: source_of(model))
     return ServedRevision(uuid4(), deployment_id, names, number, served, replicas, probes)
 
 
-async def until(
-    deployer: LocalDeployer, revision: ServedRevision, holds: Callable[[list[Replica]], bool]
-) -> list[Replica]:
+async def until(deployer: Deployer, revision: ServedRevision, holds: Callable[[list[Replica]], bool]) -> list[Replica]:
     """The replicas of a revision, once they are as they should be."""
     async with asyncio.timeout(LONG_SECONDS):
         while not holds(replicas := list(deployer.replicas(revision.id))):
@@ -115,7 +146,7 @@ async def until(
     return replicas
 
 
-async def ready(deployer: LocalDeployer, revision: ServedRevision) -> list[Replica]:
+async def ready(deployer: Deployer, revision: ServedRevision) -> list[Replica]:
     """Its replicas, once as many as are wanted are ready and there are no others."""
 
     def holds(replicas: list[Replica]) -> bool:
@@ -124,7 +155,7 @@ async def ready(deployer: LocalDeployer, revision: ServedRevision) -> list[Repli
     return await until(deployer, revision, holds)
 
 
-async def ask(machine: LocalMachine, revision: ServedRevision, replica: Replica, token: str = "") -> str:
+async def ask(machine: Machine, revision: ServedRevision, replica: Replica, token: str = "") -> str:
     """The version that answers a prediction there."""
     message = rows(a_row())
     message.model_version_id = str(VERSION)
@@ -136,7 +167,7 @@ async def ask(machine: LocalMachine, revision: ServedRevision, replica: Replica,
 
 
 @asynccontextmanager
-async def an_open_call(machine: LocalMachine, revision: ServedRevision, replica: Replica) -> AsyncIterator[None]:
+async def an_open_call(machine: Machine, revision: ServedRevision, replica: Replica) -> AsyncIterator[None]:
     """A stream whose first request was answered, and that goes on."""
     message = pb.StreamPredictRequest(model_version_id=str(VERSION), rows=rows(a_row()).rows)
     authorization = f"Bearer {machine.token(revision.deployment_id)}"

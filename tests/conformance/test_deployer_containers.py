@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from easyml_server.domain.containers import Container
 from easyml_server.domain.deployments import Replica, ReplicaFailureReason, ReplicaState
-from tests.conformance.deployers import VERSION, LocalMachine, a_revision, ask, ready, until
-from tests.conformance.test_deployer import machine, model
+from tests.conformance.deployers import VERSION, LocalMachine, a_revision, ask, gone, ready, until
+from tests.conformance.test_deployer import model
 
-__all__ = ["machine", "model"]
+__all__ = ["model"]
+
+@pytest.fixture
+def machine(tmp_path: Path) -> LocalMachine:
+    return LocalMachine(tmp_path)
+
 
 SMALL = Container(memory_limit="20Mi")
 
@@ -60,7 +67,7 @@ async def test_a_replica_that_takes_too_much_memory_is_ended_and_gets_well_when_
         assert [each.state for each in deployer.replicas(revision.id)] == [ReplicaState.READY]
         (ended,) = await until(deployer, limited, failed_of_memory)
         assert ended.id == before.id
-        await machine.gone(before)
+        await gone(machine, before)
     async with machine.emptied() as deployer:
         deployer.apply(revision)
         (after,) = await ready(deployer, revision)

@@ -79,7 +79,7 @@ class KubernetesApi:
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """End the connections."""
         if self._client is not None:
             await self._client.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -63,7 +63,7 @@ class KubernetesDeployer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The cluster is followed in this block; at the end what runs there is left running."""
-        async with self._views.followed():
+        async with aclosing(self._api), self._views.followed():
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LOOK_SECONDS):
                     await self._views.listed()
@@ -74,7 +74,6 @@ class KubernetesDeployer:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-        await self._api.close()
 
     def apply(self, revision: ServedRevision) -> None:
         """See Deployer."""

@@ -25,6 +25,8 @@ LEAVING_SECONDS: Final = 3
 """Between a pod's leaving the endpoints and its being told to end: callers learn of it meanwhile."""
 GRACE_SECONDS: Final = LEAVING_SECONDS + DRAIN_SECONDS + 2
 STARTUP_PERIOD_SECONDS: Final = 1
+UNRESPONSIVE_SECONDS: Final = 2
+"""One that does not answer any more answers no calls either, and is not waited for."""
 USER: Final = 10001
 
 _RESTRICTED: Final = {
@@ -133,7 +135,10 @@ def _probes(probes: Probes) -> dict[str, Any]:
     period = max(1, math.ceil(probes.period_seconds))
     attempts = max(1, math.ceil(probes.startup_seconds / STARTUP_PERIOD_SECONDS))
     asked = {"timeoutSeconds": timeout, "failureThreshold": probes.failure_threshold, "periodSeconds": period}
-    alive = {"grpc": {"port": CALLS_PORT, "service": "liveness"}}
+    alive = {
+        "grpc": {"port": CALLS_PORT, "service": "liveness"},
+        "terminationGracePeriodSeconds": UNRESPONSIVE_SECONDS,
+    }
     return {
         "startupProbe": {
             **alive,

@@ -33,7 +33,11 @@ _IMAGE: Final = frozenset(
         "RegistryUnavailable",
     }
 )
-_CONFIGURATION: Final = frozenset({"CreateContainerConfigError", "FailedMount"})
+KILLING: Final = "Killing"
+FAILED_MOUNT: Final = "FailedMount"
+"""Events that say more than a pod's status does: whom the kubelet ended and why, and what a pod waits for."""
+
+_CONFIGURATION: Final = frozenset({"CreateContainerConfigError"})
 _START: Final = frozenset({"CreateContainerError", "RunContainerError", "PreCreateHookError", "PostStartHookError"})
 _NEVER_BEGUN: Final = frozenset({"StartError", "ContainerCannotRun"})
 _ENDED: Final = ("Failed", "Succeeded")
@@ -132,7 +136,7 @@ def fault_of(pod: Object, warned: Warned | None) -> Fault | None:
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
         return Fault(ReplicaFailureReason.UNSCHEDULABLE, _sentence("No node takes it", scheduled.get("message", "")))
-    if warned is not None and warned.reason in _CONFIGURATION and not status.get("started"):
+    if warned is not None and warned.reason == FAILED_MOUNT and not status.get("started"):
         return Fault(ReplicaFailureReason.CONFIGURATION_UNAVAILABLE, _sentence(warned.reason, warned.message))
     return None
 
@@ -172,11 +176,11 @@ def _fault_of_end(ended: dict[str, Any], times: int, warned: Warned | None) -> F
         return Fault(ReplicaFailureReason.CANNOT_START, message, code, times)
     if code in _TOLD:
         return Fault(*_TOLD[code], code, times)
-    if warned is not None and warned.reason == "Unhealthy" and warned.time >= time_of(ended.get("startedAt")):
-        if warned.message.startswith("Startup probe"):
+    if warned is not None and warned.reason == KILLING and warned.time >= time_of(ended.get("startedAt")):
+        if "startup probe" in warned.message:
             message = "It was not ready within the time of its start, and was killed."
             return Fault(ReplicaFailureReason.START_TIMEOUT, message, code, times)
-        if warned.message.startswith("Liveness probe"):
+        if "liveness probe" in warned.message:
             message = "It did not answer whether it is alive, and was killed."
             return Fault(ReplicaFailureReason.UNRESPONSIVE, message, code, times)
     return Fault(ReplicaFailureReason.EXITED, _ended_with(code), code, times)

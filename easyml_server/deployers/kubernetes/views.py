@@ -10,11 +10,11 @@ from uuid import UUID
 
 from easyml_server.deployers.kubernetes.api import APPLIED, EVENTS, PODS, Kind, KubernetesApi, Object
 from easyml_server.deployers.kubernetes.names import DEPLOYMENT, REVISION, id_in, selector_of
-from easyml_server.deployers.kubernetes.replicas import Warned, is_ours, time_of
+from easyml_server.deployers.kubernetes.replicas import FAILED_MOUNT, KILLING, Warned, is_ours, time_of
 from easyml_server.deployers.kubernetes.watched import Watched
 
-OF_PODS: Final = "involvedObject.kind=Pod,type=Warning"
-WORDS: Final = frozenset({"Unhealthy", "FailedMount", "CreateContainerConfigError"})
+OF_PODS: Final = "involvedObject.kind=Pod"
+WORDS: Final = frozenset({KILLING, FAILED_MOUNT})
 
 
 class Views:

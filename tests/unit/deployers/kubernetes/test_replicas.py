@@ -125,14 +125,14 @@ def test_what_a_container_waits_for_is_told_in_the_clusters_words(reason: str, m
 def test_events_say_whom_a_kubelet_killed_and_why() -> None:
     killed = a_pod({"running": {}}, restartCount=1, lastState=ended(143))
     for message, meant in (
-        ("Startup probe failed: timeout", Reason.START_TIMEOUT),
-        ("Liveness probe failed: timeout", Reason.UNRESPONSIVE),
-        ("Readiness probe failed: timeout", Reason.EXITED),
+        ("Container model-server failed startup probe, will be restarted", Reason.START_TIMEOUT),
+        ("Container model-server failed liveness probe, will be restarted", Reason.UNRESPONSIVE),
+        ("Stopping container model-server", Reason.EXITED),
     ):
-        fault = fault_of(killed, Warned("Unhealthy", message, LATER))
+        fault = fault_of(killed, Warned("Killing", message, LATER))
         assert fault is not None
         assert fault.reason is meant
-    of_one_before = fault_of(killed, Warned("Unhealthy", "Liveness probe failed", datetime(2025, 1, 1, tzinfo=UTC)))
+    of_one_before = fault_of(killed, Warned("Killing", "failed liveness probe", datetime(2025, 1, 1, tzinfo=UTC)))
     assert of_one_before is not None
     assert of_one_before.reason is Reason.EXITED
     mount = fault_of(a_pod({"waiting": {"reason": "ContainerCreating"}}), Warned("FailedMount", "no map", LATER))
