@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from easyml_server.deployers.kubernetes.connection import connecting
 from easyml_server.deployers.kubernetes.deployer import KubernetesDeployer, start_deployer
+from easyml_server.deployers.kubernetes.names import OWNER
 from easyml_server.deployers.kubernetes.target import Target, read_keys
 from easyml_server.domain.deployments import Replica
 from easyml_server.security.tokens import Ed25519Signer
@@ -39,7 +40,7 @@ class Namespace:
     async def deployer(self) -> AsyncIterator[KubernetesDeployer]:
         """A deployer, as after a start of the server; what it started is left running."""
         keys, owner = read_keys(self._signer.jwks_path)
-        target = Target(self.name, IMAGE, keys, owner, LIMITS.arguments())
+        target = Target(self.name, IMAGE, keys, owner, LIMITS.arguments(), leaving_seconds=1)
         connect = connecting(self.cluster.plane.kubeconfig(), "")
         async with start_deployer(connect, target, lambda: datetime.now(UTC), here) as deployer:
             yield deployer
@@ -51,7 +52,7 @@ class Namespace:
             yield deployer
             deployer.retain(())
             await deployer.settled()
-        assert self.left() == []
+        assert self.left(owner=read_keys(self._signer.jwks_path)[1]) == []
 
     def send(self, replica: Replica, number: int) -> None:
         """A signal to what runs a replica."""
@@ -84,8 +85,8 @@ class Namespace:
         """An object of somebody else's."""
         self.cluster.plane.call("POST", f"/{version}/namespaces/{self.name}/{kind}", json.loads(json.dumps(content)))
 
-    def left(self) -> list[str]:
-        """What there is of ours."""
+    def left(self, owner: str = "") -> list[str]:
+        """What there is of anybody's, or of those with a signing key."""
         kinds = {
             "api/v1": ("configmaps", "services", "pods"),
             "apis/apps/v1": ("deployments", "replicasets"),
@@ -98,6 +99,7 @@ class Namespace:
             for kind in names
             for found in self.objects(version, kind)
             if found["metadata"]["name"] != "kube-root-ca.crt"
+            if owner in ("", found["metadata"].get("labels", {}).get(OWNER))
         ]
 
     def _pod(self, replica: Replica) -> dict[str, Any]:

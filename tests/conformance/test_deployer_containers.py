@@ -14,6 +14,7 @@ from tests.conformance.test_deployer import model
 
 __all__ = ["model"]
 
+
 @pytest.fixture
 def machine(tmp_path: Path) -> LocalMachine:
     return LocalMachine(tmp_path)

@@ -21,9 +21,8 @@ KEYS_FILE: Final = "jwks.json"
 SCRATCH: Final = "/tmp"  # noqa: S108 (the pod's own, empty volume)
 
 DRAIN_SECONDS: Final = 20
-LEAVING_SECONDS: Final = 3
-"""Between a pod's leaving the endpoints and its being told to end: callers learn of it meanwhile."""
-GRACE_SECONDS: Final = LEAVING_SECONDS + DRAIN_SECONDS + 2
+ENDING_SECONDS: Final = 2
+SCRATCH_SIZE: Final = "2Gi"
 STARTUP_PERIOD_SECONDS: Final = 1
 UNRESPONSIVE_SECONDS: Final = 2
 """One that does not answer any more answers no calls either, and is not waited for."""
@@ -41,7 +40,7 @@ def pod_of(revision: ServedRevision, source: StoredSource, target: Target, keys:
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": target.leaving_seconds + DRAIN_SECONDS + ENDING_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -52,7 +51,7 @@ def pod_of(revision: ServedRevision, source: StoredSource, target: Target, keys:
         "containers": [_container(revision, source, target)],
         "volumes": [
             {"name": "keys", "configMap": {"name": keys}},
-            {"name": "scratch", "emptyDir": {"sizeLimit": target.scratch_size}},
+            {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_SIZE}},
         ],
     }
     if target.service_account:
@@ -75,7 +74,7 @@ def _container(revision: ServedRevision, source: StoredSource, target: Target) -
         ],
         "env": _variables(revision.container),
         "securityContext": _RESTRICTED,
-        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVING_SECONDS}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": target.leaving_seconds}}},
         "volumeMounts": [
             {"name": "keys", "mountPath": KEYS_FOLDER, "readOnly": True},
             {"name": "scratch", "mountPath": SCRATCH},

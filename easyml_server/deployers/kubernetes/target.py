@@ -25,7 +25,8 @@ class Target:
     image_pull_secret: str = ""
     service_account: str = ""
     store_secret: str = ""
-    scratch_size: str = "2Gi"
+    leaving_seconds: int = 3
+    """Between a pod's leaving the endpoints and its being told to end: callers learn of it meanwhile."""
 
 
 def read_keys(path: Path) -> tuple[str, str]:
