@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +18,16 @@ from easyml_server.deployers.kubernetes.names import OWNER
 from easyml_server.deployers.kubernetes.target import Target, read_keys
 from easyml_server.domain.deployments import Replica
 from easyml_server.security.tokens import Ed25519Signer
-from tests.conformance.deployers import LIMITS
+from tests.conformance.deployers import LIMITS, LONG_SECONDS
 from tests.kubernetes.addresses import here
 from tests.kubernetes.cluster import Cluster
 
 IMAGE = "registry.example/easyml:test"
+
+
+def _resolve(address: str) -> str:
+    """Pods in which nothing runs are reached by nobody."""
+    return here(address) if address.startswith("10.") else address
 
 
 @dataclass
@@ -37,18 +43,18 @@ class Namespace:
         self._signer = Ed25519Signer(self.folder / "keys")
 
     @asynccontextmanager
-    async def deployer(self) -> AsyncIterator[KubernetesDeployer]:
+    async def deployer(self, user: str = "admin", server: str = "") -> AsyncIterator[KubernetesDeployer]:
         """A deployer, as after a start of the server; what it started is left running."""
         keys, owner = read_keys(self._signer.jwks_path)
         target = Target(self.name, IMAGE, keys, owner, LIMITS.arguments(), leaving_seconds=1)
-        connect = connecting(self.cluster.plane.kubeconfig(), "")
-        async with start_deployer(connect, target, lambda: datetime.now(UTC), here) as deployer:
+        connect = connecting(self.cluster.plane.kubeconfig(user, server=server), "")
+        async with start_deployer(connect, target, lambda: datetime.now(UTC), _resolve) as deployer:
             yield deployer
 
     @asynccontextmanager
-    async def emptied(self) -> AsyncIterator[KubernetesDeployer]:
+    async def emptied(self, user: str = "admin", server: str = "") -> AsyncIterator[KubernetesDeployer]:
         """The same, and nothing is left."""
-        async with self.deployer() as deployer:
+        async with self.deployer(user, server) as deployer:
             yield deployer
             deployer.retain(())
             await deployer.settled()
@@ -76,6 +82,12 @@ class Namespace:
             "items"
         ]
         return found
+
+    async def until(self, version: str, kind: str, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Returns once the objects of a kind are as they should be."""
+        async with asyncio.timeout(LONG_SECONDS):
+            while not holds(self.objects(version, kind)):  # noqa: ASYNC110 (asked as whoever watches by eye)
+                await asyncio.sleep(0.1)
 
     def delete(self, version: str, kind: str, name: str) -> None:
         """As somebody may by hand."""

@@ -22,6 +22,7 @@ from easyml_server.deployers.kubernetes.replicas import (
     ended_before,
     fault_of,
     fault_of_deployment,
+    fault_of_error,
     replica_of,
 )
 from easyml_server.deployers.kubernetes.served import Cluster, Served
@@ -30,7 +31,7 @@ from easyml_server.deployers.kubernetes.views import Views
 from easyml_server.deployers.replica_counters import counters_at
 from easyml_server.deployers.replica_process import answers
 from easyml_server.domain.counters import ReplicaCounters, ReplicaLoad, RevisionCounters
-from easyml_server.domain.deployments import Replica, ReplicaFailure, ReplicaFailureReason, ReplicaState
+from easyml_server.domain.deployments import Replica, ReplicaFailure, ReplicaState
 from easyml_server.domain.errors import Unavailable
 from easyml_server.ports.deployer import ServedRevision
 
@@ -51,11 +52,12 @@ class KubernetesDeployer:
         self._api = api
         self._clock = clock
         self._resolve = resolve
-        self._views = Views(api, target.owner, self._hear_of_pod, self._hear_of_revision)
+        self._views = Views(api, target.owner, self._hear_of_pod, self._hear_of_revision, self._hear_of_trouble)
         self._cluster = Cluster(api, target, self._views, clock, self._before_fewer, self._tell)
         self._counters = PodCounters(self._views, resolve)
         # Why each pod was not ready when that was last so, and what its container had said.
         self._faults: dict[UUID, tuple[Fault, ReplicaFailure]] = {}
+        self._begun = False
         self._changed: set[UUID] = set()
         self._waking = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -66,7 +68,7 @@ class KubernetesDeployer:
         async with aclosing(self._api), self._views.followed():
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LOOK_SECONDS):
-                    await self._views.listed()
+                    await self._views.listed_unless_in_trouble()
             try:
                 yield
             finally:
@@ -89,16 +91,17 @@ class KubernetesDeployer:
 
     def retain(self, revision_ids: Collection[UUID]) -> None:
         """See Deployer. What is not known yet, as the cluster is away, is left for the next start."""
+        self._begun = True
         for revision_id in (self._cluster.served.keys() | self._views.revisions().keys()) - set(revision_ids):
             self.remove(revision_id)
 
     def replicas(self, revision_id: UUID) -> Sequence[Replica]:
-        """See Deployer. Raises Unavailable where the cluster has not said yet what runs."""
+        """See Deployer. Raises Unavailable where replicas may run and the cluster has not said so yet."""
         served = self._cluster.served.get(revision_id)
         if served is None:
             return ()
-        if not self._views.known:
-            why = self._views.trouble or "it has not answered yet"
+        if served.may_run and not self._views.known:
+            why = self._views.trouble or "it has not answered yet."
             raise Unavailable(
                 f"What runs on the cluster is not known yet: {why}",
                 retry_after=RETRY_SECONDS,
@@ -156,7 +159,7 @@ class KubernetesDeployer:
         if served is not None:
             served.wants(revision)
             return
-        served = self._cluster.served[revision_id] = Served(revision_id, deployment_id, revision)
+        served = self._cluster.served[revision_id] = Served(revision_id, deployment_id, revision, not self._begun)
         served.task = asyncio.create_task(self._cluster.keep(served), name=f"revision {revision_id}")
         self._tell(served)
 
@@ -179,11 +182,12 @@ class KubernetesDeployer:
         """Why a revision does not get on, whatever its pods say."""
         if served.failure is not None or served.revision is None:
             return served.failure
-        if self._views.trouble:
-            return ReplicaFailure(ReplicaFailureReason.CLUSTER_UNAVAILABLE, self._views.trouble, self._clock())
         deployment = self._views.find(DEPLOYMENTS, revision_name(served.revision))
-        fault = None if deployment is None else fault_of_deployment(deployment)
-        return None if fault is None else ReplicaFailure(fault.reason, fault.message, self._clock())
+        if self._views.trouble is not None:
+            fault: Fault | None = fault_of_error(self._views.trouble)
+        else:
+            fault = None if deployment is None else fault_of_deployment(deployment)
+        return None if fault is None else self._failure(fault)
 
     def _hear_of_pod(self, pod: Object, gone: bool) -> None:
         identity = UUID(pod["metadata"]["uid"])
@@ -194,10 +198,7 @@ class KubernetesDeployer:
             fault = fault_of(pod, self._views.warned(pod))
             before, _ = self._faults.get(identity, (None, None))
             if fault is not None and fault != before:
-                self._faults[identity] = (
-                    fault,
-                    ReplicaFailure(fault.reason, fault.message, self._clock(), fault.exit_code),
-                )
+                self._faults[identity] = fault, self._failure(fault)
                 if fault.exit_code is not None:
                     self._in_background(self._add_lines(pod, fault))
         self._tell_of(pod)
@@ -222,6 +223,13 @@ class KubernetesDeployer:
         if served is not None:
             served.woken.set()
             self._tell(served)
+
+    def _hear_of_trouble(self) -> None:
+        for served in self._cluster.served.values():
+            self._tell(served)
+
+    def _failure(self, fault: Fault) -> ReplicaFailure:
+        return ReplicaFailure(fault.reason, fault.message, self._clock(), fault.exit_code)
 
     async def _before_fewer(self, served: Served) -> None:
         await self._counters.remember(served.id)

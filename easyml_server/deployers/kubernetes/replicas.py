@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from easyml_server.deployers.kubernetes.api import Object
+from easyml_server.deployers.kubernetes.api import NOT_FOUND, UNAUTHORIZED, Away, Object, Refused
 from easyml_server.deployers.kubernetes.names import NUMBER, REVISION, id_in
 from easyml_server.deployers.kubernetes.pods import CALLS_PORT, CONTAINER, METRICS_PORT
 from easyml_server.domain.deployments import Replica, ReplicaFailure, ReplicaFailureReason, ReplicaState
+from easyml_server.domain.errors import EasyMLError
 
 Resolve = Callable[[str], str]
 """From the address of a pod to one at which this server reaches it."""
@@ -20,6 +21,8 @@ Resolve = Callable[[str], str]
 CANNOT_START: Final = 2
 CANNOT_LOAD: Final = 3
 CANNOT_FETCH: Final = 4
+FORBIDDING: Final = (UNAUTHORIZED, 403, NOT_FOUND)
+"""A namespace that is not there, or not ours to see, is answered with the last."""
 SIGNALLED: Final = 128
 """A container that a signal ended has its number more than this as its exit code."""
 
@@ -164,6 +167,19 @@ def fault_of_refusal(message: str, *, forbidden: bool = False) -> Fault:
     if forbidden or "forbidden" in message:
         return Fault(ReplicaFailureReason.FORBIDDEN, _sentence("The cluster does not allow it", message))
     return Fault(ReplicaFailureReason.CANNOT_START, _sentence("The cluster refuses it", message))
+
+
+def fault_of_error(error: Exception) -> Fault:
+    """What it means that something could not be brought about."""
+    match error:
+        case Away():
+            return Fault(ReplicaFailureReason.CLUSTER_UNAVAILABLE, str(error))
+        case Refused():
+            return fault_of_refusal(error.message, forbidden=error.status in FORBIDDING)
+        case EasyMLError():
+            return Fault(ReplicaFailureReason.ARTIFACT_UNAVAILABLE, error.message)
+        case _:
+            return Fault(ReplicaFailureReason.CANNOT_START, f"It could not be applied: {type(error).__name__}.")
 
 
 def _fault_of_end(ended: dict[str, Any], times: int, warned: Warned | None) -> Fault:

@@ -15,7 +15,6 @@ from easyml_server.deployers.kubernetes.api import (
     APPLIED,
     DEPLOYMENTS,
     SERVICES,
-    Away,
     Kind,
     KubernetesApi,
     Object,
@@ -23,11 +22,10 @@ from easyml_server.deployers.kubernetes.api import (
 )
 from easyml_server.deployers.kubernetes.manifests import manifests
 from easyml_server.deployers.kubernetes.names import REVISION, deployment_name
-from easyml_server.deployers.kubernetes.replicas import Fault, fault_of_refusal
+from easyml_server.deployers.kubernetes.replicas import fault_of_error
 from easyml_server.deployers.kubernetes.target import Target
 from easyml_server.deployers.kubernetes.views import Views
 from easyml_server.domain.deployments import ReplicaFailure, ReplicaFailureReason
-from easyml_server.domain.errors import EasyMLError
 from easyml_server.ports.artifacts import StoredSource
 from easyml_server.ports.deployer import ServedRevision
 
@@ -40,11 +38,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Served:
-    """`revision` is None where nothing is wanted of it; `failure` says why what is wanted could not be had."""
+    """`revision` is None where nothing is wanted of it; `failure` says why what is wanted could not be had.
+
+    One that `may_run` already was there before this server looked.
+    """
 
     id: UUID
     deployment_id: UUID
     revision: ServedRevision | None
+    may_run: bool = False
     failure: ReplicaFailure | None = None
     source: StoredSource | None = None
     applied: dict[tuple[Kind, str], Object] = field(default_factory=dict)
@@ -151,7 +153,7 @@ class Cluster:
         return False
 
     def _fail(self, served: Served, error: Exception) -> None:
-        fault = _fault(error)
+        fault = fault_of_error(error)
         if fault.reason is ReplicaFailureReason.CANNOT_START and not isinstance(error, Refused):
             log.exception("revision_not_applied", revision=str(served.id))
         before = served.failure
@@ -159,18 +161,6 @@ class Cluster:
             log.warning("revision_not_applied", revision=str(served.id), reason=fault.reason, message=fault.message)
             served.failure = ReplicaFailure(fault.reason, fault.message, self._clock())
             self._changed(served)
-
-
-def _fault(error: Exception) -> Fault:
-    match error:
-        case Away():
-            return Fault(ReplicaFailureReason.CLUSTER_UNAVAILABLE, str(error))
-        case Refused():
-            return fault_of_refusal(error.message, forbidden=error.status in (401, 403, 404))
-        case EasyMLError():
-            return Fault(ReplicaFailureReason.ARTIFACT_UNAVAILABLE, error.message)
-        case _:
-            return Fault(ReplicaFailureReason.CANNOT_START, f"It could not be applied: {type(error).__name__}.")
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

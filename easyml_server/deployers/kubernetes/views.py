@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
-from easyml_server.deployers.kubernetes.api import APPLIED, EVENTS, PODS, Kind, KubernetesApi, Object
+from easyml_server.deployers.kubernetes.api import APPLIED, EVENTS, PODS, Away, Kind, KubernetesApi, Object, Refused
 from easyml_server.deployers.kubernetes.names import DEPLOYMENT, REVISION, id_in, selector_of
 from easyml_server.deployers.kubernetes.replicas import FAILED_MOUNT, KILLING, Warned, is_ours, time_of
 from easyml_server.deployers.kubernetes.watched import Watched
@@ -26,13 +26,16 @@ class Views:
         owner: str,
         pod_changed: Callable[[Object, bool], None],
         object_changed: Callable[[UUID], None],
+        troubled: Callable[[], None],
     ) -> None:
         self._pod_changed = pod_changed
         self._object_changed = object_changed
+        self._troubled = troubled
+        self._in_trouble = asyncio.Event()
         ours = {"labelSelector": selector_of(owner)}
-        self._pods = Watched(api, PODS, ours, self._hear_of_pod)
-        self._applied = {kind: Watched(api, kind, ours, self._hear) for kind in APPLIED}
-        self._events = Watched(api, EVENTS, {"fieldSelector": OF_PODS}, self._hear_warning)
+        self._pods = Watched(api, PODS, ours, self._hear_of_pod, self._hear_of_trouble)
+        self._applied = {kind: Watched(api, kind, ours, self._hear, self._hear_of_trouble) for kind in APPLIED}
+        self._events = Watched(api, EVENTS, {"fieldSelector": OF_PODS}, self._hear_warning, self._hear_of_trouble)
         self._warned: dict[UUID, Warned] = {}
 
     @asynccontextmanager
@@ -57,10 +60,20 @@ class Views:
         for each in (self._pods, *self._applied.values()):
             await each.synced.wait()
 
+    async def listed_unless_in_trouble(self) -> None:
+        """Wait until everything was listed, or cannot be."""
+        waiting = [asyncio.create_task(each) for each in (self.listed(), self._in_trouble.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
     @property
-    def trouble(self) -> str:
-        """Why pods are not heard of just now; empty if they are."""
-        return self._pods.trouble
+    def trouble(self) -> Away | Refused | None:
+        """Why not everything is heard of just now. Without events nothing is missed but why a pod ended."""
+        watched = (self._pods, *self._applied.values())
+        return next((each.trouble for each in watched if each.trouble is not None), None)
 
     def pods(self, label: str, identity: UUID) -> Sequence[Object]:
         """Those of a deployment or of a revision, the oldest first."""
@@ -95,6 +108,10 @@ class Views:
 
     def _all(self) -> Iterator[tuple[Kind, Object]]:
         return ((kind, found) for kind, watched in self._applied.items() for found in watched.objects.values())
+
+    def _hear_of_trouble(self) -> None:
+        self._in_trouble.set()
+        self._troubled()
 
     def _hear(self, found: Object, _gone: bool) -> None:
         if revision := _id(found, REVISION):

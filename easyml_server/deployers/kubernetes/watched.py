@@ -17,21 +17,27 @@ log = structlog.get_logger(__name__)
 
 
 class Watched:
-    """`objects` by name; `told` hears of each that changed, with True where it is gone.
+    """`objects` by name; `told` hears of each that changed, with True where it is gone, `troubled` of other trouble.
 
-    `trouble` says why nothing is heard just now.
+    `trouble` is why nothing is heard just now.
     """
 
     def __init__(
-        self, api: KubernetesApi, kind: Kind, query: Mapping[str, str], told: Callable[[Object, bool], None]
+        self,
+        api: KubernetesApi,
+        kind: Kind,
+        query: Mapping[str, str],
+        told: Callable[[Object, bool], None],
+        troubled: Callable[[], None],
     ) -> None:
         self.kind = kind
         self.objects: dict[str, Object] = {}
         self.synced = asyncio.Event()
-        self.trouble = ""
+        self.trouble: Away | Refused | None = None
         self._api = api
         self._query = query
         self._told = told
+        self._troubled = troubled
         self._version = ""
         self._pause = FIRST_PAUSE_SECONDS
 
@@ -80,14 +86,17 @@ class Watched:
         self._told(found, kind == "DELETED")
 
     def _heard(self) -> None:
-        if self.trouble:
+        if self.trouble is not None:
             log.info("cluster_answers", kind=self.kind.name)
-        self.trouble = ""
+            self.trouble = None
+            self._troubled()
         self._pause = FIRST_PAUSE_SECONDS
 
-    async def _wait(self, error: Exception) -> None:
-        if not self.trouble:
+    async def _wait(self, error: Away | Refused) -> None:
+        if self.trouble is None:
             log.warning("cluster_silent", kind=self.kind.name, error=str(error))
-        self.trouble = str(error)
+        if str(self.trouble) != str(error):
+            self.trouble = error
+            self._troubled()
         await asyncio.sleep(self._pause)
         self._pause = min(LONGEST_PAUSE_SECONDS, 2 * self._pause)
