@@ -270,14 +270,28 @@ def test_a_template_and_problems_from_the_shell(shell: Shell) -> None:
     assert isinstance(config, dict)
     assert (config["environment"], config["scaling"]["replicas"]) == ("development", 1)
     assert shell.ask("deploy", "iris:1", "--template", "-e", "staging", "--validate") == "Nothing is wrong with it.\n"
-    wrong = ("--replicas", "1000", "--memory-limit", "1Mi", "--env", "PATH=x")
+    wrong = ("--replicas", "1000", "--memory-limit", "1Mi", "--env", "PATH=x", "--target", "kubernetes")
     code, _, err = shell.run("deploy", "iris:1", *wrong, "--validate")
     assert code == 1
+    assert "EASYML_KUBERNETES_NAMESPACE" in err
     assert [line.partition(":")[0] for line in err.splitlines()] == [
+        "config.target",
         "config.scaling.replicas",
         'config.container.environment["PATH"]',
         "config.container.memory_limit",
     ]
+    here = ("--image", "x", "--cpu-request", "1", "--cpu-limit", "2", "--memory-request", "1Gi", "--secret", "A=s/k")
+    code, _, err = shell.run("deploy", "iris:1", *here, "--validate")
+    assert code == 1
+    assert [line.partition(":")[0].removeprefix("config.container.") for line in err.splitlines()] == [
+        "base_image",
+        "cpu_request",
+        "cpu_limit",
+        "memory_request",
+        "secrets",
+    ]
+    code, _, err = shell.run("deploy", "iris:1", "--secret", "A=s", "--validate")
+    assert (code, "KEY=SECRET/ENTRY" in err) == (2, True)
 
 
 def test_ctrl_c_leaves_a_deployment_going_on_and_a_failure_is_told_with_its_log(

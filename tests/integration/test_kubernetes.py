@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from easyml.v1 import deployment_pb2
+from easyml.v1 import deployment_logs_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from tests.conformance.clusters import IMAGE, Namespace
 from tests.integration.test_rpcs_deployments import Deployer, made_by, under_load
@@ -78,28 +78,36 @@ def on_the_cluster(**parts: Any) -> deployment_pb2.DeploymentConfig:
     return deployment_pb2.DeploymentConfig(target=KUBERNETES, **parts)
 
 
-def test_a_version_is_replaced_on_a_cluster_under_load_and_nothing_of_it_is_left(
+def test_a_deployment_moves_from_the_server_to_a_cluster_under_load_and_nothing_of_it_is_left(
     deployer: Deployer, namespace: Namespace
 ) -> None:
-    deployed = deployer.ready(deployer.create(config=on_the_cluster(scaling={"replicas": 2})).id)
-    (first,) = namespace.objects("apis/apps/v1", "deployments")
-    assert first["spec"]["replicas"] == 2
-    assert deployer.ask(deployed.id) == deployer.first
+    deployed = deployer.ready(deployer.create().id)
     with under_load(deployer, deployed.id) as load:
-        config = on_the_cluster(scaling={"replicas": 1})
+        config = on_the_cluster()
         config.MergeFrom(with_steps((50, 0)))
         assert weights(standing_by(deployer, deployed.id, config)) == {1: 50, 2: 50}
         eventually(lambda: {deployer.first, deployer.second} <= set(load.answered[-50:]))
         deployer.client.deployments.PromoteDeployment(pb.PromoteDeploymentRequest(deployment_id=deployed.id))
-        deployer.ready(deployed.id)
-    assert deployer.ask(deployed.id) == deployer.second
-    (service,) = (
-        found
-        for found in namespace.objects("api/v1", "services")
-        if found["metadata"]["name"].endswith(deployed.id[:8])
-    )
-    assert (
-        service["spec"]["selector"]["easyml.io/revision-id"] == service["metadata"]["labels"]["easyml.io/revision-id"]
-    )
+        (replica,) = deployer.ready(deployed.id).replicas
+        assert not replica.endpoint.startswith("127.0.0.1:")
+        assert deployer.ask(deployed.id) == deployer.second
+
+        deployer.update(deployed.id, deployer.first, config=on_the_cluster(scaling={"replicas": 2}))
+        assert deployer.ready(deployed.id).ready_replicas == 2
+    assert deployer.ask(deployed.id) == deployer.first
+    (found,) = namespace.objects("apis/apps/v1", "deployments")
+    revision = found["metadata"]["labels"]["easyml.io/revision-id"]
+    stable = [
+        each for each in namespace.objects("api/v1", "services") if each["metadata"]["name"].endswith(deployed.id[:8])
+    ]
+    assert [each["spec"]["selector"]["easyml.io/revision-id"] for each in stable] == [revision]
+    assert {line.revision for line in logged(deployer, deployed.id)} == {3}
     deployer.delete(deployed.id)
     eventually(lambda: namespace.left() == [])
+
+
+def logged(deployer: Deployer, deployment_id: str) -> list[deployment_logs_pb2.DeploymentLogLine]:
+    """The last lines of its replicas."""
+    request = deployment_logs_pb2.WatchDeploymentLogsRequest(deployment_id=deployment_id, tail_lines=5)
+    watch = deployer.client.deployments.WatchDeploymentLogs(request)
+    return [line for said in watch for line in said.lines.lines]
