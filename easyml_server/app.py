@@ -169,6 +169,7 @@ async def run_server(settings: Settings) -> AsyncIterator[RunningServer]:
             deployment_metrics=deployments.metrics,
             deployment_changes=deployments.changes,
             deployment_logs=deployments.logs,
+            deployment_manifests=deployments.manifests,
             predictions=PredictionService(
                 store, models, files.artifacts, model_servers, deployments.calls, deployments.reaches
             ),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from easyml_server.data_folder import DataFolder
@@ -21,7 +22,6 @@ from easyml_server.domain.errors import EasyMLError
 from easyml_server.domain.leases import Lease
 from easyml_server.files import object_url
 from easyml_server.ports.artifacts import ArtifactStore
-from easyml_server.ports.deployer import Deployer
 from easyml_server.ports.signals import Signals
 from easyml_server.ports.store import Store
 from easyml_server.security.tokens import Ed25519Signer
@@ -32,6 +32,7 @@ from easyml_server.services.counters_elsewhere import CountersElsewhere
 from easyml_server.services.deployment_changes import DeploymentChanges
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
+from easyml_server.services.deployment_manifests import DeploymentManifests
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.deployments import DeploymentService
@@ -39,6 +40,9 @@ from easyml_server.services.mirroring import Mirroring
 from easyml_server.services.reconciler import DeploymentReconciler
 from easyml_server.services.tenure import Leased, Sole
 from easyml_server.settings import Settings
+
+if TYPE_CHECKING:
+    from easyml_server.deployers.kubernetes.deployer import KubernetesDeployer
 
 INTERRUPTED_GRACE_SECONDS = 2.0
 """For calls in flight at replicas when somebody presses Ctrl-C, who does not want to wait."""
@@ -57,6 +61,7 @@ class Deployments:
     reconciler: DeploymentReconciler
     service: DeploymentService
     configs: DeploymentConfigService
+    manifests: DeploymentManifests
     leased: Leased | None
     """Where there may be other servers."""
     reaches: Callable[[Replica], bool]
@@ -121,12 +126,24 @@ async def open_deployments(
             default_seconds=settings.default_deadline_seconds,
         )
         configs = DeploymentConfigService(store, settings.limits(), barred_targets(settings))
-        service = DeploymentService(store, reconciler, watch, settings.limits(), clock, configs, signer)
+        manifests = DeploymentManifests(store, artifacts, others)
+        service = DeploymentService(store, reconciler, watch, settings.limits(), clock, configs, signer, manifests)
         changes = DeploymentChanges(store, auth, watch, clock)
         logs = DeploymentLogs(store, auth, deployer, watch, clock, leased or Sole())
         try:
             yield Deployments(
-                calls, watch, changes, metrics, logs, autoscaler, reconciler, service, configs, leased, reaches
+                calls,
+                watch,
+                changes,
+                metrics,
+                logs,
+                autoscaler,
+                reconciler,
+                service,
+                configs,
+                manifests,
+                leased,
+                reaches,
             )
         finally:
             await endpoints.close()
@@ -160,7 +177,7 @@ def barred_targets(settings: Settings) -> Mapping[DeploymentTarget, str]:
 @asynccontextmanager
 async def clusters(
     settings: Settings, signer: Ed25519Signer, clock: Callable[[], datetime]
-) -> AsyncIterator[Mapping[DeploymentTarget, Deployer]]:
+) -> AsyncIterator[Mapping[DeploymentTarget, KubernetesDeployer]]:
     """Deployers on clusters, as the settings say; their package is imported only then."""
     if settings.kubernetes_namespace is None or object_url(settings) is None:
         yield {}

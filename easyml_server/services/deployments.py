@@ -27,12 +27,13 @@ from easyml_server.domain.limits import Limits
 from easyml_server.domain.models import ModelVersion
 from easyml_server.domain.pages import Page, PageRequest
 from easyml_server.domain.requests import RequestKey
-from easyml_server.domain.spelling import way_out
 from easyml_server.domain.traffic import as_rolling, going_back, promoted, shares
 from easyml_server.domain.users import Caller
 from easyml_server.ports.security import IDENTITY_LIFETIME, TokenSigner
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.deployment_configs import DeploymentConfigService
+from easyml_server.services.deployment_manifests import DeploymentManifests
+from easyml_server.services.deployment_names import DeploymentName, find_deployment
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.projects import checked_name
 from easyml_server.services.requests import find_first_result, remember
@@ -53,14 +54,6 @@ class Reconciler(Protocol):
     def wake(self, deployment_id: UUID) -> None:
         """Something else is wanted of it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentName:
-    """A deployment by what people call it."""
-
-    project_id: UUID
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +89,7 @@ class DeploymentService:
         clock: Callable[[], datetime],
         configs: DeploymentConfigService,
         signer: TokenSigner,
+        manifests: DeploymentManifests,
     ) -> None:
         self._store = store
         self._reconciler = reconciler
@@ -104,6 +98,7 @@ class DeploymentService:
         self._clock = clock
         self._configs = configs
         self._signer = signer
+        self._manifests = manifests
 
     async def create(
         self, caller: Caller, key: RequestKey | None, new: NewDeployment, *, validate_only: bool
@@ -121,11 +116,14 @@ class DeploymentService:
             await self._check_room(work)
             deployment = self._made(caller, new, now)
             await work.deployments.add(deployment)
-            await work.deployments.put_revision(_revision(deployment, version, caller, now))
-            if validate_only:
-                return deployment
-            await remember(work, caller, key, deployment.id, now)
-            await work.commit()
+            revision = _revision(deployment, version, caller, now)
+            await work.deployments.put_revision(revision)
+            if not validate_only:
+                await remember(work, caller, key, deployment.id, now)
+                await work.commit()
+        if validate_only:
+            await self._manifests.rehearse(deployment, revision)
+            return deployment
         self._changed(deployment.id)
         return deployment
 
@@ -153,10 +151,12 @@ class DeploymentService:
             version = await version_to_serve(work, caller, deployment.project_id, target or _still_there(latest))
             self._configs.check_with(config or deployment.config, version)
             changed = await self._revise(work, caller, deployment, version, config or deployment.config, etag)
-            if validate_only:
-                return changed
-            await remember(work, caller, key, deployment_id, self._clock())
-            await work.commit()
+            if not validate_only:
+                await remember(work, caller, key, deployment_id, self._clock())
+                await work.commit()
+        if validate_only:
+            await self._manifests.rehearse(changed, _revision(changed, version, caller, changed.update_time))
+            return changed
         self._changed(deployment_id)
         return changed
 
@@ -358,21 +358,6 @@ class DeploymentService:
     def _changed(self, deployment_id: UUID) -> None:
         self._watch.tell(deployment_id)
         self._reconciler.wake(deployment_id)
-
-
-async def find_deployment(work: UnitOfWork, caller: Caller, target: UUID | DeploymentName) -> Deployment:
-    """One deployment that the caller can see, by id or name."""
-    if isinstance(target, UUID):
-        return await work.deployments.get(target, caller)
-    await work.projects.get(target.project_id, caller)
-    found = await work.deployments.find_by_name(target.project_id, target.name)
-    if found is None:
-        known = [each.name for each in (await work.deployments.list(target.project_id, PageRequest())).items]
-        raise NotFound(
-            f"There is no deployment {target.name!r} that you can see; {way_out(target.name, known)}",
-            resource=("deployment", target.name),
-        )
-    return found
 
 
 def _revision(deployment: Deployment, version: ModelVersion, caller: Caller, now: datetime) -> Revision:

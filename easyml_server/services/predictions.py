@@ -22,7 +22,7 @@ from easyml_server.ports.model_servers import (
 )
 from easyml_server.ports.store import Store
 from easyml_server.services.cold_starts import served_deployment
-from easyml_server.services.deployments import DeploymentName, find_deployment
+from easyml_server.services.deployment_names import DeploymentName, find_deployment
 from easyml_server.services.models import ModelService, VersionName
 
 REMEMBERED = 10_000

@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from uuid import UUID
 
 import structlog
@@ -20,14 +19,14 @@ from easyml_server.domain.errors import EasyMLError, NotFound
 from easyml_server.domain.inheritance import left_by_others, still_wanted
 from easyml_server.domain.rollout import Step, next_step
 from easyml_server.domain.traffic import CallCounts
-from easyml_server.ports.artifacts import ArtifactStore, VersionKey
-from easyml_server.ports.deployer import Deployer, ServedRevision
-from easyml_server.ports.model_servers import ServedModel
+from easyml_server.ports.artifacts import ArtifactStore
+from easyml_server.ports.deployer import Deployer
 from easyml_server.ports.store import Store, UnitOfWork
 from easyml_server.services.autoscaler import Autoscaler
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.mirroring import Mirroring
+from easyml_server.services.served_revisions import served_revision
 from easyml_server.services.tenure import Tenure
 
 LOOK_SECONDS = 5.0
@@ -267,25 +266,9 @@ class DeploymentReconciler:
 
     def _apply(self, deployment: Deployment, revision: Revision, replicas: int) -> None:
         applied = self._applied.setdefault(deployment.id, {})
-        if replicas and revision.model_version_id is not None:
-            key = VersionKey.of_model(deployment.project_id, revision.model_version_id)
-            model = ServedModel(
-                revision.model_version_id, partial(self._artifacts.held, key), partial(self._artifacts.source, key)
-            )
-            self._deployer.apply(
-                ServedRevision(
-                    id=revision.id,
-                    deployment_id=deployment.id,
-                    names=deployment.model_names,
-                    number=revision.number,
-                    model=model,
-                    replicas=replicas,
-                    probes=revision.config.probes,
-                    container=revision.config.container,
-                    target=revision.config.target,
-                    active=revision.number == deployment.active_revision,
-                )
-            )
+        served = served_revision(self._artifacts, deployment, revision, replicas) if replicas else None
+        if served is not None:
+            self._deployer.apply(served)
             applied[revision.number] = revision.id
             return
         self._deployer.remove(revision.id)

@@ -34,6 +34,7 @@ from easyml_server.services.datasets import DatasetService
 from easyml_server.services.deployment_changes import DeploymentChanges
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
+from easyml_server.services.deployment_manifests import DeploymentManifests
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployments import DeploymentService
 from easyml_server.services.inference import InferenceService
@@ -105,6 +106,7 @@ class Services:
     deployment_metrics: DeploymentMetrics
     deployment_changes: DeploymentChanges
     deployment_logs: DeploymentLogs
+    deployment_manifests: DeploymentManifests
     predictions: PredictionService
     inference: InferenceService
     versions: VersionService
@@ -242,6 +244,7 @@ def _add_services(
             services.deployment_changes,
             services.deployment_metrics,
             services.deployment_logs,
+            services.deployment_manifests,
             validator,
         ),
         server,

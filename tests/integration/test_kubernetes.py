@@ -6,18 +6,22 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
+import yaml
 
 from easyml.v1 import deployment_logs_pb2, deployment_pb2
+from easyml.v1 import deployment_manifests_pb2 as manifests_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from tests.conformance.clusters import IMAGE, Namespace
 from tests.integration.test_rpcs_deployments import Deployer, made_by, under_load
 from tests.integration.test_rpcs_traffic import standing_by, weights, with_steps
 from tests.kubernetes.cluster import Cluster
+from tests.marks import answers, refuses
 from tests.proxy import Proxy
 from tests.proxy import proxy as proxy_to
 from tests.s3 import S3Server, s3, s3_environment
-from tests.servers import Client, ServerProcess, eventually
+from tests.servers import Client, ServerProcess, eventually, refusal
 
 KUBERNETES = deployment_pb2.DEPLOYMENT_TARGET_KUBERNETES
 PROGRAM = "tests.kubernetes.server"
@@ -78,6 +82,8 @@ def on_the_cluster(**parts: Any) -> deployment_pb2.DeploymentConfig:
     return deployment_pb2.DeploymentConfig(target=KUBERNETES, **parts)
 
 
+@answers("DeploymentService/RenderManifests")
+@refuses("DeploymentService/RenderManifests")
 def test_a_deployment_moves_from_the_server_to_a_cluster_under_load_and_nothing_of_it_is_left(
     deployer: Deployer, namespace: Namespace
 ) -> None:
@@ -102,8 +108,53 @@ def test_a_deployment_moves_from_the_server_to_a_cluster_under_load_and_nothing_
     ]
     assert [each["spec"]["selector"]["easyml.io/revision-id"] for each in stable] == [revision]
     assert {line.revision for line in logged(deployer, deployed.id)} == {3}
+    manifests = rendered(deployer, deployed.id)
+    assert [each["kind"] for each in manifests].count("Service") == 2
+    applied(namespace, manifests)
+    refused = refusal(deployer.client.deployments.RenderManifests, a_render(deployed.id, revision=1))
+    assert (refused.code, refused.metadata["target"]) == (grpc.StatusCode.FAILED_PRECONDITION, "local")
     deployer.delete(deployed.id)
     eventually(lambda: namespace.left() == [])
+
+
+def a_render(deployment_id: str, revision: int = 0) -> manifests_pb2.RenderManifestsRequest:
+    return manifests_pb2.RenderManifestsRequest(deployment_id=deployment_id, revision=revision)
+
+
+def rendered(deployer: Deployer, deployment_id: str) -> list[dict[str, Any]]:
+    """The objects of its newest revision."""
+    said = deployer.client.deployments.RenderManifests(a_render(deployment_id))
+    return list(yaml.safe_load_all(said.manifests))
+
+
+def applied(namespace: Namespace, manifests: list[dict[str, Any]]) -> None:
+    """What was rendered is what is there: to apply it again changes nothing."""
+    for each in manifests:
+        version, plural = each["apiVersion"], f"{each['kind'].lower()}s".replace("policys", "policies")
+        root = "api/v1" if version == "v1" else f"apis/{version}"
+        there = {found["metadata"]["name"]: found for found in namespace.objects(root, plural)}[
+            each["metadata"]["name"]
+        ]
+        path = f"/{root}/namespaces/{namespace.name}/{plural}/{each['metadata']['name']}"
+        query = "?fieldManager=easyml-server&fieldValidation=Strict&dryRun=All"
+        again = namespace.cluster.plane.call("PATCH", path + query, each, "application/apply-patch+yaml")
+        # What has a status changes whenever that does; its generation does not.
+        mark = "generation" if "generation" in there["metadata"] else "resourceVersion"
+        assert again["metadata"][mark] == there["metadata"][mark]
+
+
+def test_what_a_cluster_would_refuse_is_told_before_anything_is_made(deployer: Deployer, namespace: Namespace) -> None:
+    config = on_the_cluster()
+    deployer.create(config=config, validate_only=True)
+    namespace.make(
+        "api/v1", "resourcequotas", {"metadata": {"name": "none"}, "spec": {"hard": {"count/services": "0"}}}
+    )
+    eventually(lambda: "used" in namespace.objects("api/v1", "resourcequotas")[0].get("status", {}))
+    request = deployer.request(config=config, validate_only=True)
+    refused = refusal(deployer.client.deployments.CreateDeployment, request)
+    assert (refused.code, refused.metadata["cluster"]) == (grpc.StatusCode.FAILED_PRECONDITION, "quota_exceeded")
+    namespace.delete("api/v1", "resourcequotas", "none")
+    assert namespace.left() == []
 
 
 def logged(deployer: Deployer, deployment_id: str) -> list[deployment_logs_pb2.DeploymentLogLine]:

@@ -37,13 +37,17 @@ class Deployer:
     first: str
     second: str
 
-    def create(self, version: str | None = None, **changes: Any) -> deployment_pb2.Deployment:
+    def request(self, version: str | None = None, **changes: Any) -> pb.CreateDeploymentRequest:
         request = pb.CreateDeploymentRequest(
             project_id=self.project_id,
             name=f"deployment-{uuid4()}",
             model_version=pb.ModelVersionTarget(model_version_id=version or self.first),
         )
         request.MergeFrom(pb.CreateDeploymentRequest(**changes))
+        return request
+
+    def create(self, version: str | None = None, **changes: Any) -> deployment_pb2.Deployment:
+        request = self.request(version, **changes)
         made: deployment_pb2.Deployment = self.client.deployments.CreateDeployment(request).deployment
         return made
 

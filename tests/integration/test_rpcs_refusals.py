@@ -20,6 +20,7 @@ from easyml.v1 import (
     auth_service_pb2,
     dataset_service_pb2,
     deployment_logs_pb2,
+    deployment_manifests_pb2,
     deployment_metrics_pb2,
     deployment_pb2,
     deployment_service_pb2,
@@ -156,6 +157,7 @@ OBJECTS: dict[str, Callable[[Ids], Message]] = {
     "GetDeploymentMetrics": lambda ids: deployment_metrics_pb2.GetDeploymentMetricsRequest(
         deployment_id=ids.deployment
     ),
+    "RenderManifests": lambda ids: deployment_manifests_pb2.RenderManifestsRequest(deployment_id=ids.deployment),
     "ListRevisions": lambda ids: deployments.ListRevisionsRequest(deployment_id=ids.deployment),
     "Predict": lambda ids: predictions.PredictRequest(model_version_id=ids.version),
     "StreamPredict": lambda ids: predictions.StreamPredictRequest(model_version_id=ids.version),
@@ -177,6 +179,7 @@ NO_OBJECT: dict[str, Message] = {
 BY_NAME: dict[str, Callable[[Ids], Message]] = {
     "ExchangeToken": lambda ids: auth.ExchangeTokenRequest(name=deployment_of(ids)),
     "GetDeployment": lambda ids: deployments.GetDeploymentRequest(name=deployment_of(ids)),
+    "RenderManifests": lambda ids: deployment_manifests_pb2.RenderManifestsRequest(name=deployment_of(ids)),
     "GetModelVersion": lambda ids: models.GetModelVersionRequest(
         name=models.ModelVersionName(project_id=ids.project, model_name=ids.model)
     ),

@@ -16,6 +16,7 @@ from easyml_server.deployers.kubernetes.api import DEPLOYMENTS, Away, Client, Ku
 from easyml_server.deployers.kubernetes.counting import PodCounters
 from easyml_server.deployers.kubernetes.logs import PodLogs, last_lines
 from easyml_server.deployers.kubernetes.names import DEPLOYMENT, REVISION, id_in, revision_name
+from easyml_server.deployers.kubernetes.rehearsing import as_yaml, objects_of, rehearse
 from easyml_server.deployers.kubernetes.replicas import (
     Fault,
     Resolve,
@@ -44,12 +45,13 @@ log = structlog.get_logger(__name__)
 
 
 class KubernetesDeployer:
-    """Fulfils `ports.deployer.Deployer`."""
+    """Fulfils `ports.deployer.Deployer` and `ports.manifests.Manifests`."""
 
     def __init__(
         self, api: KubernetesApi, target: Target, clock: Callable[[], datetime], resolve: Resolve = str
     ) -> None:
         self._api = api
+        self._target = target
         self._clock = clock
         self._resolve = resolve
         self._views = Views(api, target.owner, self._hear_of_pod, self._hear_of_revision, self._hear_of_trouble)
@@ -76,6 +78,14 @@ class KubernetesDeployer:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def render(self, revision: ServedRevision) -> str:
+        """See Manifests."""
+        return as_yaml(await objects_of(revision, self._target))
+
+    async def rehearse(self, revision: ServedRevision) -> None:
+        """See Manifests."""
+        await rehearse(self._api, await objects_of(revision, self._target))
 
     def apply(self, revision: ServedRevision) -> None:
         """See Deployer."""

@@ -12,7 +12,6 @@ from uuid import UUID
 import structlog
 
 from easyml_server.deployers.kubernetes.api import (
-    APPLIED,
     DEPLOYMENTS,
     SERVICES,
     Kind,
@@ -22,6 +21,7 @@ from easyml_server.deployers.kubernetes.api import (
 )
 from easyml_server.deployers.kubernetes.manifests import manifests
 from easyml_server.deployers.kubernetes.names import REVISION, deployment_name
+from easyml_server.deployers.kubernetes.rehearsing import kind_of, source_of
 from easyml_server.deployers.kubernetes.replicas import fault_of_error
 from easyml_server.deployers.kubernetes.target import Target
 from easyml_server.deployers.kubernetes.views import Views
@@ -31,7 +31,6 @@ from easyml_server.ports.deployer import ServedRevision
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 15.0
-KIND_OF: Final = {(kind.version, kind.name): kind for kind in APPLIED}
 
 log = structlog.get_logger(__name__)
 
@@ -137,12 +136,10 @@ class Cluster:
         revision = served.revision
         if revision is None:
             return {}
-        if served.source is None:
-            served.source = await revision.model.source()
-        if served.source is None:
-            raise Refused(0, "The files of this server are in a folder, which pods do not reach (EASYML_ARTIFACT_URL).")
+        # The files of a version never change.
+        served.source = served.source or await source_of(revision)
         objects = manifests(revision, served.source, self._target)
-        return {(KIND_OF[each["apiVersion"], each["kind"]], each["metadata"]["name"]): each for each in objects}
+        return {(kind_of(each), each["metadata"]["name"]): each for each in objects}
 
     def _takes_away(self, served: Served, wanted: dict[tuple[Kind, str], Object]) -> bool:
         """Whether pods are to end by this step."""

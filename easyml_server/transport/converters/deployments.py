@@ -26,7 +26,8 @@ from easyml_server.domain.deployments import (
     RolloutStrategy,
 )
 from easyml_server.domain.errors import InvalidInput
-from easyml_server.services.deployments import DeploymentName, NewDeployment
+from easyml_server.services.deployment_names import DeploymentName
+from easyml_server.services.deployments import NewDeployment
 from easyml_server.services.version_targets import VersionTarget
 from easyml_server.transport.converters.containers import container_to_proto, to_container
 from easyml_server.transport.converters.enums import (

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from uuid import UUID
 
-from easyml.v1 import deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
+from easyml.v1 import deployment_logs_pb2, deployment_manifests_pb2, deployment_metrics_pb2, deployment_pb2
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml.v1 import deployment_service_pb2_grpc as pb_grpc
 from easyml_server.domain.deployment_configs import ConfigProblem
@@ -14,6 +14,7 @@ from easyml_server.domain.deployments import Deployment
 from easyml_server.services.deployment_changes import Deleted, DeploymentChanges, Heartbeat
 from easyml_server.services.deployment_configs import DeploymentConfigService
 from easyml_server.services.deployment_logs import DeploymentLogs
+from easyml_server.services.deployment_manifests import DeploymentManifests
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployments import DeploymentService
 from easyml_server.transport.calls import Context, caller, request_key
@@ -47,6 +48,7 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
         changes: DeploymentChanges,
         metrics: DeploymentMetrics,
         logs: DeploymentLogs,
+        manifests: DeploymentManifests,
         validator: Validator,
     ) -> None:
         self._deployments = deployments
@@ -54,6 +56,7 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
         self._changes = changes
         self._metrics = metrics
         self._logs = logs
+        self._manifests = manifests
         self._validator = validator
 
     async def GetDeploymentTemplate(
@@ -172,6 +175,14 @@ class DeploymentServicer(pb_grpc.DeploymentServiceServicer):
     ) -> deployment_metrics_pb2.GetDeploymentMetricsResponse:
         window = await self._metrics.get(caller(), UUID(request.deployment_id), to_window(request))
         return metrics_to_proto(window)
+
+    async def RenderManifests(
+        self, request: deployment_manifests_pb2.RenderManifestsRequest, context: Context
+    ) -> deployment_manifests_pb2.RenderManifestsResponse:
+        by_name = request.WhichOneof("target") == "name"
+        target = to_deployment_name(request.name) if by_name else UUID(request.deployment_id)
+        rendered = await self._manifests.render(caller(), target, request.revision)
+        return deployment_manifests_pb2.RenderManifestsResponse(revision=rendered.number, manifests=rendered.manifests)
 
     async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
         page = await self._deployments.list_revisions(caller(), UUID(request.deployment_id), page_request(request))

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from easyml_server import __version__
 from easyml_server.domain.errors import InvalidInput, NotFound, Reason, Unavailable, WrongState
 from easyml_server.ports.model_servers import UnaryCall
-from easyml_server.services.deployments import DeploymentName
+from easyml_server.services.deployment_names import DeploymentName
 from easyml_server.services.inference import InferenceService
 from easyml_server.services.predictions import DeploymentId, DeploymentTarget, PredictionService
 from easyml_server.transport.calls import Context, caller

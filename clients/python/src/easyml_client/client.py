@@ -286,6 +286,7 @@ class Deployments(Noun):
     stop = method(deployments.stop)
     delete = method(deployments.delete)
     metrics = method(deployments.metrics)
+    manifests = method(deployments.manifests)
     logs = iterator(deployments.logs)
     token = method(deployments.token)
 

@@ -17,6 +17,7 @@ from easyml_client.cli.common import (
 from easyml_client.cli.deployment_configs import print_config
 from easyml_client.cli.deployment_logs import logs
 from easyml_client.cli.deployment_metrics import metrics
+from easyml_client.cli.manifests import render
 from easyml_client.cli.output import UsageError, print_done, print_list, print_one, print_table
 from easyml_client.cli.rollouts import follow
 from easyml_client.cli.scaling import FIXED, ScalingOptions, scaling_of, told_scaling
@@ -47,6 +48,7 @@ app = group("deployments", "Model versions made callable: list, watch, scale, ro
 
 app.command(metrics)
 app.command(logs)
+app.command(render)
 
 
 @app.command(name="list")

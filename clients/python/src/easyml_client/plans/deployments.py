@@ -8,7 +8,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from easyml.v1 import auth_service_pb2, deployment_logs_pb2, deployment_metrics_pb2, deployment_pb2
+from easyml.v1 import (
+    auth_service_pb2,
+    deployment_logs_pb2,
+    deployment_manifests_pb2,
+    deployment_metrics_pb2,
+    deployment_pb2,
+)
 from easyml.v1 import deployment_service_pb2 as pb
 from easyml_client.errors import DeadlineExceeded, DeploymentFailed, LimitReached, NotFound, Unavailable
 from easyml_client.plans.deployment_configs import ServedRef, asked_config, asked_scaling, served
@@ -17,7 +23,7 @@ from easyml_client.plans.references import ProjectRef, project_id, project_of
 from easyml_client.plans.waiting import Patience
 from easyml_client.resources.deployment_logs import LogLine
 from easyml_client.resources.deployment_metrics import DeploymentMetrics
-from easyml_client.resources.deployments import Deployment, DeploymentConfig, DeploymentToken, Revision
+from easyml_client.resources.deployments import Deployment, DeploymentConfig, DeploymentToken, Manifests, Revision
 from easyml_client.steps import Emit, Opened, Plan, Stream, call, opened
 from easyml_client.values import is_id, to_duration
 
@@ -234,6 +240,14 @@ def delete(deployment: DeploymentRef, *, project: ProjectRef | None = None, etag
     """Stop all replicas, and forget the deployment with its revisions."""
     request = pb.DeleteDeploymentRequest(deployment_id=(yield from deployment_id(deployment, project)), etag=etag)
     yield from call(request, pb.DeleteDeploymentResponse)
+
+
+def manifests(deployment: DeploymentRef, *, project: ProjectRef | None = None, revision: int = 0) -> Plan[Manifests]:
+    """The objects that a revision, the newest if none is named, has on its cluster, as YAML; nothing is changed."""
+    request = deployment_manifests_pb2.RenderManifestsRequest(
+        deployment_id=(yield from deployment_id(deployment, project)), revision=revision
+    )
+    return Manifests.of((yield from call(request, deployment_manifests_pb2.RenderManifestsResponse)))
 
 
 def metrics(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from easyml.v1 import auth_service_pb2, container_pb2, deployment_pb2, deployment_service_pb2
+from easyml.v1 import (
+    auth_service_pb2,
+    container_pb2,
+    deployment_manifests_pb2,
+    deployment_pb2,
+    deployment_service_pb2,
+)
 from easyml_client.resources.base import Resource
 
 
@@ -81,6 +87,13 @@ class DeploymentConfig(Resource[deployment_pb2.DeploymentConfig]):
     probes: Probes | None
     canary: Canary | None
     container: ContainerConfig | None
+
+
+class Manifests(Resource[deployment_manifests_pb2.RenderManifestsResponse]):
+    """The objects of a revision on its cluster, as YAML."""
+
+    revision: int
+    manifests: str
 
 
 class ConfigProblem(Resource[deployment_service_pb2.ConfigProblem]):

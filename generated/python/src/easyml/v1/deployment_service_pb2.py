@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from easyml.v1 import deployment_pb2 as easyml_dot_v1_dot_deployment__pb2
 from easyml.v1 import deployment_logs_pb2 as easyml_dot_v1_dot_deployment__logs__pb2
+from easyml.v1 import deployment_manifests_pb2 as easyml_dot_v1_dot_deployment__manifests__pb2
 from easyml.v1 import deployment_metrics_pb2 as easyml_dot_v1_dot_deployment__metrics__pb2
 from easyml.v1 import model_service_pb2 as easyml_dot_v1_dot_model__service__pb2
 from easyml.v1 import permission_pb2 as easyml_dot_v1_dot_permission__pb2
@@ -32,7 +33,7 @@ from easyml.v1 import selection_pb2 as easyml_dot_v1_dot_selection__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"easyml/v1/deployment_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1a\x65\x61syml/v1/deployment.proto\x1a\x1f\x65\x61syml/v1/deployment_logs.proto\x1a\"easyml/v1/deployment_metrics.proto\x1a\x1d\x65\x61syml/v1/model_service.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x19\x65\x61syml/v1/selection.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x01\n\x12ModelVersionTarget\x12\x34\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12?\n\x08\x63riteria\x18\x03 \x01(\x0b\x32!.easyml.v1.ModelSelectionCriteriaH\x00R\x08\x63riteriaB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x8d\x04\n\x17\x43reateDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12\'\n\nproject_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x1e\n\x04name\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12_\n\x06labels\x18\x05 \x03(\x0b\x32..easyml.v1.CreateDeploymentRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12J\n\rmodel_version\x18\x06 \x01(\x0b\x32\x1d.easyml.v1.ModelVersionTargetB\x06\xbaH\x03\xc8\x01\x01R\x0cmodelVersion\x12\x33\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12#\n\rvalidate_only\x18\x08 \x01(\x08R\x0cvalidateOnly\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_request_id\"Q\n\x18\x43reateDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xc0\x02\n\x17UpdateDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12-\n\rdeployment_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x42\n\rmodel_version\x18\x03 \x01(\x0b\x32\x1d.easyml.v1.ModelVersionTargetR\x0cmodelVersion\x12\x33\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12#\n\rvalidate_only\x18\x06 \x01(\x08R\x0cvalidateOnlyB\r\n\x0b_request_id\"Q\n\x18UpdateDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"l\n\x1cGetDeploymentTemplateRequest\x12L\n\x0b\x65nvironment\x18\x01 \x01(\x0e\x32 .easyml.v1.DeploymentEnvironmentB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0b\x65nvironment\"T\n\x1dGetDeploymentTemplateResponse\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\"\xcb\x01\n\x1fValidateDeploymentConfigRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x42\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1d.easyml.v1.ModelVersionTargetR\x0cmodelVersion\x12;\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\"\x8d\x01\n ValidateDeploymentConfigResponse\x12\x34\n\x08problems\x18\x01 \x03(\x0b\x32\x18.easyml.v1.ConfigProblemR\x08problems\x12\x33\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\"\xd8\x01\n\rConfigProblem\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x42\n\x08metadata\x18\x04 \x03(\x0b\x32&.easyml.v1.ConfigProblem.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x89\x01\n\x14GetDeploymentRequest\x12/\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0c\x64\x65ploymentId\x12/\n\x04name\x18\x02 \x01(\x0b\x32\x19.easyml.v1.DeploymentNameH\x00R\x04nameB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"N\n\x15GetDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xca\x02\n\x16ListDeploymentsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\x12O\n\x06labels\x18\x05 \x03(\x0b\x32-.easyml.v1.ListDeploymentsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"z\n\x17ListDeploymentsResponse\x12\x37\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x15.easyml.v1.DeploymentR\x0b\x64\x65ployments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n\x16WatchDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\"\xd7\x01\n\x17WatchDeploymentResponse\x12\x37\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentH\x00R\ndeployment\x12>\n\theartbeat\x18\x02 \x01(\x0b\x32\x1e.easyml.v1.DeploymentHeartbeatH\x00R\theartbeat\x12\x38\n\x07\x64\x65leted\x18\x03 \x01(\x0b\x32\x1c.easyml.v1.DeploymentDeletedH\x00R\x07\x64\x65letedB\t\n\x07message\"X\n\x13\x44\x65ploymentHeartbeat\x12\x41\n\x0eheartbeat_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\"\x13\n\x11\x44\x65ploymentDeleted\"\xba\x01\n\x16ScaleDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12&\n\x08replicas\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08replicas\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12,\n\x07scaling\x18\x04 \x01(\x0b\x32\x12.easyml.v1.ScalingR\x07scaling\"P\n\x17ScaleDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\x9e\x01\n\x11SetTrafficRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12=\n\x07traffic\x18\x02 \x03(\x0b\x32\x17.easyml.v1.TrafficShareB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x02R\x07traffic\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"K\n\x12SetTrafficResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xb7\x01\n\x18PromoteDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12-\n\rdeployment_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x12\n\x04\x66ull\x18\x03 \x01(\x08R\x04\x66ull\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tagB\r\n\x0b_request_id\"R\n\x19PromoteDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xc9\x01\n\x19RollbackDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12-\n\rdeployment_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12#\n\x08revision\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08revision\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tagB\r\n\x0b_request_id\"S\n\x1aRollbackDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"c\n\x15StopDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"O\n\x16StopDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"e\n\x17\x44\x65leteDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"\x1a\n\x18\x44\x65leteDeploymentResponse\"\x97\x01\n\x14ListRevisionsRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"r\n\x15ListRevisionsResponse\x12\x31\n\trevisions\x18\x01 \x03(\x0b\x32\x13.easyml.v1.RevisionR\trevisions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfa\x0c\n\x11\x44\x65ploymentService\x12\x61\n\x10\x43reateDeployment\x12\".easyml.v1.CreateDeploymentRequest\x1a#.easyml.v1.CreateDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12\x61\n\x10UpdateDeployment\x12\".easyml.v1.UpdateDeploymentRequest\x1a#.easyml.v1.UpdateDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12s\n\x15GetDeploymentTemplate\x12\'.easyml.v1.GetDeploymentTemplateRequest\x1a(.easyml.v1.GetDeploymentTemplateResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x02\x12|\n\x18ValidateDeploymentConfig\x12*.easyml.v1.ValidateDeploymentConfigRequest\x1a+.easyml.v1.ValidateDeploymentConfigResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12[\n\rGetDeployment\x12\x1f.easyml.v1.GetDeploymentRequest\x1a .easyml.v1.GetDeploymentResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x61\n\x0fListDeployments\x12!.easyml.v1.ListDeploymentsRequest\x1a\".easyml.v1.ListDeploymentsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x63\n\x0fWatchDeployment\x12!.easyml.v1.WatchDeploymentRequest\x1a\".easyml.v1.WatchDeploymentResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x12\x61\n\x0fScaleDeployment\x12!.easyml.v1.ScaleDeploymentRequest\x1a\".easyml.v1.ScaleDeploymentResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12R\n\nSetTraffic\x12\x1c.easyml.v1.SetTrafficRequest\x1a\x1d.easyml.v1.SetTrafficResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x64\n\x11PromoteDeployment\x12#.easyml.v1.PromoteDeploymentRequest\x1a$.easyml.v1.PromoteDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12g\n\x12RollbackDeployment\x12$.easyml.v1.RollbackDeploymentRequest\x1a%.easyml.v1.RollbackDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12^\n\x0eStopDeployment\x12 .easyml.v1.StopDeploymentRequest\x1a!.easyml.v1.StopDeploymentResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x61\n\x10\x44\x65leteDeployment\x12\".easyml.v1.DeleteDeploymentRequest\x1a#.easyml.v1.DeleteDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12o\n\x13WatchDeploymentLogs\x12%.easyml.v1.WatchDeploymentLogsRequest\x1a&.easyml.v1.WatchDeploymentLogsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x12p\n\x14GetDeploymentMetrics\x12&.easyml.v1.GetDeploymentMetricsRequest\x1a\'.easyml.v1.GetDeploymentMetricsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12[\n\rListRevisions\x12\x1f.easyml.v1.ListRevisionsRequest\x1a .easyml.v1.ListRevisionsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x42k\n\x0cio.easyml.v1B\x16\x44\x65ploymentServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"easyml/v1/deployment_service.proto\x12\teasyml.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1a\x65\x61syml/v1/deployment.proto\x1a\x1f\x65\x61syml/v1/deployment_logs.proto\x1a$easyml/v1/deployment_manifests.proto\x1a\"easyml/v1/deployment_metrics.proto\x1a\x1d\x65\x61syml/v1/model_service.proto\x1a\x1a\x65\x61syml/v1/permission.proto\x1a\x19\x65\x61syml/v1/selection.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x01\n\x12ModelVersionTarget\x12\x34\n\x10model_version_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0emodelVersionId\x12\x31\n\x04name\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.ModelVersionNameH\x00R\x04name\x12?\n\x08\x63riteria\x18\x03 \x01(\x0b\x32!.easyml.v1.ModelSelectionCriteriaH\x00R\x08\x63riteriaB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x8d\x04\n\x17\x43reateDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12\'\n\nproject_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x1e\n\x04name\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x04name\x12*\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\x0b\x64\x65scription\x12_\n\x06labels\x18\x05 \x03(\x0b\x32..easyml.v1.CreateDeploymentRequest.LabelsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\xff\x01R\x06labels\x12J\n\rmodel_version\x18\x06 \x01(\x0b\x32\x1d.easyml.v1.ModelVersionTargetB\x06\xbaH\x03\xc8\x01\x01R\x0cmodelVersion\x12\x33\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12#\n\rvalidate_only\x18\x08 \x01(\x08R\x0cvalidateOnly\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_request_id\"Q\n\x18\x43reateDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xc0\x02\n\x17UpdateDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12-\n\rdeployment_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x42\n\rmodel_version\x18\x03 \x01(\x0b\x32\x1d.easyml.v1.ModelVersionTargetR\x0cmodelVersion\x12\x33\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\x12\x1b\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12#\n\rvalidate_only\x18\x06 \x01(\x08R\x0cvalidateOnlyB\r\n\x0b_request_id\"Q\n\x18UpdateDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"l\n\x1cGetDeploymentTemplateRequest\x12L\n\x0b\x65nvironment\x18\x01 \x01(\x0e\x32 .easyml.v1.DeploymentEnvironmentB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0b\x65nvironment\"T\n\x1dGetDeploymentTemplateResponse\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\"\xcb\x01\n\x1fValidateDeploymentConfigRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\x42\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1d.easyml.v1.ModelVersionTargetR\x0cmodelVersion\x12;\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\"\x8d\x01\n ValidateDeploymentConfigResponse\x12\x34\n\x08problems\x18\x01 \x03(\x0b\x32\x18.easyml.v1.ConfigProblemR\x08problems\x12\x33\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1b.easyml.v1.DeploymentConfigR\x06\x63onfig\"\xd8\x01\n\rConfigProblem\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x42\n\x08metadata\x18\x04 \x03(\x0b\x32&.easyml.v1.ConfigProblem.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x89\x01\n\x14GetDeploymentRequest\x12/\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x0c\x64\x65ploymentId\x12/\n\x04name\x18\x02 \x01(\x0b\x32\x19.easyml.v1.DeploymentNameH\x00R\x04nameB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"N\n\x15GetDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xca\x02\n\x16ListDeploymentsRequest\x12\'\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tprojectId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12)\n\x0bname_prefix\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\nnamePrefix\x12O\n\x06labels\x18\x05 \x03(\x0b\x32-.easyml.v1.ListDeploymentsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x10R\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"z\n\x17ListDeploymentsResponse\x12\x37\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x15.easyml.v1.DeploymentR\x0b\x64\x65ployments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n\x16WatchDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12.\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\"\xd7\x01\n\x17WatchDeploymentResponse\x12\x37\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentH\x00R\ndeployment\x12>\n\theartbeat\x18\x02 \x01(\x0b\x32\x1e.easyml.v1.DeploymentHeartbeatH\x00R\theartbeat\x12\x38\n\x07\x64\x65leted\x18\x03 \x01(\x0b\x32\x1c.easyml.v1.DeploymentDeletedH\x00R\x07\x64\x65letedB\t\n\x07message\"X\n\x13\x44\x65ploymentHeartbeat\x12\x41\n\x0eheartbeat_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\"\x13\n\x11\x44\x65ploymentDeleted\"\xba\x01\n\x16ScaleDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12&\n\x08replicas\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08replicas\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12,\n\x07scaling\x18\x04 \x01(\x0b\x32\x12.easyml.v1.ScalingR\x07scaling\"P\n\x17ScaleDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\x9e\x01\n\x11SetTrafficRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12=\n\x07traffic\x18\x02 \x03(\x0b\x32\x17.easyml.v1.TrafficShareB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x02R\x07traffic\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"K\n\x12SetTrafficResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xb7\x01\n\x18PromoteDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12-\n\rdeployment_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x12\n\x04\x66ull\x18\x03 \x01(\x08R\x04\x66ull\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tagB\r\n\x0b_request_id\"R\n\x19PromoteDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"\xc9\x01\n\x19RollbackDeploymentRequest\x12,\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\trequestId\x88\x01\x01\x12-\n\rdeployment_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12#\n\x08revision\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08revision\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tagB\r\n\x0b_request_id\"S\n\x1aRollbackDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"c\n\x15StopDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"O\n\x16StopDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32\x15.easyml.v1.DeploymentR\ndeployment\"e\n\x17\x44\x65leteDeploymentRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\"\x1a\n\x18\x44\x65leteDeploymentResponse\"\x97\x01\n\x14ListRevisionsRequest\x12-\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x0c\x64\x65ploymentId\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"r\n\x15ListRevisionsResponse\x12\x31\n\trevisions\x18\x01 \x03(\x0b\x32\x13.easyml.v1.RevisionR\trevisions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xdd\r\n\x11\x44\x65ploymentService\x12\x61\n\x10\x43reateDeployment\x12\".easyml.v1.CreateDeploymentRequest\x1a#.easyml.v1.CreateDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12\x61\n\x10UpdateDeployment\x12\".easyml.v1.UpdateDeploymentRequest\x1a#.easyml.v1.UpdateDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12s\n\x15GetDeploymentTemplate\x12\'.easyml.v1.GetDeploymentTemplateRequest\x1a(.easyml.v1.GetDeploymentTemplateResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x02\x12|\n\x18ValidateDeploymentConfig\x12*.easyml.v1.ValidateDeploymentConfigRequest\x1a+.easyml.v1.ValidateDeploymentConfigResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x61\n\x0fRenderManifests\x12!.easyml.v1.RenderManifestsRequest\x1a\".easyml.v1.RenderManifestsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12[\n\rGetDeployment\x12\x1f.easyml.v1.GetDeploymentRequest\x1a .easyml.v1.GetDeploymentResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x61\n\x0fListDeployments\x12!.easyml.v1.ListDeploymentsRequest\x1a\".easyml.v1.ListDeploymentsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12\x63\n\x0fWatchDeployment\x12!.easyml.v1.WatchDeploymentRequest\x1a\".easyml.v1.WatchDeploymentResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x12\x61\n\x0fScaleDeployment\x12!.easyml.v1.ScaleDeploymentRequest\x1a\".easyml.v1.ScaleDeploymentResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12R\n\nSetTraffic\x12\x1c.easyml.v1.SetTrafficRequest\x1a\x1d.easyml.v1.SetTrafficResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x64\n\x11PromoteDeployment\x12#.easyml.v1.PromoteDeploymentRequest\x1a$.easyml.v1.PromoteDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12g\n\x12RollbackDeployment\x12$.easyml.v1.RollbackDeploymentRequest\x1a%.easyml.v1.RollbackDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12^\n\x0eStopDeployment\x12 .easyml.v1.StopDeploymentRequest\x1a!.easyml.v1.StopDeploymentResponse\"\x07\x90\x02\x02\xc8\xf3\x18\x04\x12\x61\n\x10\x44\x65leteDeployment\x12\".easyml.v1.DeleteDeploymentRequest\x1a#.easyml.v1.DeleteDeploymentResponse\"\x04\xc8\xf3\x18\x04\x12o\n\x13WatchDeploymentLogs\x12%.easyml.v1.WatchDeploymentLogsRequest\x1a&.easyml.v1.WatchDeploymentLogsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x30\x01\x12p\n\x14GetDeploymentMetrics\x12&.easyml.v1.GetDeploymentMetricsRequest\x1a\'.easyml.v1.GetDeploymentMetricsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x12[\n\rListRevisions\x12\x1f.easyml.v1.ListRevisionsRequest\x1a .easyml.v1.ListRevisionsResponse\"\x07\x90\x02\x01\xc8\xf3\x18\x03\x42k\n\x0cio.easyml.v1B\x16\x44\x65ploymentServiceProtoP\x01ZAgithub.com/easyml-platform/easyml/generated/go/easyml/v1;easymlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -140,6 +141,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeploymentTemplate']._serialized_options = b'\220\002\001\310\363\030\002'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['ValidateDeploymentConfig']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['ValidateDeploymentConfig']._serialized_options = b'\220\002\001\310\363\030\003'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['RenderManifests']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['RenderManifests']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeployment']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeployment']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListDeployments']._loaded_options = None
@@ -164,76 +167,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeploymentMetrics']._serialized_options = b'\220\002\001\310\363\030\003'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListRevisions']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListRevisions']._serialized_options = b'\220\002\001\310\363\030\003'
-  _globals['_MODELVERSIONTARGET']._serialized_start=295
-  _globals['_MODELVERSIONTARGET']._serialized_end=502
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=505
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=1030
-  _globals['_CREATEDEPLOYMENTREQUEST_LABELSENTRY']._serialized_start=958
-  _globals['_CREATEDEPLOYMENTREQUEST_LABELSENTRY']._serialized_end=1015
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=1032
-  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=1113
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=1116
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=1436
-  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=1438
-  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1519
-  _globals['_GETDEPLOYMENTTEMPLATEREQUEST']._serialized_start=1521
-  _globals['_GETDEPLOYMENTTEMPLATEREQUEST']._serialized_end=1629
-  _globals['_GETDEPLOYMENTTEMPLATERESPONSE']._serialized_start=1631
-  _globals['_GETDEPLOYMENTTEMPLATERESPONSE']._serialized_end=1715
-  _globals['_VALIDATEDEPLOYMENTCONFIGREQUEST']._serialized_start=1718
-  _globals['_VALIDATEDEPLOYMENTCONFIGREQUEST']._serialized_end=1921
-  _globals['_VALIDATEDEPLOYMENTCONFIGRESPONSE']._serialized_start=1924
-  _globals['_VALIDATEDEPLOYMENTCONFIGRESPONSE']._serialized_end=2065
-  _globals['_CONFIGPROBLEM']._serialized_start=2068
-  _globals['_CONFIGPROBLEM']._serialized_end=2284
-  _globals['_CONFIGPROBLEM_METADATAENTRY']._serialized_start=2225
-  _globals['_CONFIGPROBLEM_METADATAENTRY']._serialized_end=2284
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=2287
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=2424
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=2426
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=2504
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=2507
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=2837
-  _globals['_LISTDEPLOYMENTSREQUEST_LABELSENTRY']._serialized_start=958
-  _globals['_LISTDEPLOYMENTSREQUEST_LABELSENTRY']._serialized_end=1015
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=2839
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=2961
-  _globals['_WATCHDEPLOYMENTREQUEST']._serialized_start=2963
-  _globals['_WATCHDEPLOYMENTREQUEST']._serialized_end=3082
-  _globals['_WATCHDEPLOYMENTRESPONSE']._serialized_start=3085
-  _globals['_WATCHDEPLOYMENTRESPONSE']._serialized_end=3300
-  _globals['_DEPLOYMENTHEARTBEAT']._serialized_start=3302
-  _globals['_DEPLOYMENTHEARTBEAT']._serialized_end=3390
-  _globals['_DEPLOYMENTDELETED']._serialized_start=3392
-  _globals['_DEPLOYMENTDELETED']._serialized_end=3411
-  _globals['_SCALEDEPLOYMENTREQUEST']._serialized_start=3414
-  _globals['_SCALEDEPLOYMENTREQUEST']._serialized_end=3600
-  _globals['_SCALEDEPLOYMENTRESPONSE']._serialized_start=3602
-  _globals['_SCALEDEPLOYMENTRESPONSE']._serialized_end=3682
-  _globals['_SETTRAFFICREQUEST']._serialized_start=3685
-  _globals['_SETTRAFFICREQUEST']._serialized_end=3843
-  _globals['_SETTRAFFICRESPONSE']._serialized_start=3845
-  _globals['_SETTRAFFICRESPONSE']._serialized_end=3920
-  _globals['_PROMOTEDEPLOYMENTREQUEST']._serialized_start=3923
-  _globals['_PROMOTEDEPLOYMENTREQUEST']._serialized_end=4106
-  _globals['_PROMOTEDEPLOYMENTRESPONSE']._serialized_start=4108
-  _globals['_PROMOTEDEPLOYMENTRESPONSE']._serialized_end=4190
-  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_start=4193
-  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_end=4394
-  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_start=4396
-  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_end=4479
-  _globals['_STOPDEPLOYMENTREQUEST']._serialized_start=4481
-  _globals['_STOPDEPLOYMENTREQUEST']._serialized_end=4580
-  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_start=4582
-  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_end=4661
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=4663
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=4764
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=4766
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=4792
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=4795
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=4946
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=4948
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=5062
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=5065
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=6723
+  _globals['_MODELVERSIONTARGET']._serialized_start=333
+  _globals['_MODELVERSIONTARGET']._serialized_end=540
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=543
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=1068
+  _globals['_CREATEDEPLOYMENTREQUEST_LABELSENTRY']._serialized_start=996
+  _globals['_CREATEDEPLOYMENTREQUEST_LABELSENTRY']._serialized_end=1053
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_start=1070
+  _globals['_CREATEDEPLOYMENTRESPONSE']._serialized_end=1151
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=1154
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=1474
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=1476
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1557
+  _globals['_GETDEPLOYMENTTEMPLATEREQUEST']._serialized_start=1559
+  _globals['_GETDEPLOYMENTTEMPLATEREQUEST']._serialized_end=1667
+  _globals['_GETDEPLOYMENTTEMPLATERESPONSE']._serialized_start=1669
+  _globals['_GETDEPLOYMENTTEMPLATERESPONSE']._serialized_end=1753
+  _globals['_VALIDATEDEPLOYMENTCONFIGREQUEST']._serialized_start=1756
+  _globals['_VALIDATEDEPLOYMENTCONFIGREQUEST']._serialized_end=1959
+  _globals['_VALIDATEDEPLOYMENTCONFIGRESPONSE']._serialized_start=1962
+  _globals['_VALIDATEDEPLOYMENTCONFIGRESPONSE']._serialized_end=2103
+  _globals['_CONFIGPROBLEM']._serialized_start=2106
+  _globals['_CONFIGPROBLEM']._serialized_end=2322
+  _globals['_CONFIGPROBLEM_METADATAENTRY']._serialized_start=2263
+  _globals['_CONFIGPROBLEM_METADATAENTRY']._serialized_end=2322
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=2325
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=2462
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=2464
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=2542
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=2545
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=2875
+  _globals['_LISTDEPLOYMENTSREQUEST_LABELSENTRY']._serialized_start=996
+  _globals['_LISTDEPLOYMENTSREQUEST_LABELSENTRY']._serialized_end=1053
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=2877
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=2999
+  _globals['_WATCHDEPLOYMENTREQUEST']._serialized_start=3001
+  _globals['_WATCHDEPLOYMENTREQUEST']._serialized_end=3120
+  _globals['_WATCHDEPLOYMENTRESPONSE']._serialized_start=3123
+  _globals['_WATCHDEPLOYMENTRESPONSE']._serialized_end=3338
+  _globals['_DEPLOYMENTHEARTBEAT']._serialized_start=3340
+  _globals['_DEPLOYMENTHEARTBEAT']._serialized_end=3428
+  _globals['_DEPLOYMENTDELETED']._serialized_start=3430
+  _globals['_DEPLOYMENTDELETED']._serialized_end=3449
+  _globals['_SCALEDEPLOYMENTREQUEST']._serialized_start=3452
+  _globals['_SCALEDEPLOYMENTREQUEST']._serialized_end=3638
+  _globals['_SCALEDEPLOYMENTRESPONSE']._serialized_start=3640
+  _globals['_SCALEDEPLOYMENTRESPONSE']._serialized_end=3720
+  _globals['_SETTRAFFICREQUEST']._serialized_start=3723
+  _globals['_SETTRAFFICREQUEST']._serialized_end=3881
+  _globals['_SETTRAFFICRESPONSE']._serialized_start=3883
+  _globals['_SETTRAFFICRESPONSE']._serialized_end=3958
+  _globals['_PROMOTEDEPLOYMENTREQUEST']._serialized_start=3961
+  _globals['_PROMOTEDEPLOYMENTREQUEST']._serialized_end=4144
+  _globals['_PROMOTEDEPLOYMENTRESPONSE']._serialized_start=4146
+  _globals['_PROMOTEDEPLOYMENTRESPONSE']._serialized_end=4228
+  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_start=4231
+  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_end=4432
+  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_start=4434
+  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_end=4517
+  _globals['_STOPDEPLOYMENTREQUEST']._serialized_start=4519
+  _globals['_STOPDEPLOYMENTREQUEST']._serialized_end=4618
+  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_start=4620
+  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_end=4699
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=4701
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=4802
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=4804
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=4830
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=4833
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=4984
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=4986
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=5100
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=5103
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=6860
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from easyml.v1 import deployment_logs_pb2 as easyml_dot_v1_dot_deployment__logs__pb2
+from easyml.v1 import deployment_manifests_pb2 as easyml_dot_v1_dot_deployment__manifests__pb2
 from easyml.v1 import deployment_metrics_pb2 as easyml_dot_v1_dot_deployment__metrics__pb2
 from easyml.v1 import deployment_service_pb2 as easyml_dot_v1_dot_deployment__service__pb2
 
@@ -59,6 +60,11 @@ class DeploymentServiceStub:
                 '/easyml.v1.DeploymentService/ValidateDeploymentConfig',
                 request_serializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigRequest.SerializeToString,
                 response_deserializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigResponse.FromString,
+                _registered_method=True)
+        self.RenderManifests = channel.unary_unary(
+                '/easyml.v1.DeploymentService/RenderManifests',
+                request_serializer=easyml_dot_v1_dot_deployment__manifests__pb2.RenderManifestsRequest.SerializeToString,
+                response_deserializer=easyml_dot_v1_dot_deployment__manifests__pb2.RenderManifestsResponse.FromString,
                 _registered_method=True)
         self.GetDeployment = channel.unary_unary(
                 '/easyml.v1.DeploymentService/GetDeployment',
@@ -160,6 +166,15 @@ class DeploymentServiceServicer:
 
         What is wrong is the answer, also where another call would be INVALID_ARGUMENT by the rules of a field. Whether there
         is room for one more deployment is not looked at.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderManifests(self, request, context):
+        """RenderManifests returns the objects that a revision has on its cluster, or would have, as YAML.
+
+        Nothing is made or changed. A revision of the local target, which has none, is refused by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -289,6 +304,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ValidateDeploymentConfig,
                     request_deserializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigRequest.FromString,
                     response_serializer=easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigResponse.SerializeToString,
+            ),
+            'RenderManifests': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderManifests,
+                    request_deserializer=easyml_dot_v1_dot_deployment__manifests__pb2.RenderManifestsRequest.FromString,
+                    response_serializer=easyml_dot_v1_dot_deployment__manifests__pb2.RenderManifestsResponse.SerializeToString,
             ),
             'GetDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDeployment,
@@ -463,6 +483,33 @@ class DeploymentService:
             '/easyml.v1.DeploymentService/ValidateDeploymentConfig',
             easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigRequest.SerializeToString,
             easyml_dot_v1_dot_deployment__service__pb2.ValidateDeploymentConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderManifests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easyml.v1.DeploymentService/RenderManifests',
+            easyml_dot_v1_dot_deployment__manifests__pb2.RenderManifestsRequest.SerializeToString,
+            easyml_dot_v1_dot_deployment__manifests__pb2.RenderManifestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

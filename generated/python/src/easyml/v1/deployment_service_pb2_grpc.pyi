@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from easyml.v1 import deployment_logs_pb2 as _deployment_logs_pb2
+from easyml.v1 import deployment_manifests_pb2 as _deployment_manifests_pb2
 from easyml.v1 import deployment_metrics_pb2 as _deployment_metrics_pb2
 from easyml.v1 import deployment_service_pb2 as _deployment_service_pb2
 from grpc import aio as _aio
@@ -40,6 +41,11 @@ class DeploymentServiceStub:
 
     What is wrong is the answer, also where another call would be INVALID_ARGUMENT by the rules of a field. Whether there
     is room for one more deployment is not looked at.
+    """
+    RenderManifests: _aio.UnaryUnaryMultiCallable[_deployment_manifests_pb2.RenderManifestsRequest, _deployment_manifests_pb2.RenderManifestsResponse]
+    """RenderManifests returns the objects that a revision has on its cluster, or would have, as YAML.
+
+    Nothing is made or changed. A revision of the local target, which has none, is refused by name.
     """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_service_pb2.GetDeploymentResponse]
     """GetDeployment returns one deployment as it is now."""
@@ -139,6 +145,17 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         What is wrong is the answer, also where another call would be INVALID_ARGUMENT by the rules of a field. Whether there
         is room for one more deployment is not looked at.
+        """
+
+    @_abc_1.abstractmethod
+    def RenderManifests(
+        self,
+        request: _deployment_manifests_pb2.RenderManifestsRequest,
+        context: _aio.ServicerContext[_deployment_manifests_pb2.RenderManifestsRequest, _abc.Awaitable[_deployment_manifests_pb2.RenderManifestsResponse]],
+    ) -> _abc.Awaitable[_deployment_manifests_pb2.RenderManifestsResponse]:
+        """RenderManifests returns the objects that a revision has on its cluster, or would have, as YAML.
+
+        Nothing is made or changed. A revision of the local target, which has none, is refused by name.
         """
 
     @_abc_1.abstractmethod
