@@ -42,7 +42,8 @@ async def open_client(kubeconfig: Path | None, context: str) -> Client:
         await config.load_kube_config(
             str(kubeconfig), context or None, client_configuration=configuration, persist_config=False
         )
-    except (OSError, yaml.YAMLError, config.ConfigException) as error:
+    except (OSError, yaml.YAMLError, config.ConfigException, TypeError, AttributeError, KeyError) as error:
+        # The library takes what is in the file for what it should be.
         named = f" and its context {context} (EASYML_KUBERNETES_CONTEXT)" if context else ""
         raise CannotConnect(f"{kubeconfig} (EASYML_KUBECONFIG_FILE){named} name no cluster: {error}") from error
     return client.ApiClient(configuration)
