@@ -143,12 +143,18 @@ class ContainerRun:
             if not ending.done():
                 message = f"Container {self._container.name} {watching.result()}, will be restarted"
                 await self._around.say("Normal", "Killing", message)
-                return await process.stop(self._pod.spec.termination_grace_period_seconds or 0)
+                return await process.stop(self._grace_seconds(watching.result()))
             return ending.result()
         finally:
             for task in (ending, watching):
                 task.cancel()
             await asyncio.gather(ending, watching, return_exceptions=True)
+
+    def _grace_seconds(self, why: str) -> float:
+        """That of the probe that failed, where it has one of its own."""
+        probe = self._container.startup_probe if "startup" in why else self._container.liveness_probe
+        own = probe.termination_grace_period_seconds if probe else None
+        return float(own if own is not None else self._pod.spec.termination_grace_period_seconds or 0)
 
     def _ended(self, code: int, begun: str, reason: str, message: str) -> dict[str, Any]:
         self.status.ready = self.status.started = False

@@ -24,8 +24,11 @@ class Places:
 
     def real(self, text: str) -> str:
         """An argument or a variable as it is on this machine."""
-        for path in sorted(self.folders, key=len, reverse=True):
-            text = re.sub(rf"(^|[=:,]){re.escape(path)}(?=/|$|[,:])", rf"\g<1>{self.folders[path]}", text)
+        if self.folders:
+            # In one go: a folder may itself lie below what is the path of another.
+            paths = "|".join(re.escape(path) for path in sorted(self.folders, key=len, reverse=True))
+            found = re.compile(rf"(?P<before>^|[=:,])(?P<path>{paths})(?=/|$|[,:])")
+            text = found.sub(lambda match: f"{match['before']}{self.folders[match['path']]}", text)
         return EVERY_ADDRESS.sub(self.address, text)
 
 
