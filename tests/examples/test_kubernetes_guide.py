@@ -121,6 +121,7 @@ def test_two_servers_in_pods_answer_as_one(shell: Shell, secrets: dict[str, str]
         assert project_id in {project.id for project in listed}
 
 
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
 NAMESPACE = {"namespace": "easyml-models"}
 EVERYBODYS = ("authorization.k8s.io", "authentication.k8s.io", "certificates.k8s.io")
 """Groups in which everybody may ask about themselves."""
@@ -143,7 +144,8 @@ def test_servers_may_have_models_run_in_one_namespace_and_nothing_else(shell: Sh
     plane = shell.cluster.plane
     mine = ("--kubeconfig", str(plane.kubeconfig_of("easyml", "easyml-server")))
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": NAMESPACE}
-    said = plane.kubectl(*mine, "create", "-f", "-", "-o", "json", given=json.dumps(review))
+    said = plane.kubectl(*mine, "create", "--raw", REVIEWS, "-f", "-", given=json.dumps(review))
+    assert said.returncode == 0, said.stderr
     found = {
         f"{group} {resource}".strip(): set(rule["verbs"])
         for rule in json.loads(said.stdout)["status"]["resourceRules"]
