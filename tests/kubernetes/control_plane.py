@@ -126,14 +126,29 @@ class ControlPlane:
     def kubectl(self, *arguments: str, user: str = "admin", given: str = "") -> subprocess.CompletedProcess[str]:
         """Run kubectl to its end, whatever that is."""
         return subprocess.run(
-            [self._program, "kubectl", *arguments],
+            self.command(*arguments),
             input=given,
             capture_output=True,
             text=True,
             check=False,
             timeout=CALL_SECONDS,
-            env={**_bare(), "KUBECONFIG": str(self.place.kubeconfig(user)), "HOME": str(self.place.folder)},
+            env=self.environment(user),
         )
+
+    def command(self, *arguments: str) -> list[str]:
+        """Of kubectl."""
+        return [str(self._program), "kubectl", *arguments]
+
+    def environment(self, user: str = "admin") -> dict[str, str]:
+        """In which kubectl asks this control plane."""
+        return {**_bare(), "KUBECONFIG": str(self.place.kubeconfig(user)), "HOME": str(self.place.folder)}
+
+    def described(self, namespace: str) -> str:
+        """Its pods, their events and the ends of their logs, for the message of a test that failed."""
+        names = self.kubectl("-n", namespace, "get", "pods", "-o", "name").stdout.split()
+        asked = [("describe", "pods"), *(("logs", name, "--all-containers", "--tail=20") for name in names)]
+        said = [self.kubectl("-n", namespace, *arguments) for arguments in asked]
+        return "\n".join(each.stdout + each.stderr for each in said)
 
     def log(self, part: str) -> str:
         """The end of what a part wrote."""

@@ -34,6 +34,7 @@ CONTROLLERS = (
     "ttl-after-finished-controller",
     "resourcequota-controller",
     "pod-garbage-collector-controller",
+    "node-lifecycle-controller",
     "taint-eviction-controller",
     "clusterrole-aggregation-controller",
 )
@@ -98,8 +99,8 @@ def api_server(place: Place) -> Sequence[str]:
         f"--service-account-issuer={place.url}",
         f"--service-account-key-file={place.signing_key}",
         f"--service-account-signing-key-file={place.signing_key}",
-        # New nodes wait for a node lifecycle controller otherwise, and there is none.
-        "--disable-admission-plugins=TaintNodesByCondition,DefaultTolerationSeconds",
+        # Pods of a node that is lost would stay for five minutes.
+        "--disable-admission-plugins=DefaultTolerationSeconds",
         "--enable-admission-plugins=PodNodeSelector",
         "--allow-privileged=false",
         "--profiling=false",
@@ -119,6 +120,10 @@ def controller_manager(place: Place) -> Sequence[str]:
         "--horizontal-pod-autoscaler-sync-period=1s",
         "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
         "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
+        # Nodes say themselves when they are lost, and have no heartbeat.
+        "--node-monitor-grace-period=24h",
+        "--node-monitor-period=1s",
+        "--node-eviction-rate=10",
         "--min-resync-period=10m",
         *UNTHROTTLED,
     ]

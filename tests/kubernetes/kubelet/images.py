@@ -29,6 +29,10 @@ class Images:
         """Have it, whatever its tag."""
         self._known[name] = image
 
+    def get(self, name: str) -> Image:
+        """One that is there."""
+        return self._known[name]
+
     def withdraw(self, name: str) -> None:
         """Have it no more: pods that start from now on wait for it."""
         del self._known[name]
