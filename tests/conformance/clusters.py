@@ -21,8 +21,10 @@ from easyml_server.security.tokens import Ed25519Signer
 from tests.conformance.deployers import LIMITS, LONG_SECONDS
 from tests.kubernetes.addresses import here
 from tests.kubernetes.cluster import Cluster
+from tests.servers import ROOT
 
 IMAGE = "registry.example/easyml:test"
+RIGHTS = ROOT / "deploy" / "kubernetes" / "rbac.yaml"
 
 
 def _resolve(address: str) -> str:
@@ -46,7 +48,7 @@ class Namespace:
     async def deployer(self, user: str = "admin", server: str = "") -> AsyncIterator[KubernetesDeployer]:
         """A deployer, as after a start of the server; what it started is left running."""
         keys, owner = read_keys(self._signer.jwks_path)
-        target = Target(self.name, IMAGE, keys, owner, LIMITS.arguments(), leaving_seconds=1)
+        target = Target(self.name, IMAGE, keys, owner, LIMITS.arguments(), leaving_seconds=0)
         connect = connecting(self.cluster.plane.kubeconfig(user, server=server), "")
         async with start_deployer(connect, target, lambda: datetime.now(UTC), _resolve) as deployer:
             yield deployer
@@ -88,6 +90,15 @@ class Namespace:
         async with asyncio.timeout(LONG_SECONDS):
             while not holds(self.objects(version, kind)):  # noqa: ASYNC110 (asked as whoever watches by eye)
                 await asyncio.sleep(0.1)
+
+    def servers_rights(self, server: str) -> Path:
+        """The kubeconfig of a service account that may do here what deploy/kubernetes lets servers do, and no more."""
+        text = RIGHTS.read_text()
+        for theirs in ("easyml-models", "easyml"):
+            text = text.replace(f"namespace: {theirs}\n", f"namespace: {self.name}\n")
+        applied = self.cluster.plane.kubectl("apply", "--server-side", "-f", "-", given=text)
+        assert applied.returncode == 0, applied.stderr
+        return self.cluster.plane.kubeconfig_of(self.name, "easyml-server", server=server)
 
     def delete(self, version: str, kind: str, name: str) -> None:
         """As somebody may by hand."""

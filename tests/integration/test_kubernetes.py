@@ -51,7 +51,6 @@ def proxy(cluster: Cluster) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def server(
-    cluster: Cluster,
     namespace: Namespace,
     store: S3Server,
     proxy: Proxy,
@@ -62,7 +61,7 @@ def server(
         "KUBERNETES_NAMESPACE": namespace.name,
         "KUBERNETES_IMAGE": IMAGE,
         "KUBERNETES_STORE_SECRET": "store",
-        "KUBECONFIG_FILE": str(cluster.plane.kubeconfig(server=f"https://127.0.0.1:{proxy.port}")),
+        "KUBECONFIG_FILE": str(namespace.servers_rights(f"https://127.0.0.1:{proxy.port}")),
     }
     server = ServerProcess(tmp_path_factory.mktemp("cluster") / "data", settings, program=PROGRAM).start()
     try:
@@ -101,6 +100,8 @@ def test_a_deployment_moves_from_the_server_to_a_cluster_under_load_and_nothing_
         deployer.update(deployed.id, deployer.first, config=on_the_cluster(scaling={"replicas": 2}))
         assert deployer.ready(deployed.id).ready_replicas == 2
     assert deployer.ask(deployed.id) == deployer.first
+    # Those of a revision go once its pods have gone.
+    eventually(lambda: len(namespace.objects("apis/apps/v1", "deployments")) == 1)
     (found,) = namespace.objects("apis/apps/v1", "deployments")
     revision = found["metadata"]["labels"]["easyml.io/revision-id"]
     stable = [
@@ -113,6 +114,22 @@ def test_a_deployment_moves_from_the_server_to_a_cluster_under_load_and_nothing_
     applied(namespace, manifests)
     refused = refusal(deployer.client.deployments.RenderManifests, a_render(deployed.id, revision=1))
     assert (refused.code, refused.metadata["target"]) == (grpc.StatusCode.FAILED_PRECONDITION, "local")
+    deployer.delete(deployed.id)
+    eventually(lambda: namespace.left() == [])
+
+
+def test_an_api_server_that_is_away_in_the_middle_of_a_rollout_fails_no_call(
+    deployer: Deployer, namespace: Namespace, proxy: Proxy
+) -> None:
+    deployed = deployer.ready(deployer.create(config=on_the_cluster()).id)
+    with under_load(deployer, deployed.id):
+        proxy.down()
+        deployer.update(deployed.id, deployer.second)
+        away = deployer.until(deployed.id, lambda now: "ClusterUnavailable" in {each.reason for each in now.conditions})
+        assert (away.active_revision, away.latest_revision) == (1, 2)
+        proxy.up()
+        deployer.ready(deployed.id)
+    assert deployer.ask(deployed.id) == deployer.second
     deployer.delete(deployed.id)
     eventually(lambda: namespace.left() == [])
 
