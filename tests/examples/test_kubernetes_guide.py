@@ -22,7 +22,7 @@ from tests.kubernetes.addresses import here
 from tests.kubernetes.manifests import a_deployment
 from tests.postgresql import postgresql
 from tests.s3 import s3
-from tests.servers import Client
+from tests.servers import Client, eventually
 
 if TYPE_CHECKING:
     from tests.kubernetes.cluster import Cluster
@@ -111,7 +111,8 @@ def test_two_servers_in_pods_answer_as_one(shell: Shell, secrets: dict[str, str]
     files = {"EASYML_ARTIFACT_URL": f"s3://{secrets['BUCKET']}/easyml"}
     key = {"EASYML_SIGNING_KEY_FILE": str(shell.folder / "cluster" / "signing.pem")}
     shell.type(init, **secrets, **files, **key)
-    first, second = addresses(shell.cluster)
+    # That a pod is ready comes to the Service a little later than to its deployment.
+    first, second = eventually(lambda: found if len(found := addresses(shell.cluster)) == 2 else None)
     with Client(first) as client:
         signed_in = client.auth.Login(auth_service_pb2.LoginRequest(email=EMAIL, password=PASSWORD))
     token = signed_in.session.access_token

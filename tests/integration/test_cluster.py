@@ -75,12 +75,13 @@ def ended(cluster: Cluster, namespace: str) -> dict[str, Any]:
     return dict(container(cluster, namespace).get("lastState", {}).get("terminated", {}))
 
 
-def waits(cluster: Cluster, namespace: str, reason: str) -> dict[str, Any]:
-    """The container, once it waits for that reason."""
+def waits(cluster: Cluster, namespace: str, reason: str, word: str) -> str:
+    """The message, once the container waits for that reason, and says so with that word."""
 
-    def look() -> dict[str, Any]:
-        found = container(cluster, namespace)
-        return found if found.get("state", {}).get("waiting", {}).get("reason") == reason else {}
+    def look() -> str:
+        waiting = container(cluster, namespace).get("state", {}).get("waiting", {})
+        message = str(waiting.get("message", ""))
+        return message if waiting.get("reason") == reason and word in message else ""
 
     return eventually(look)
 
@@ -160,9 +161,9 @@ def test_a_crash_loop_has_its_exit_code_its_logs_and_its_last_words(cluster: Clu
         namespace,
         a_deployment("broken", args=["-uc", program], terminationMessagePolicy="FallbackToLogsOnError"),
     )
-    found = waits(cluster, namespace, "CrashLoopBackOff")
-    ended = found["lastState"]["terminated"]
-    assert (ended["exitCode"], ended["reason"], ended["message"]) == (1, "Error", "looking\nno such model\n")
+    waits(cluster, namespace, "CrashLoopBackOff", "restarting failed container")
+    died = ended(cluster, namespace)
+    assert (died["exitCode"], died["reason"], died["message"]) == (1, "Error", "looking\nno such model\n")
     before = kubectl(cluster, namespace, "logs", "deployment/broken", "--previous", "--tail=1")
     assert before == "no such model\n"
     eventually(lambda: container(cluster, namespace)["restartCount"] > 1)
@@ -189,10 +190,29 @@ def test_logs_are_followed_until_the_container_ends(cluster: Cluster, namespace:
         assert following.wait(LONG_SECONDS) == 0
 
 
+def test_what_a_pod_needs_is_waited_for_and_named(cluster: Cluster, namespace: str) -> None:
+    program = "import os, sys, time; print(os.environ['WORD'], open(sys.argv[1]).read(), flush=True); time.sleep(1000)"
+    waiting = a_deployment(
+        "waiting",
+        args=["-c", "$(PROGRAM)", "/etc/words/two"],
+        env=[{"name": "PROGRAM", "value": program},
+             {"name": "WORD", "valueFrom": {"configMapKeyRef": {"name": "words", "key": "one"}}}],
+        volumeMounts=[{"name": "words", "mountPath": "/etc/words"}],
+        volumes=[{"name": "words", "secret": {"secretName": "words", "items": [{"key": "second", "path": "two"}]}}],
+    )  # fmt: skip
+    apply(cluster, namespace, waiting)
+    mounting = waits(cluster, namespace, "ContainerCreating", "words")
+    assert mounting.endswith('volume "words" : secret "words" not found')
+    apply(cluster, namespace, a_secret("words", {"second": "two"}))
+    assert waits(cluster, namespace, "CreateContainerConfigError", "words") == 'configmap "words" not found'
+    apply(cluster, namespace, a_config_map("words", {"one": "one"}))
+    rolled_out(cluster, namespace, "waiting")
+    eventually(lambda: kubectl(cluster, namespace, "logs", "deployment/waiting") == "one two\n")
+
+
 def test_an_image_that_is_away_is_waited_for(cluster: Cluster, namespace: str) -> None:
     apply(cluster, namespace, a_deployment("waiting", image="registry.example/late:1", args=SERVE))
-    found = waits(cluster, namespace, "ImagePullBackOff")
-    assert "registry.example/late:1" in found["state"]["waiting"]["message"]
+    waits(cluster, namespace, "ImagePullBackOff", "registry.example/late:1")
     cluster.images.put("late", cluster.images.get("python"))
     rolled_out(cluster, namespace, "waiting")
 

@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -234,6 +235,8 @@ def running_control_plane(folder: Path) -> Iterator[ControlPlane]:
 
 def find_program() -> Path:
     """The program, or the reason why there is none."""
+    if sys.platform != "linux":
+        pytest.skip("the Kubernetes of the tests needs Linux: 127.0.0.0/8, and children that end with their parent")
     program = build.cached()
     if program.exists():
         return program

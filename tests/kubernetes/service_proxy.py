@@ -1,7 +1,7 @@
 """A kube-proxy: each port of a Service listens at its cluster address and hands connections to ready pods in turn.
 
-The address is 127.x where the API shows 10.x (`addresses`). A port below 1024 needs root. A connection stays where it
-went, as on a real cluster.
+The address is 127.x where the API shows 10.x (`addresses`). A port below 1024 needs root, and ports are those that a
+Service is made with. A connection stays where it went, as on a real cluster.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class ContainerRun:
                     told = (cause.reason, cause.message)
                     self.status.state = {"waiting": {"reason": cause.reason, "message": cause.message}}
                     await self._around.report()
-                    await self._around.say("Warning", "Failed", f"Error: {cause.reason}: {cause.message}")
+                    await self._around.say("Warning", cause.event, cause.message)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _one_start(self, launch: Launch) -> dict[str, Any]:

@@ -40,15 +40,23 @@ async def filled(volumes: Sequence[V1Volume], folder: Path, configuration: Confi
             continue  # a service account's token, which nobody would find
         where = made[volume.name] = folder / volume.name
         where.mkdir(parents=True, exist_ok=True)
-        if volume.config_map:
-            source = volume.config_map
-            _write(where, await configuration.config_map(source.name, optional=source.optional), source.items)
-        elif volume.secret:
-            source = volume.secret
-            _write(where, await configuration.secret(source.secret_name, optional=source.optional), source.items)
-        elif not volume.empty_dir:
-            raise NotYet("ContainerCreating", f'volume "{volume.name}" is of a kind that this kubelet does not have')
+        try:
+            await _fill(volume, where, configuration)
+        except NotYet as cause:
+            message = f'MountVolume.SetUp failed for volume "{volume.name}" : {cause.message}'
+            raise NotYet("ContainerCreating", message, event="FailedMount") from cause
     return made
+
+
+async def _fill(volume: V1Volume, where: Path, configuration: Configuration) -> None:
+    if volume.config_map:
+        source = volume.config_map
+        _write(where, await configuration.config_map(source.name, optional=source.optional), source.items)
+    elif volume.secret:
+        source = volume.secret
+        _write(where, await configuration.secret(source.secret_name, optional=source.optional), source.items)
+    elif not volume.empty_dir:
+        raise NotYet("ContainerCreating", "this kubelet has no volumes of that kind")
 
 
 def mounted(container: V1Container, volumes: Mapping[str, Path]) -> dict[str, Path]:
