@@ -54,7 +54,8 @@ def test_every_method_has_a_permission_and_a_comment(method: MethodDescriptor) -
 @pytest.mark.parametrize("method", METHODS, ids=path_of)
 def test_a_method_that_changes_nothing_says_so(method: MethodDescriptor) -> None:
     reads = (
-        re.match(r"(Get|List|Watch|Compare|Download|Export|Preview|Select|Validate|Render|Predict$)", method.name) is not None
+        re.match(r"(Get|List|Watch|Compare|Download|Export|Preview|Select|Validate|Render|Predict$)", method.name)
+        is not None
     )
     assert (method.GetOptions().idempotency_level == 1) == reads
 

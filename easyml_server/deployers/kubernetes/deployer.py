@@ -228,10 +228,12 @@ class KubernetesDeployer:
             self._faults[identity] = fault, replace(failure, log_lines=lines)
             self._tell_of(pod)
 
-    def _hear_of_revision(self, revision_id: UUID) -> None:
+    def _hear_of_revision(self, revision_id: UUID, gone: bool) -> None:
+        """Something of it changed; what is gone may have to be made again."""
         served = self._cluster.served.get(revision_id)
         if served is not None:
-            served.woken.set()
+            if gone:
+                served.woken.set()
             self._tell(served)
 
     def _hear_of_trouble(self) -> None:

@@ -25,7 +25,7 @@ class Views:
         api: KubernetesApi,
         owner: str,
         pod_changed: Callable[[Object, bool], None],
-        object_changed: Callable[[UUID], None],
+        object_changed: Callable[[UUID, bool], None],
         troubled: Callable[[], None],
     ) -> None:
         self._pod_changed = pod_changed
@@ -92,7 +92,8 @@ class Views:
 
     def objects(self, revision_id: UUID) -> Sequence[tuple[Kind, Object]]:
         """What is there of a revision, without pods."""
-        return [(kind, found) for kind, found in self._all() if _id(found, REVISION) == revision_id]
+        text = str(revision_id)
+        return [(kind, found) for kind, found in self._all() if found["metadata"]["labels"].get(REVISION) == text]
 
     def find(self, kind: Kind, name: str) -> Object | None:
         """An object of ours, or None."""
@@ -113,9 +114,9 @@ class Views:
         self._in_trouble.set()
         self._troubled()
 
-    def _hear(self, found: Object, _gone: bool) -> None:
+    def _hear(self, found: Object, gone: bool) -> None:
         if revision := _id(found, REVISION):
-            self._object_changed(revision)
+            self._object_changed(revision, gone)
 
     def _hear_of_pod(self, pod: Object, gone: bool) -> None:
         if gone:
