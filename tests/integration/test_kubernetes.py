@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +24,7 @@ from tests.marks import answers, refuses
 from tests.proxy import Proxy
 from tests.proxy import proxy as proxy_to
 from tests.s3 import S3Server, s3, s3_environment
-from tests.servers import Client, ServerProcess, eventually, refusal
+from tests.servers import Client, ServerProcess, environment, eventually, refusal
 
 KUBERNETES = deployment_pb2.DEPLOYMENT_TARGET_KUBERNETES
 PROGRAM = "tests.kubernetes.server"
@@ -84,7 +87,7 @@ def on_the_cluster(**parts: Any) -> deployment_pb2.DeploymentConfig:
 @answers("DeploymentService/RenderManifests")
 @refuses("DeploymentService/RenderManifests")
 def test_a_deployment_moves_from_the_server_to_a_cluster_under_load_and_nothing_of_it_is_left(
-    deployer: Deployer, namespace: Namespace
+    server: ServerProcess, deployer: Deployer, namespace: Namespace
 ) -> None:
     deployed = deployer.ready(deployer.create().id)
     with under_load(deployer, deployed.id) as load:
@@ -112,6 +115,9 @@ def test_a_deployment_moves_from_the_server_to_a_cluster_under_load_and_nothing_
     manifests = rendered(deployer, deployed.id)
     assert [each["kind"] for each in manifests].count("Service") == 2
     applied(namespace, manifests)
+    assert list(yaml.safe_load_all(typed(server, "deployments", "render", deployed.id))) == manifests
+    as_json = json.loads(typed(server, "deployments", "render", deployed.id, "--json"))
+    assert (as_json["revision"], list(yaml.safe_load_all(as_json["manifests"]))) == (3, manifests)
     refused = refusal(deployer.client.deployments.RenderManifests, a_render(deployed.id, revision=1))
     assert (refused.code, refused.metadata["target"]) == (grpc.StatusCode.FAILED_PRECONDITION, "local")
     deployer.delete(deployed.id)
@@ -132,6 +138,13 @@ def test_an_api_server_that_is_away_in_the_middle_of_a_rollout_fails_no_call(
     assert deployer.ask(deployed.id) == deployer.second
     deployer.delete(deployed.id)
     eventually(lambda: namespace.left() == [])
+
+
+def typed(server: ServerProcess, *words: str) -> str:
+    """What `easyml` prints for the owner of a server."""
+    variables = environment({"DATA_DIR": str(server.data)}) | {"XDG_CONFIG_HOME": str(server.data.parent)}
+    command = [sys.executable, "-m", "easyml_client.cli", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout
 
 
 def a_render(deployment_id: str, revision: int = 0) -> manifests_pb2.RenderManifestsRequest:
