@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from easyml_server.deployers.kubernetes.deployer import KubernetesDeployer
-from easyml_server.domain.containers import Container
+from easyml_server.domain.containers import Container, SecretReference
 from easyml_server.domain.deployments import Replica, ReplicaFailure
 from easyml_server.domain.deployments import ReplicaFailureReason as Reason
 from easyml_server.domain.errors import Unavailable
@@ -44,10 +44,10 @@ def api(cluster: Cluster) -> Iterator[Proxy]:
 
 
 def of_nothing(**parts: Any) -> ServedRevision:
-    """A revision for pods in which nothing runs."""
+    """A revision whose model is nowhere; pods in which nothing runs do not miss it."""
 
     async def source() -> StoredSource:
-        return StoredSource("s3://nowhere", "0" * 64)
+        return StoredSource("file:///nowhere", "0" * 64)
 
     revision = a_revision(Path("nowhere"))
     return replace(revision, model=replace(revision.model, source=source), **parts)
@@ -116,6 +116,37 @@ async def test_a_quota_that_is_used_up_is_told_and_its_revision_gets_well_with_m
         assert "small" in failure.message
         fake.delete("api/v1", "resourcequotas", "small")
         await ready(deployer, revision)
+
+
+async def test_a_namespace_that_is_not_there_is_told(cluster: Cluster, tmp_path: Path) -> None:
+    revision = of_nothing()
+    async with Namespace(cluster, tmp_path, "not-there").emptied() as deployer:
+        deployer.apply(revision)
+        failure = await failing(deployer, revision)
+    assert failure.reason is Reason.FORBIDDEN
+    assert '"not-there" not found' in failure.message
+
+
+async def test_a_secret_that_is_missing_is_told_and_once_it_is_there_so_is_a_model_that_is_not(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    namespace = Namespace(cluster, tmp_path)
+    revision = of_nothing(container=Container(secrets=(SecretReference("PASSWORD", "database", "password"),)))
+    async with namespace.emptied() as deployer:
+        deployer.apply(revision)
+        failure = await failing(deployer, revision)
+        assert failure.reason is Reason.CONFIGURATION_UNAVAILABLE
+        assert 'secret "database" not found' in failure.message
+        namespace.make("api/v1", "secrets", {"metadata": {"name": "database"}, "stringData": {"password": "x"}})
+        (replica,) = await until(deployer, revision, has_lines)
+    assert replica.last_failure is not None
+    assert (replica.last_failure.reason, replica.last_failure.exit_code) == (Reason.ARTIFACT_UNAVAILABLE, 4)
+    assert "it cannot be fetched" in replica.last_failure.log_lines[-1]
+
+
+def has_lines(replicas: list[Replica]) -> bool:
+    failure = replicas[0].last_failure
+    return failure is not None and bool(failure.log_lines)
 
 
 async def test_rights_that_are_missing_are_told(fake: Namespace) -> None:
