@@ -108,7 +108,9 @@ class Cluster:
             await served.woken.wait()
 
     def _left_of(self, served: Served) -> bool:
-        return bool(self._views.objects(served.id) or self._views.pods(REVISION, served.id))
+        kept = self._of_others(served)
+        found = ((kind, each["metadata"]["name"]) for kind, each in self._views.objects(served.id))
+        return any(key not in kept for key in found) or bool(self._views.pods(REVISION, served.id))
 
     async def _bring_about(self, served: Served) -> None:
         wanted = await self._wanted(served)

@@ -57,6 +57,10 @@ class Watched:
                     self._version = ""
                 if not (isinstance(error, Refused) and error.status == GONE):
                     await self._wait(error)
+            except Exception as error:  # whatever was said, the watch goes on
+                log.exception("watch_broken", kind=self.kind.name)
+                self._version = ""
+                await self._wait(Away(f"The API server of the cluster is not understood ({type(error).__name__})."))
 
     def put(self, found: Object) -> None:
         """An object as the API server answered it; what was told of it before is older."""
