@@ -7,7 +7,8 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,14 @@ from easyml_server.domain.datasets import ColumnKind, StorageType
 from easyml_server.domain.models import Signature, SignatureColumn
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.serving.calls import INLINE_BYTES, Calls, ServingLimits
+from easyml_server.serving.known import CannotStart, Known, parse_models
 from easyml_server.serving.layout import Layout, PreparedBlock
+from easyml_server.serving.loaded import LoadedModels
 from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Answers, GraphPredictor, Predictor, Run
-from easyml_server.serving.process import CannotStart, Options, parse_models, run_model_server
+from easyml_server.serving.process import Options, run_model_server
+from easyml_server.serving.repository import ModelRepository
 from easyml_server.serving.server import SERVICE, PredictionServicer
 from easyml_server.serving.sources import Source
 from easyml_server.serving.tables import TableLimits
@@ -92,7 +96,9 @@ async def serving_models(
     with ThreadPoolExecutor(1) as threads:
         server = grpc.aio.server()
         metrics = metrics or ServingMetrics()
-        servicer = PredictionServicer(Calls(models, lambda _authorization: None, limits, threads, metrics))
+        repository = in_memory(models, metrics)
+        await repository.start()
+        servicer = PredictionServicer(Calls(repository, lambda _authorization: None, limits, threads, metrics))
         server.add_generic_rpc_handlers((servicer.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -101,6 +107,23 @@ async def serving_models(
                 yield client
         finally:
             await server.stop(0)
+            await repository.close()
+
+
+def in_memory(models: Mapping[str, LoadedModel], metrics: ServingMetrics) -> ModelRepository:
+    known = Known({version: Source(version) for version in models}, {})
+    return ModelRepository(known, LoadedModels(0, metrics), lambda version, _source: nullcontext(Kept(models[version])))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model that was never stored."""
+
+    model: LoadedModel
+    bytes: int = 0
+
+    def load(self) -> LoadedModel:
+        return self.model
 
 
 def a_model(predictor: Predictor, version: str = VERSION) -> LoadedModel:
