@@ -161,6 +161,8 @@ class ModelRepository:
             for version in self._to_prove(known):
                 self._failed.pop(version, None)
                 await self._ensure(version)
+            for version in known.sources.keys() - self._known.sources.keys():
+                await self._load(version, known.sources[version], only_if_room=True)
             with self._loaded.lock:
                 self._known = known
         finally:
@@ -237,6 +239,8 @@ class ModelRepository:
     async def _load(self, version: str, source: Source, *, only_if_room: bool = False) -> None:
         in_thread = self._loaded.in_thread
         async with self._one_at_a_time:
+            if version in self._loaded:
+                return
             files = ExitStack()
             try:
                 stored = await in_thread(files.enter_context, self._open(version, source))
