@@ -96,9 +96,9 @@ async def serving(
     versions: str, budget: int = 0, *, sizes: Mapping[str, int] | None = None, damaged: str = "", **names: str
 ) -> AsyncIterator[Served]:
     served = Served(known(versions, **names), budget, Files(sizes or {}, set()))
-    await served.models.start()
-    served.files.damaged |= set(damaged)
     try:
+        await served.models.start()
+        served.files.damaged |= set(damaged)
         yield served
     finally:
         served.files.may_load.set()
@@ -108,7 +108,7 @@ async def serving(
 async def until(happened: Callable[[], bool]) -> None:
     """Wait for something that a thread brings about."""
     async with asyncio.timeout(PATIENCE):
-        while not happened():
+        while not happened():  # noqa: ASYNC110 (threads set no event of the loop)
             await asyncio.sleep(0.001)
 
 
@@ -135,7 +135,7 @@ async def test_one_that_never_fits_is_refused_by_name_with_the_way_out() -> None
     ):
         async with serving("ab", 25, sizes={"b": 30}):
             pass
-    async with serving("ab", 25) as served:
+    async with serving("ab", 25, sizes={"c": 30}) as served:
         with pytest.raises(CannotLoad, match="Model version c cannot be served"):
             await served.models.exchange(known("abc"))
         assert served.in_memory() == "ab"
@@ -145,7 +145,7 @@ async def test_one_that_grew_after_the_start_is_told_to_who_asks_it() -> None:
     sizes = {"c": 10}
     async with serving("abc", 25, sizes=sizes) as served:
         sizes["c"] = 30
-        with pytest.raises(LimitReached, match="Model version c .*--memory-budget") as caught:
+        with pytest.raises(LimitReached, match=r"Model version c .*--memory-budget") as caught:
             await served.ask("c")
     assert caught.value.retry_after is None
     assert caught.value.metadata == {"limit": "--memory-budget", "maximum": "25"}

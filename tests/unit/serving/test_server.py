@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,10 +93,17 @@ async def serving_models(
     models: Mapping[str, LoadedModel], limits: ServingLimits = DEFAULTS, metrics: ServingMetrics | None = None
 ) -> AsyncIterator[Client]:
     """The service with models that were never stored."""
+    metrics = metrics or ServingMetrics()
+    async with serving_repository(in_memory(models, metrics), limits, metrics) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving_repository(
+    repository: ModelRepository, limits: ServingLimits, metrics: ServingMetrics
+) -> AsyncIterator[Client]:
     with ThreadPoolExecutor(1) as threads:
         server = grpc.aio.server()
-        metrics = metrics or ServingMetrics()
-        repository = in_memory(models, metrics)
         await repository.start()
         servicer = PredictionServicer(Calls(repository, lambda _authorization: None, limits, threads, metrics))
         server.add_generic_rpc_handlers((servicer.handler(),))
@@ -110,9 +117,17 @@ async def serving_models(
             await repository.close()
 
 
-def in_memory(models: Mapping[str, LoadedModel], metrics: ServingMetrics) -> ModelRepository:
-    known = Known({version: Source(version) for version in models}, {})
-    return ModelRepository(known, LoadedModels(0, metrics), lambda version, _source: nullcontext(Kept(models[version])))
+def known(*versions: str) -> Known:
+    return Known({version: Source(version) for version in versions}, {})
+
+
+def in_memory(
+    models: Mapping[str, LoadedModel], metrics: ServingMetrics, first: Known | None = None
+) -> ModelRepository:
+    def opened(version: str, _source: Source) -> AbstractContextManager[Kept]:
+        return nullcontext(Kept(models[version]))
+
+    return ModelRepository(first or known(*models), LoadedModels(0, metrics), opened)
 
 
 @dataclass(frozen=True)
@@ -456,6 +471,20 @@ async def test_a_stream_asks_one_model_and_names_it_first() -> None:
     assert [bool(answer.error.reason) for answer in answers] == [True, False, True, False]
     assert answers[3].response.model_version_id == OTHER
     assert answers[0].error.reason == answers[2].error.reason == "INVALID_FIELD"
+
+
+async def test_who_asks_the_only_model_asks_the_new_one_after_an_exchange() -> None:
+    models = {version: a_model(Constant(value), version) for version, value in ((VERSION, 1.0), (OTHER, 2.0))}
+    asked = numbers()
+    asked.deployment_id = "whichever"
+    metrics = ServingMetrics()
+    repository = in_memory(models, metrics, known(VERSION))
+    async with serving_repository(repository, DEFAULTS, metrics) as client:
+        before = [await client.predict(asked) for _ in range(3)]
+        await repository.exchange(known(OTHER))
+        after = [await client.predict(asked) for _ in range(3)]
+    assert [list(each.predictions.doubles.values) for each in before + after] == [[1.0]] * 3 + [[2.0]] * 3
+    assert {each.model_version_id for each in after} == {OTHER}
 
 
 async def test_an_empty_stream_has_no_answers(trained: Path) -> None:
