@@ -45,6 +45,10 @@ class Exchange:
             log.warning("models_kept", reason=str(error))
             self._metrics.exchanged(accepted=False)
             return
+        except Exception:  # whatever is in the way now must not be in the way of the next file
+            log.exception("models_kept")
+            self._metrics.exchanged(accepted=False)
+            return
         known = self._models.known
         for name in before.all_names.keys() - known.all_names.keys():
             await self._health.set(name, GONE)

@@ -6,7 +6,7 @@ The file is JSON: {"models": {"VERSION_ID": "FOLDER, or URL@sha256:DIGEST"}, "na
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +66,8 @@ def parse_models(arguments: Iterable[str]) -> dict[str, Source]:
             identity = str(UUID(version))
         except ValueError as error:
             raise CannotStart(f"--model {argument} is not VERSION_ID=FOLDER with a UUID.") from error
+        if identity in models:
+            raise CannotStart(f"--model {version} is given twice; name each version once.")
         try:
             models[identity] = parse_source(place)
         except ValueError as error:
@@ -102,15 +104,24 @@ def parse_known(models: Iterable[str], names: Iterable[str], file: Path | None) 
 def read_models_file(file: Path) -> Known:
     """What a file of models says. Raises CannotStart with a sentence that names the file and the place in it."""
     try:
-        said = json.loads(file.read_bytes())
+        said = json.loads(file.read_bytes(), object_pairs_hook=_each_once)
     except OSError as error:
         raise CannotStart(f"--models: {file} cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise CannotStart(f"--models: {file} is no JSON: {error}.") from error
+        raise CannotStart(f"--models: {file} is not JSON as it is to be: {error}.") from error
     try:
         return _from_json(said)
     except CannotStart as error:
         raise CannotStart(f"{file}: {error}") from error
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; JSON has the last of two values win, without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def _from_json(said: Any) -> Known:

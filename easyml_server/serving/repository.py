@@ -232,6 +232,8 @@ class ModelRepository:
             # Looked at, since all who waited may have left.
             if not task.cancelled() and isinstance(error := task.exception(), CannotLoad):
                 self._failed[version] = _Failed(error, self._clock() + RETRY_LOAD_SECONDS)
+            # Nobody may want it any more.
+            self._settle()
 
         task.add_done_callback(ended)
         return task

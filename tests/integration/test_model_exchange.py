@@ -250,9 +250,7 @@ def test_a_model_that_never_fits_is_refused_at_the_start(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--insecure"], "--model VERSION_ID=FOLDER, or with --models FILE"),
         (["--insecure", "--models=/nowhere.json"], "/nowhere.json cannot be read"),
-        (["--insecure", "--models=/nowhere.json", f"--model={OLD}=/x"], "one or the other"),
         (["--insecure", f"--model={OLD}=/x", "--memory-budget=-1"], "--memory-budget is a number of bytes"),
     ],
 )
