@@ -23,7 +23,7 @@ STILL_TIMES: Final = 3.0
 """It is said on until it is less than so much, since the same calls change a little each time."""
 LEAST_SECONDS: Final = 0.05
 """Less than that nobody notices."""
-MISSED: Final = 2
+MISSED: Final = 3
 """Questions for its counters in a row that a replica did not answer in time."""
 
 

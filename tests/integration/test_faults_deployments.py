@@ -116,15 +116,14 @@ def test_a_replica_that_is_slow_and_alive_is_named_until_it_is_not(server: Serve
     patient = deployment_pb2.Probes(period_seconds=60, timeout_seconds=60, failure_threshold=10)
     config = deployment_pb2.DeploymentConfig(probes=patient, scaling=deployment_pb2.Scaling(replicas=2))
     deployment = deployer.ready(deployer.create(config=config).id)
-    assert not slowness(deployment).status
     victim = deployment.replicas[0].id
     process = processes(server)[victim].pid
     os.kill(process, signal.SIGSTOP)
     try:
-        slow = deployer.until(deployment.id, lambda now: slowness(now).status)
+        slow = deployer.until(deployment.id, lambda now: victim in slowness(now).message)
     finally:
         os.kill(process, signal.SIGCONT)
-    assert slowness(slow).reason == "AnswersLate"
+    assert (slowness(slow).status, slowness(slow).reason) == (True, "AnswersLate")
     assert f"Replica {victim} of revision 1" in slowness(slow).message
     assert not failure(slow).status
     assert (slow.state, slow.ready_replicas) == (deployment_pb2.DEPLOYMENT_STATE_READY, 2)
