@@ -7,6 +7,7 @@ says why.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +119,9 @@ def serve(
         from easyml_server.processes.parents import die_with_parent
 
         die_with_parent()
+    if models is not None:
+        # Until it means something: the file is read after this.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with much_imported():
         from easyml_server.observability.logs import configure_logging
         from easyml_server.serving import process

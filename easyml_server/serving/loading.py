@@ -47,7 +47,10 @@ class StoredModel:
 
     def load(self) -> LoadedModel:
         """See Stored."""
-        return load_model(self._version, self._folder, self._limits)
+        model = load_model(self._version, self._folder, self._limits)
+        # What reading it took besides: as much again.
+        give_back()
+        return model
 
 
 @contextmanager
