@@ -6,7 +6,7 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -49,7 +49,7 @@ def saved_model(model_path: Path) -> Iterator[Path]:
             code_paths=[str(copy_shared_code(Path(scratch)))],
             signature=_signature(manifest.signature),
             input_example=_input_example(manifest),
-            pip_requirements=_requirements(),
+            pip_requirements=list(_requirements()),
         )
         yield target
 
@@ -86,6 +86,7 @@ def _data_type(column: SignatureColumn) -> DataType:
     return DATA_TYPES[column.storage_type]
 
 
-def _requirements() -> list[str]:
-    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    return [f"{name}=={installed[name]}" for name in LIBRARIES if name in installed]
+def _requirements() -> Iterator[str]:
+    for name in LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield f"{name}=={importlib.metadata.version(name)}"

@@ -72,6 +72,10 @@ async def start_tracker(folder: Path, scratch: Path, server: TrackingServer | No
         "TMPDIR": str(scratch),
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # The project of whoever started the server is none of a model's, and what a model requires is what is here.
+        "MLFLOW_UV_AUTO_DETECT": "false",
+        "MLFLOW_LOG_UV_FILES": "false",
+        "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     }
     exports = AskedProcess("MLflow", ENTRY, folder, environment, ANSWER_SECONDS)
     if server is None:

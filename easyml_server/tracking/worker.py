@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from easyml_server.importing import much_imported
 from easyml_server.processes.answering import answer_requests
 from easyml_server.tracking.messages import REQUEST, LookRequest, MirrorRequest, RecordRequest, Request
 
@@ -25,18 +26,22 @@ def _do(folder: Path, request: Request) -> dict[str, Any]:
     # Each brings in what it needs of MLflow, which takes seconds.
     match request:
         case RecordRequest():
-            from easyml_server.tracking.mlflow_runs import record
+            with much_imported():
+                from easyml_server.tracking.mlflow_runs import record
 
             return record(folder, request)
         case MirrorRequest():
-            from easyml_server.tracking.mlflow_registry import mirror
+            with much_imported():
+                from easyml_server.tracking.mlflow_registry import mirror
 
             return mirror(folder, request)
         case LookRequest():
-            from easyml_server.tracking.mlflow_place import look
+            with much_imported():
+                from easyml_server.tracking.mlflow_place import look
 
             return look(folder)
-    from easyml_server.tracking.mlflow_models import export_model
+    with much_imported():
+        from easyml_server.tracking.mlflow_models import export_model
 
     export_model(Path(request.model_path), Path(request.target))
     return {}

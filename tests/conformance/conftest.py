@@ -15,6 +15,7 @@ from tests.conformance.stores import (
     EmptyStore,
     mongodb_stores,
     postgresql_stores,
+    postgresql_stores_again,
     postgresql_template,
     sqlite_stores,
 )
@@ -71,21 +72,27 @@ def document_benches(request: pytest.FixtureRequest) -> Benches:
 
 
 @pytest.fixture
-def sqlite_rows(tmp_path: Path) -> EmptyStore:
+def sqlite_rows(migrated_database: Path, tmp_path: Path) -> EmptyStore:
     """SQLite, documents and all."""
-    return sqlite_stores(tmp_path)
+    return sqlite_stores(migrated_database, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgresql_rows(postgres: PostgresServer, postgres_template: str) -> EmptyStore:
+    """PostgreSQL, documents and all."""
+    return postgresql_stores_again(postgres, postgres_template)
 
 
 @pytest.fixture
-def postgresql_rows(postgres: PostgresServer, postgres_template: str) -> EmptyStore:
-    """PostgreSQL, documents and all."""
+def new_postgresql_rows(postgres: PostgresServer, postgres_template: str) -> EmptyStore:
+    """The same for tests that change tables, or ask what statements cost."""
     return postgresql_stores(postgres, postgres_template)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty_store_of_rows(request: pytest.FixtureRequest) -> EmptyStore:
-    """Makes empty stores of one engine alone."""
-    return _rows(request, request.param)
+def new_store(request: pytest.FixtureRequest) -> EmptyStore:
+    """Makes empty stores of one engine alone, in databases that nobody had before."""
+    return _rows(request, "new_postgresql" if request.param == "postgresql" else request.param)
 
 
 def _rows(request: pytest.FixtureRequest, engine: str) -> EmptyStore:

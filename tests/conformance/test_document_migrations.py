@@ -30,10 +30,10 @@ async def on(store: SqlStore, work: Callable[[Connection], object]) -> object:
 
 
 @pytest.mark.parametrize("revision", ["0002", "0001"])
-async def test_down_and_up_again_keeps_what_older_releases_know(empty_store_of_rows: EmptyStore, revision: str) -> None:
+async def test_down_and_up_again_keeps_what_older_releases_know(new_store: EmptyStore, revision: str) -> None:
     user = a_user()
     project = a_project(user.id)
-    async with empty_store_of_rows() as store:
+    async with new_store() as store:
         async with store.begin() as work:
             await work.users.add(user)
             await work.projects.add(project, a_config(project))
@@ -50,9 +50,9 @@ async def test_down_and_up_again_keeps_what_older_releases_know(empty_store_of_r
             assert await work.pending.page(0) == []
 
 
-async def test_a_revision_is_given_once(empty_store_of_rows: EmptyStore) -> None:
+async def test_a_revision_is_given_once(new_store: EmptyStore) -> None:
     given = []
-    async with empty_store_of_rows() as store:
+    async with new_store() as store:
         for _ in range(3):
             async with store.begin() as work:
                 await work.pending.put("project_configs", UUID(int=1), UUID(int=2), {"schema_version": 1})

@@ -28,9 +28,9 @@ TABLES = Base.metadata.tables
 
 
 @pytest.fixture
-def empty_store(empty_store_of_rows: EmptyStore) -> EmptyStore:
+def empty_store(new_store: EmptyStore) -> EmptyStore:
     """Rows are what this is about."""
-    return empty_store_of_rows
+    return new_store
 
 
 async def filled(store: SqlStore) -> World:

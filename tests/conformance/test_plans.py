@@ -50,9 +50,9 @@ LARGE = 1_000
 
 
 @pytest.fixture
-def empty_store(empty_store_of_rows: EmptyStore) -> EmptyStore:
+def empty_store(new_store: EmptyStore) -> EmptyStore:
     """Rows are what this is about."""
-    return empty_store_of_rows
+    return new_store
 
 
 ROWS = {"sqlite": 1_200, "postgresql": 20_000}
@@ -404,8 +404,8 @@ async def test_a_page_costs_the_same_however_many_experiments_there_are(
     assert dearer == {}
 
 
-async def test_sqlite_begins_a_page_where_the_one_before_ended(tmp_path: Path) -> None:
-    async with sqlite_stores(tmp_path)() as store:
+async def test_sqlite_begins_a_page_where_the_one_before_ended(migrated_database: Path, tmp_path: Path) -> None:
+    async with sqlite_stores(migrated_database, tmp_path)() as store:
         world = await store_world(store, a_world())
         filled = Filled(store, world, {})
         made = [(name, await statements_of(filled, each)) for name, each in pages_of_experiments(world, FEW)]

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,17 +37,24 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
         yield server
 
 
-@pytest.fixture
-def url(postgres: PostgresServer) -> Iterator[str]:
-    """A database without tables."""
+@contextmanager
+def empty_database(postgres: PostgresServer) -> Iterator[str]:
+    """One without tables; its URL."""
     name = asyncio.run(postgres.create_database())
     yield postgres.database_url(name)
     asyncio.run(postgres.drop_database(name))
 
 
 @pytest.fixture
-def pair(tmp_path: Path, url: str) -> Iterator[Replicas]:
-    with replicas(tmp_path, url) as pair:
+def url(postgres: PostgresServer) -> Iterator[str]:
+    with empty_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Replicas]:
+    """Two that tests share, who leave them alive and without a training."""
+    with empty_database(postgres) as url, replicas(tmp_path_factory.mktemp("pair"), url) as pair:
         yield pair
 
 
@@ -138,7 +146,7 @@ def test_a_request_sent_to_both_starts_one_training(pair: Replicas) -> None:
             started = set(pool.map(lambda client: start(client, request), (here, there) * 4))
         assert len(started) == 1
         list(watch(here, started.pop()))
-    assert pair.execute("SELECT count(*) FROM ml_experiments")[0]["count"] == 1
+    assert pair.execute("SELECT count(*) FROM ml_experiments WHERE project_id = $1", project_id)[0]["count"] == 1
     check_shared(pair.files, pair.url)
 
 
@@ -147,7 +155,8 @@ def test_a_project_runs_no_more_trainings_than_it_may_on_both_together(pair: Rep
     with client_of(pair.servers[0]) as client:
         project_id = a_project_of(client)
         dataset_id = upload(client, project_id).id
-        pair.start()
+        # A third has room for one that a project may not run.
+        third = pair.start()
         started = [start(client, a_long_training(project_id, dataset_id)) for _ in range(3)]
         eventually(lambda: pair.execute(running)[0]["count"] == 2 or None)
         cancel(client, started[0])
@@ -157,6 +166,8 @@ def test_a_project_runs_no_more_trainings_than_it_may_on_both_together(pair: Rep
         for each in started[1:]:
             cancel(client, each)
             list(watch(client, each))
+    pair.servers.remove(third)
+    third.stop()
 
 
 def test_servers_that_start_together_on_a_new_database_all_start(tmp_path: Path, url: str) -> None:

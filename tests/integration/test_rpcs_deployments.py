@@ -25,7 +25,7 @@ from tests.servers import Client, ServerProcess, deploying, eventually, refusal,
 STATE = deployment_pb2.DeploymentState
 READY, STOPPED = deployment_pb2.DEPLOYMENT_STATE_READY, deployment_pb2.DEPLOYMENT_STATE_STOPPED
 RECREATE = deployment_pb2.ROLLOUT_STRATEGY_RECREATE
-QUICK = deployment_pb2.Probes(period_seconds=1, timeout_seconds=1, failure_threshold=1)
+QUICK = deployment_pb2.Probes(period_seconds=1, timeout_seconds=3, failure_threshold=1)
 
 
 @dataclass
