@@ -11,7 +11,7 @@ import sys
 import urllib.error
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import grpc
@@ -22,6 +22,7 @@ from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server.security.tokens import Ed25519Signer
 from tests.kubernetes.addresses import here
 from tests.kubernetes.manifests import a_config_map, a_deployment, a_secret, a_service
+from tests.kubernetes.namespaces import LONG_SECONDS, Namespace
 from tests.kubernetes.parts import FAKE
 from tests.proxy import proxy
 from tests.servers import ROOT, eventually
@@ -33,84 +34,61 @@ if TYPE_CHECKING:
 
 PORT = 50052
 SERVE = ["-m", "http.server", "8080", "--bind", "0.0.0.0"]
-LONG_SECONDS = 100
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> str:
+def namespace(cluster: Cluster) -> Namespace:
     """Of pods that are processes."""
-    return cluster.plane.namespace()
+    return Namespace(cluster.plane, cluster.plane.namespace())
 
 
-def kubectl(cluster: Cluster, namespace: str, *arguments: str, **options: str) -> str:
-    done = cluster.plane.kubectl("-n", namespace, *arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def fake(cluster: Cluster) -> Namespace:
+    """Of pods in which nothing runs."""
+    return Namespace(cluster.plane, cluster.plane.namespace(FAKE))
 
 
-def apply(cluster: Cluster, namespace: str, *objects: dict[str, Any]) -> None:
-    given = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    kubectl(cluster, namespace, "apply", "--server-side", "--validate=strict", "-f", "-", given=given)
+def test_fake_pods_roll_out_and_nothing_runs_for_them(fake: Namespace) -> None:
+    fake.apply(a_deployment("many", replicas=20))
+    fake.rolled_out("many")
+    assert {pod["spec"]["nodeName"] for pod in fake.pods()} == {"fake"}
 
 
-def rolled_out(cluster: Cluster, namespace: str, name: str) -> None:
-    where = ("-n", namespace, "rollout", "status", f"deployment/{name}", f"--timeout={LONG_SECONDS}s")
-    done = cluster.plane.kubectl(*where)
-    assert done.returncode == 0, cluster.plane.described(namespace)
+def test_fake_pods_fail_as_the_name_of_their_image_says(fake: Namespace) -> None:
+    fates = ("crash", "missing", "unready")
+    fake.apply(*(a_deployment(fate, image=f"registry.example/{fate}:1") for fate in fates))
+
+    def reasons() -> dict[str, str]:
+        found = {}
+        for pod in fake.pods():
+            for status in pod["status"].get("containerStatuses", ()):
+                state = next(iter(status["state"].items()))
+                found[pod["metadata"]["labels"]["app.kubernetes.io/instance"]] = state[1].get("reason", state[0])
+        return found
+
+    wanted = {"crash": "CrashLoopBackOff", "missing": "ImagePullBackOff", "unready": "running"}
+    eventually(lambda: reasons() == wanted)
 
 
-def pods(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
-    return list(cluster.plane.call("GET", f"/api/v1/namespaces/{namespace}/pods")["items"])
-
-
-def container(cluster: Cluster, namespace: str) -> dict[str, Any]:
-    """The status of the container of the only pod; empty if there is none yet."""
-    statuses = [status for pod in pods(cluster, namespace) for status in pod["status"].get("containerStatuses", ())]
-    return dict(statuses[0]) if statuses else {}
-
-
-def ended(cluster: Cluster, namespace: str) -> dict[str, Any]:
-    """How it ended the last time."""
-    return dict(container(cluster, namespace).get("lastState", {}).get("terminated", {}))
-
-
-def waits(cluster: Cluster, namespace: str, reason: str, word: str) -> str:
-    """The message, once the container waits for that reason, and says so with that word."""
-
-    def look() -> str:
-        waiting = container(cluster, namespace).get("state", {}).get("waiting", {})
-        message = str(waiting.get("message", ""))
-        return message if waiting.get("reason") == reason and word in message else ""
-
-    return eventually(look)
-
-
-def test_fake_pods_roll_out_and_nothing_runs_for_them(cluster: Cluster) -> None:
-    namespace = cluster.plane.namespace(FAKE)
-    apply(cluster, namespace, a_deployment("many", replicas=20))
-    rolled_out(cluster, namespace, "many")
-    assert {pod["spec"]["nodeName"] for pod in pods(cluster, namespace)} == {"fake"}
-
-
-def test_who_has_no_rights_is_refused(cluster: Cluster, namespace: str) -> None:
-    refused = cluster.plane.kubectl("-n", namespace, "get", "secrets", user="nobody")
+def test_who_has_no_rights_is_refused(cluster: Cluster, namespace: Namespace) -> None:
+    refused = cluster.plane.kubectl("-n", namespace.name, "get", "secrets", user="nobody")
     assert 'secrets is forbidden: User "nobody" cannot list resource' in refused.stderr
-    config = cluster.plane.kubeconfig_of(namespace, "default")
+    config = cluster.plane.kubeconfig_of(namespace.name, "default")
     mine = cluster.plane.kubectl("--kubeconfig", str(config), "auth", "whoami", "-o", "name")
     assert mine.returncode == 0, mine.stderr
 
 
-def test_pods_must_be_of_the_level_of_their_namespace(cluster: Cluster, namespace: str) -> None:
+def test_pods_must_be_of_the_level_of_their_namespace(cluster: Cluster, namespace: Namespace) -> None:
     container = {"name": "main", "image": "python"}
     pod = {"metadata": {"name": "loose"}, "spec": {"containers": [container]}}
     with pytest.raises(urllib.error.HTTPError) as refused:
-        cluster.plane.call("POST", f"/api/v1/namespaces/{namespace}/pods", pod)
+        cluster.plane.call("POST", f"/api/v1/namespaces/{namespace.name}/pods", pod)
     assert refused.value.code == 403
     assert "violates PodSecurity" in json.load(refused.value)["message"]
 
 
-def test_a_model_server_predicts_through_a_service(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+def test_a_model_server_predicts_through_a_service(cluster: Cluster, namespace: Namespace, tmp_path: Path) -> None:
     job = a_job(tmp_path, a_mixed_table(), target="level", features=FEATURES)
     succeed(job)
     signer, deployment = Ed25519Signer(tmp_path / "keys"), str(uuid4())
@@ -132,17 +110,17 @@ def test_a_model_server_predicts_through_a_service(cluster: Cluster, namespace: 
         grace_seconds=20,
     )  # fmt: skip
     keys = a_config_map("keys", {"keys.json": signer.jwks_path.read_text()})
-    apply(cluster, namespace, keys, a_secret("about", {"audience": deployment}), server, a_service("model", PORT))
-    rolled_out(cluster, namespace, "model")
+    namespace.apply(keys, a_secret("about", {"audience": deployment}), server, a_service("model", PORT))
+    namespace.rolled_out("model")
     token = signer.sign_identity(uuid4(), deployment, datetime.now(UTC))
-    assert asked(cluster, namespace, token) == VERSION
-    log = kubectl(cluster, namespace, "logs", "deployment/model", "--tail=50")
+    assert asked(namespace, token) == VERSION
+    log = namespace.kubectl("logs", "deployment/model", "--tail=50")
     assert re.search(rf"READY 127\.\d+\.\d+\.\d+:{PORT}", log)
 
 
-def asked(cluster: Cluster, namespace: str, token: str) -> str:
+def asked(namespace: Namespace, token: str) -> str:
     """The version that answers through the Service; that its pod is ready may have come to it a little later."""
-    service = cluster.plane.call("GET", f"/api/v1/namespaces/{namespace}/services/model")
+    service = namespace.get("services", "model")
     with grpc.insecure_channel(f"{here(service['spec']['clusterIP'])}:{PORT}") as channel:
         ask = channel.unary_unary("/easyml.v1.PredictionService/Predict")
         answer = ask(
@@ -154,108 +132,115 @@ def asked(cluster: Cluster, namespace: str, token: str) -> str:
     return pb.PredictResponse.FromString(answer).model_version_id
 
 
-def test_a_crash_loop_has_its_exit_code_its_logs_and_its_last_words(cluster: Cluster, namespace: str) -> None:
+def test_a_crash_loop_has_its_exit_code_its_logs_and_its_last_words(cluster: Cluster, namespace: Namespace) -> None:
     program = "import sys; print('looking'); sys.exit('no such model')"
-    apply(
-        cluster,
-        namespace,
+    namespace.apply(
         a_deployment("broken", args=["-uc", program], terminationMessagePolicy="FallbackToLogsOnError"),
     )
-    waits(cluster, namespace, "CrashLoopBackOff", "restarting failed container")
-    died = ended(cluster, namespace)
+    namespace.waits("CrashLoopBackOff", "restarting failed container")
+    died = namespace.ended()
     assert (died["exitCode"], died["reason"], died["message"]) == (1, "Error", "looking\nno such model\n")
-    before = kubectl(cluster, namespace, "logs", "deployment/broken", "--previous", "--tail=1")
+    before = namespace.kubectl("logs", "deployment/broken", "--previous", "--tail=1")
     assert before == "no such model\n"
-    eventually(lambda: container(cluster, namespace)["restartCount"] > 1)
+    eventually(lambda: namespace.container()["restartCount"] > 1)
 
 
-def test_logs_are_followed_until_the_container_ends(cluster: Cluster, namespace: str) -> None:
+def test_logs_are_followed_until_the_container_ends(cluster: Cluster, namespace: Namespace) -> None:
     program = "; ".join(
         ["import signal", "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])", "print('one')", "print('two')",
          "signal.sigwait([signal.SIGTERM])", "print('three')"]
     )  # fmt: skip
-    apply(cluster, namespace, a_deployment("talking", args=["-uc", program]))
-    rolled_out(cluster, namespace, "talking")
-    (pod,) = pods(cluster, namespace)
+    namespace.apply(a_deployment("talking", args=["-uc", program]))
+    namespace.rolled_out("talking")
+    pod = namespace.pod()
     with subprocess.Popen(
-        cluster.plane.command("-n", namespace, "logs", pod["metadata"]["name"], "--follow", "--tail=1"),
+        cluster.plane.command("-n", namespace.name, "logs", pod, "--follow", "--tail=1"),
         env=cluster.plane.environment(),
         stdout=subprocess.PIPE,
         text=True,
     ) as following:
         assert following.stdout is not None
         assert following.stdout.readline() == "two\n"
-        cluster.send(namespace, pod["metadata"]["name"], signal.SIGTERM)
+        cluster.send(namespace.name, pod, signal.SIGTERM)
         assert following.stdout.readline() == "three\n"
         assert following.wait(LONG_SECONDS) == 0
 
 
-def test_what_a_pod_needs_is_waited_for_and_named(cluster: Cluster, namespace: str) -> None:
-    program = "import os, sys, time; print(os.environ['WORD'], open(sys.argv[1]).read(), flush=True); time.sleep(1000)"
+READ_AGAIN = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+while True:
+    print(os.environ["WORD"], open(sys.argv[1]).read(), flush=True)
+    signal.sigwait([signal.SIGUSR1])
+"""
+
+
+def test_what_a_pod_needs_is_waited_for_and_named(cluster: Cluster, namespace: Namespace) -> None:
     waiting = a_deployment(
         "waiting",
         args=["-c", "$(PROGRAM)", "/etc/words/two"],
-        env=[{"name": "PROGRAM", "value": program},
+        env=[{"name": "PROGRAM", "value": READ_AGAIN},
              {"name": "WORD", "valueFrom": {"configMapKeyRef": {"name": "words", "key": "one"}}}],
         volumeMounts=[{"name": "words", "mountPath": "/etc/words"}],
         volumes=[{"name": "words", "secret": {"secretName": "words", "items": [{"key": "second", "path": "two"}]}}],
     )  # fmt: skip
-    apply(cluster, namespace, waiting)
-    mounting = waits(cluster, namespace, "ContainerCreating", "words")
+    namespace.apply(waiting)
+    mounting = namespace.waits("ContainerCreating", "words")
     assert mounting.endswith('volume "words" : secret "words" not found')
-    apply(cluster, namespace, a_secret("words", {"second": "two"}))
-    assert waits(cluster, namespace, "CreateContainerConfigError", "words") == 'configmap "words" not found'
-    apply(cluster, namespace, a_config_map("words", {"one": "one"}))
-    rolled_out(cluster, namespace, "waiting")
-    eventually(lambda: kubectl(cluster, namespace, "logs", "deployment/waiting") == "one two\n")
+    namespace.apply(a_secret("words", {"second": "two"}))
+    assert namespace.waits("CreateContainerConfigError", "words") == 'configmap "words" not found'
+    namespace.apply(a_config_map("words", {"one": "one"}))
+    namespace.rolled_out("waiting")
+    eventually(lambda: namespace.kubectl("logs", "deployment/waiting") == "one two\n")
+    namespace.apply(a_secret("words", {"second": "three"}))
+    cluster.refresh()
+    cluster.send(namespace.name, namespace.pod(), signal.SIGUSR1)
+    eventually(lambda: namespace.kubectl("logs", "deployment/waiting") == "one two\none three\n")
 
 
-def test_an_image_that_is_away_is_waited_for(cluster: Cluster, namespace: str) -> None:
-    apply(cluster, namespace, a_deployment("waiting", image="registry.example/late:1", args=SERVE))
-    waits(cluster, namespace, "ImagePullBackOff", "registry.example/late:1")
+def test_an_image_that_is_away_is_waited_for(cluster: Cluster, namespace: Namespace) -> None:
+    namespace.apply(a_deployment("waiting", image="registry.example/late:1", args=SERVE))
+    namespace.waits("ImagePullBackOff", "registry.example/late:1")
     cluster.images.put("late", cluster.images.get("python"))
-    rolled_out(cluster, namespace, "waiting")
+    namespace.rolled_out("waiting")
+    cluster.images.withdraw("late")
 
 
-def test_a_container_that_does_not_answer_is_started_again(cluster: Cluster, namespace: str) -> None:
+def test_a_container_that_does_not_answer_is_started_again(cluster: Cluster, namespace: Namespace) -> None:
     probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 2}
-    apply(
-        cluster,
-        namespace,
+    namespace.apply(
         a_deployment("frozen", args=SERVE, readinessProbe=probe, livenessProbe=probe, grace_seconds=1),
     )
-    rolled_out(cluster, namespace, "frozen")
-    (pod,) = pods(cluster, namespace)
-    cluster.send(namespace, pod["metadata"]["name"], signal.SIGSTOP)
-    eventually(lambda: ended(cluster, namespace).get("exitCode") == 128 + signal.SIGKILL)
-    rolled_out(cluster, namespace, "frozen")
-    events = kubectl(cluster, namespace, "events", "--types=Warning")
+    namespace.rolled_out("frozen")
+    cluster.send(namespace.name, namespace.pod(), signal.SIGSTOP)
+    eventually(lambda: namespace.ended().get("exitCode") == 128 + signal.SIGKILL)
+    namespace.rolled_out("frozen")
+    events = namespace.kubectl("events", "--types=Warning")
     assert "Liveness probe failed" in events
 
 
-def test_pods_of_a_lost_node_run_on_another(cluster: Cluster, namespace: str) -> None:
-    apply(cluster, namespace, a_deployment("moving", args=SERVE))
-    rolled_out(cluster, namespace, "moving")
-    (before,) = pods(cluster, namespace)
+def test_pods_of_a_lost_node_run_on_another(cluster: Cluster, namespace: Namespace) -> None:
+    namespace.apply(a_deployment("moving", args=SERVE))
+    namespace.rolled_out("moving")
+    (before,) = namespace.pods()
     lost = before["spec"]["nodeName"]
     cluster.lose(lost)
     try:
-        eventually(lambda: {pod["spec"].get("nodeName") for pod in pods(cluster, namespace)} > {lost})
+        eventually(lambda: {pod["spec"].get("nodeName") for pod in namespace.pods()} > {lost})
     finally:
         cluster.find_again(lost)
-    eventually(lambda: len(pods(cluster, namespace)) == 1)
-    rolled_out(cluster, namespace, "moving")
-    assert pods(cluster, namespace)[0]["spec"]["nodeName"] != lost
+    eventually(lambda: len(namespace.pods()) == 1)
+    namespace.rolled_out("moving")
+    assert namespace.pods()[0]["spec"]["nodeName"] != lost
 
 
-def test_an_autoscaler_follows_what_the_metrics_server_says(cluster: Cluster) -> None:
-    namespace = cluster.plane.namespace(FAKE)
+def test_an_autoscaler_follows_what_the_metrics_server_says(cluster: Cluster, fake: Namespace) -> None:
     with cluster.metrics() as metrics:
-        metrics.cpu[namespace, "busy"] = "300m"
-        apply(cluster, namespace, a_deployment("busy", resources={"requests": {"cpu": "100m"}}))
-        kubectl(cluster, namespace, "autoscale", "deployment/busy", "--cpu=50%", "--max=3")
+        metrics.cpu[fake.name, "busy"] = "300m"
+        fake.apply(a_deployment("busy", resources={"requests": {"cpu": "100m"}}))
+        fake.kubectl("autoscale", "deployment/busy", "--cpu=50%", "--max=3")
         wanted = "--for=jsonpath={.status.readyReplicas}=3"
-        kubectl(cluster, namespace, "wait", wanted, "deployment/busy", f"--timeout={LONG_SECONDS}s")
+        fake.kubectl("wait", wanted, "deployment/busy", f"--timeout={LONG_SECONDS}s")
 
 
 def test_a_connection_to_the_api_is_cut_and_given_back(cluster: Cluster) -> None:
@@ -266,6 +251,7 @@ def test_a_connection_to_the_api_is_cut_and_given_back(cluster: Cluster) -> None
         between.down()
         assert "refused" in cluster.plane.kubectl(*ask).stderr
         between.up()
+        between.cut()
         between.slow(0.01)
         assert cluster.plane.kubectl(*ask).stdout == "ok"
 

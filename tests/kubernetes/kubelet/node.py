@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network
@@ -61,7 +60,7 @@ class Node:
         await self._say_ready("True", "KubeletReady")
         self._watching = asyncio.create_task(self._watch())
 
-    async def send(self, namespace: str, pod: str, number: int = signal.SIGKILL) -> None:
+    async def send(self, namespace: str, pod: str, number: int) -> None:
         """A signal to the processes of a pod."""
         for run in self.runs.values():
             if (run.pod.metadata.namespace, run.pod.metadata.name) == (namespace, pod):
