@@ -1,5 +1,6 @@
-# The server in one image, from the lock file. Build: docker build -t easyml .
+# The server and the model server in one image, from the lock file. Build: docker build -t easyml .
 # A registry of your own: --build-arg PYTHON_IMAGE=registry.example/python@sha256:…
+# It serves; --entrypoint easyml-model-server (in a pod: command) serves models instead. Only /data and /tmp are written to.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build

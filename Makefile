@@ -30,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(RUN) python -X dev -m pytest
 
 .PHONY: help setup generate quickstart serve full test check fast-tests faults soak lint format types contract bench bench-serving \
-  grpcurl mongodb s3 inference-clients clean
+  grpcurl mongodb s3 inference-clients control-plane clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,7 +61,7 @@ full: $(STAMP) mongodb s3 ## Start two servers on a PostgreSQL, MongoDB, S3, MLf
 	@PYTHONPATH=. exec $(RUN) python scripts/full.py
 
 test: lint ## Everything check does, with every test; what CI runs
-	@$(MAKE) --no-print-directory grpcurl mongodb s3 inference-clients
+	@$(MAKE) --no-print-directory grpcurl mongodb s3 inference-clients control-plane
 	$(PYTEST) -n 3 --dist loadfile --durations 40 --durations-min 10 -m "not faults"
 
 check: lint ## Format, lint, types, layers, contract, generated code, fast tests
@@ -114,6 +114,10 @@ $(GRPCURL):
 mongodb: $(MONGODB)/.installed ## Install the MongoDB wire server of the tests, outside this folder
 
 s3: $(MOTO)/.installed ## Install the S3 server of the tests, outside this folder
+
+# The program says itself where in the cache it belongs, by a hash of its sources.
+control-plane: $(STAMP) ## Build the Kubernetes of the tests (11 minutes of processor time, once), outside this folder
+	@$(RUN) python tests/kubernetes/build.py
 
 inference-clients: $(TRITON)/.installed $(KSERVE)/.installed ## Install the clients of Triton and KServe for the tests
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from easyml_server.repositories.sql.migrate import migrate_sqlite
 from easyml_server.repositories.sql.store import SqlStore, open_sqlite
 from tests.builders import a_project_of, a_training, register, upload
 from tests.servers import Client, ServerProcess, serving
+
+if TYPE_CHECKING:
+    from tests.kubernetes.cluster import Cluster
 
 # Whoever starts the tests in the background (`make test &`, nohup) has them and their children ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,6 +80,17 @@ def other(shared_server: ServerProcess, anonymous: Client) -> Iterator[Client]:
     """A user who is a member of nothing."""
     with Client(shared_server.address, register(anonymous).session.access_token) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One Kubernetes for a whole session, whose pods are processes or fake; tests make namespaces of their own."""
+    # Imported by those alone who ask for it: the libraries of Kubernetes take a second.
+    from tests.kubernetes.cluster import running_cluster
+    from tests.kubernetes.control_plane import running_control_plane
+
+    with running_control_plane(tmp_path_factory.mktemp("kubernetes")) as plane, running_cluster(plane) as cluster:
+        yield cluster
 
 
 @pytest.fixture

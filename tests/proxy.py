@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,11 @@ Filter = Callable[[bytes], bool]
 
 
 class Proxy:
-    """Listens on a port of its own. `down` refuses and resets, `stall` keeps connections and passes nothing on."""
+    """Listens on a port of its own.
+
+    `down` refuses and resets, `cut` resets what is open, `stall` keeps connections and passes nothing on, `slow` passes
+    everything on late.
+    """
 
     def __init__(self, target: tuple[str, int] | Path) -> None:
         self._target = target
@@ -22,13 +27,15 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._passing = threading.Event()
+        self._delay = 0.0
         self.holding = threading.Event()
         self._lock = threading.Lock()
         self.port = 0
         self.up()
 
     def up(self) -> None:
-        """Pass everything on."""
+        """Pass everything on, at once."""
+        self._delay = 0.0
         self._passing.set()
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -43,13 +50,21 @@ class Proxy:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+        self.cut()
+        self._passing.set()
+
+    def cut(self) -> None:
+        """What is open is reset; who asks again is answered."""
         with self._lock:
             connections, self._open = self._open, set()
         for connection in connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
-        self._passing.set()
+
+    def slow(self, seconds: float) -> None:
+        """Each piece comes so much later, until `up`."""
+        self._delay = seconds
 
     def stall(self) -> None:
         """Connections stay, and nothing comes through; `holding` is set once something came that would have."""
@@ -91,6 +106,7 @@ class Proxy:
                 if not self._passing.is_set():
                     self.holding.set()
                 self._passing.wait()
+                time.sleep(self._delay)
                 target.sendall(content)
         for each in (source, target):
             with suppress(OSError):

@@ -30,6 +30,21 @@ def test_the_image_sets_what_exists() -> None:
     assert set(words) <= commands()
 
 
+def test_the_image_has_both_programs_and_leaves_its_root_alone() -> None:
+    programs = {
+        each.name for each in entry_points(group="console_scripts") if each.dist and each.dist.name == "easyml-server"
+    }
+    assert programs == {"easyml-server", "easyml-model-server"}
+    entry = re.search(r'^ENTRYPOINT \["([a-z-]+)"\]$', DOCKERFILE, flags=re.M)
+    assert entry is not None
+    assert entry[1] in programs
+    assert "--entrypoint easyml-model-server" in DOCKERFILE
+    assert re.search(r"^ARG PYTHON_IMAGE=", DOCKERFILE, flags=re.M), "a base image is named by its digest through it"
+    # What is imported is compiled already, and what is written goes to volumes.
+    assert "UV_COMPILE_BYTECODE=1" in DOCKERFILE
+    assert "EASYML_DATA_DIR=/data" in DOCKERFILE
+
+
 def test_the_image_copies_what_exists() -> None:
     copied = [words.split()[:-1] for words in re.findall(r"^COPY (?!--)(.+)$", DOCKERFILE, flags=re.M)]
     assert copied
