@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from easyml.v1 import auth_service_pb2, deployment_pb2, deployment_service_pb2, permission_pb2, user_pb2
 from easyml_server.repositories.sql.migrate import migrate_sqlite
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 # Whoever starts the tests in the background (`make test &`, nohup) has them and their children ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How long an example takes says something of the machine.
+settings.register_profile("any_machine", settings.default, deadline=None)
+settings.load_profile("any_machine")
 
 SIGNED_IN_MINUTES = 600
 """Of users of the shared server: longer than any session of tests."""

@@ -45,7 +45,9 @@ class SlowReplicas:
     def _slow(
         self, number: int, revision_id: UUID, before: tuple[SlowReplica, ...], missed: Mapping[UUID, int]
     ) -> list[SlowReplica]:
-        ready = sorted(each.id for each in self._deployer.replicas(revision_id) if each.state is ReplicaState.READY)
+        # One that tells nowhere what it counts cannot be late with it.
+        replicas = self._deployer.replicas(revision_id)
+        ready = sorted(each.id for each in replicas if each.state is ReplicaState.READY and each.metrics_endpoint)
         latencies = self._metrics.latencies(revision_id, WINDOW)
         for each in ready:
             # One that has just become ready was not asked yet.

@@ -191,7 +191,6 @@ def tell(
     options = settings(
         max_examples=examples,
         stateful_step_count=steps,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         database=None,
         phases=list(phases),

@@ -30,12 +30,13 @@ class Machine:
     """Two replicas, which are what a test says and tell what it says."""
 
     now: datetime = TIME
+    metrics: str = "127.0.0.1:9"
     states: dict[UUID, ReplicaState] = field(default_factory=lambda: dict.fromkeys((A, B), ReplicaState.READY))
     silent: set[UUID] = field(default_factory=set)
     counted: dict[UUID, Histogram] = field(default_factory=lambda: dict.fromkeys((A, B), Histogram(BOUNDS, (0,) * 4)))
 
     def replicas(self, _revision_id: UUID) -> Sequence[Replica]:
-        return [Replica(each, 1, state) for each, state in self.states.items()]
+        return [Replica(each, 1, state, metrics_endpoint=self.metrics) for each, state in self.states.items()]
 
     async def counters(self) -> Sequence[RevisionCounters]:
         told = [
@@ -115,3 +116,9 @@ async def test_one_that_ended_is_not_slow(looking: Looking) -> None:
     looking.machine.states[A] = ReplicaState.BACKING_OFF
     assert await looking.look()
     assert looking.found == ()
+
+
+async def test_one_that_tells_nowhere_what_it_counts_is_not_late(looking: Looking) -> None:
+    looking.machine.metrics = ""
+    looking.machine.silent |= {A, B}
+    assert not any([await looking.look() for _ in range(MISSED + 2)])

@@ -51,7 +51,7 @@ def one_by_one(signature: Signature, table: RawTable) -> dict[str, Any]:
     return prepare_cells(cells, signature)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(tables())
 def test_blocks_hold_what_each_column_would_be_by_itself(made: tuple[Signature, RawTable]) -> None:
     signature, table = made

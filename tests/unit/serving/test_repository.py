@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import numpy as np
@@ -39,6 +39,7 @@ class Files:
 
     def __init__(self, sizes: Mapping[str, int], damaged: set[str]) -> None:
         self.damaged = damaged
+        self.unreadable: set[str] = set()
         self.opened: list[str] = []
         self.may_load = threading.Event()
         self.may_load.set()
@@ -47,6 +48,8 @@ class Files:
     @contextmanager
     def open(self, version: str, _source: Source) -> Iterator[File]:
         self.opened.append(version)
+        if version in self.unreadable:
+            raise OSError("no space left")
         yield File(self, version, self._sizes.get(version, 10))
 
 
@@ -87,13 +90,13 @@ def named(name: str) -> Choose:
     return lambda known: known.version(name)
 
 
-def known(versions: str, **names: str) -> Known:
+def known(versions: Iterable[str], **names: str) -> Known:
     return Known({version: Source(version) for version in versions}, names)
 
 
 @asynccontextmanager
 async def serving(
-    versions: str, budget: int = 0, *, sizes: Mapping[str, int] | None = None, damaged: str = "", **names: str
+    versions: Iterable[str], budget: int = 0, *, sizes: Mapping[str, int] | None = None, damaged: str = "", **names: str
 ) -> AsyncIterator[Served]:
     served = Served(known(versions, **names), budget, Files(sizes or {}, set()))
     try:
