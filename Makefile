@@ -101,7 +101,7 @@ format: $(STAMP) ## Format Python and protos
 bench: $(STAMP) mongodb ## Measure the budgets (ONLY=predict: one; ONLY=full: of full mode); writes benchmarks/results/
 	@$(RUN) python -m benchmarks $(ONLY)
 
-bench-serving: $(STAMP) | $(UV) ## The model server beside other Python servers (SECONDS=2 a round, ONLY="litserve memory")
+bench-serving: $(STAMP) | $(UV) ## The model server beside other Python servers (SECONDS=2 a round, ONLY="memory exchange first-answer")
 	@UV=$(UV) CACHE=$(CACHE) $(RUN) python -m benchmarks.serving $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
 
 grpcurl: $(GRPCURL)

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 
-def model_server(*arguments: str) -> subprocess.Popen[str]:
+def model_server(*arguments: str, errors: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """Started with these arguments, its input and output in hand."""
     return subprocess.Popen(
         [sys.executable, "-m", "easyml_server.serving", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     )

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,12 @@ from benchmarks.predict import METHOD, USER, process, table
 from benchmarks.servers import MeasuredServer, serving
 from benchmarks.serving.asking import GrpcAddress, load
 from benchmarks.serving.environments import NAMES, NotInstalled, environments, version
+from benchmarks.serving.exchange import exchange
+from benchmarks.serving.first_answer import first_answer
 from benchmarks.serving.memory import memory
 from benchmarks.serving.models import Stored, trained
 from benchmarks.serving.questions import Question, typed_columns
-from benchmarks.serving.results import ECHO, Cell, Measured, result, save
+from benchmarks.serving.results import ECHO, Cell, Measured, Part, result, save, save_parts
 from benchmarks.serving.results import table as written
 from benchmarks.serving.servers import DidNotStart, Serving, peer
 from easyml_server.security.tokens import Ed25519Signer
@@ -33,7 +35,8 @@ ROWS = (1, 1_000)
 ROUNDS = 3
 DIFFERENT = 0.005
 """Predictions that may differ from EasyML's: graphs compute in 32 bits, and a few rows lie on a border."""
-MEMORY = "memory"
+MEMORY, EXCHANGE, FIRST_ANSWER = PARTS = ("memory", "exchange", "first-answer")
+"""Of the model server alone; each may be measured by itself, and is saved beside what was there."""
 
 
 def say(what: str) -> None:
@@ -150,21 +153,37 @@ def main(only: Sequence[str], seconds: float) -> None:
         server = stack.enter_context(serving(scratch / "data", workers="1"))
         stored = trained(server)
         cells = []
-        for model in stored if only != [MEMORY] else []:
+        for model in stored if not only or peers else []:
             cells += asyncio.run(measured(model, server, peers, scratch, missing, seconds))
-        sizes = memory(stored) if not only or MEMORY in only else {}
-    found = result(cells, sizes, {name: version(name) for name in peers}, missing, seconds, ROUNDS)
+        parts = alone([part for part in PARTS if not only or part in only], stored, server)
+    found = result(cells, parts, {name: version(name) for name in peers}, missing, seconds, ROUNDS)
     if not only:
         save(found)
+    elif set(only) <= set(PARTS):
+        found = save_parts(parts)
     sys.stdout.write(f"\n{written(found)}")
 
 
+def alone(wanted: Sequence[str], stored: Sequence[Stored], server: MeasuredServer) -> dict[str, Part]:
+    """What is measured of the model server without others."""
+    measure: dict[str, Callable[[], Part]] = {
+        MEMORY: lambda: memory(stored),
+        EXCHANGE: lambda: exchange(stored),
+        FIRST_ANSWER: lambda: first_answer(stored, server),
+    }
+    parts = {}
+    for name in wanted:
+        say(f"measuring {name}")
+        parts[name] = measure[name]()
+    return parts
+
+
 if __name__ == "__main__":
-    known = (*NAMES, MEMORY)
+    known = (*NAMES, *PARTS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round")
     parser.add_argument(
-        "only", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all, and saved, if none is given"
+        "only", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all, and saved, if none is given; parts"
     )
     given = parser.parse_args()
     if unknown := set(given.only) - set(known):

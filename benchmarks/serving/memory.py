@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from benchmarks.serving.models import Stored
 FURTHER = 4
 
 
-def memory(stored: list[Stored]) -> Mapping[str, Mapping[str, float]]:
+def memory(stored: Sequence[Stored]) -> Mapping[str, Mapping[str, float]]:
     """By model, in MB: resident alone, per further model in the process, and of its own per further replica."""
     return {model.name: _of(model.folder) for model in stored}
 

@@ -17,6 +17,9 @@ ALGORITHMS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+PROJECT: Final = "bench"
+
+
 @dataclass(frozen=True)
 class Stored:
     """A stored model version."""
@@ -29,7 +32,7 @@ class Stored:
 def trained(server: MeasuredServer) -> list[Stored]:
     """One of each algorithm."""
     with EasyML(server.target, token=server.token) as client:
-        project = client.projects.create("bench")
+        project = client.projects.create(PROJECT)
         dataset = client.datasets.upload(project, table(), name="bench")
         stored = []
         for algorithm, hyperparameters in ALGORITHMS.items():

@@ -13,6 +13,8 @@ from benchmarks.report import RESULTS, machine
 
 JSON_FILE, TABLE_FILE = RESULTS / "serving.json", RESULTS / "serving.md"
 ECHO = "echo"
+Part = Mapping[str, Mapping[str, float]]
+"""Figures by model."""
 FEWEST = 3
 """Calls of which quantiles say something."""
 
@@ -61,7 +63,7 @@ class Cell:
 
 def result(
     cells: Sequence[Cell],
-    memory: Mapping[str, Mapping[str, float]],
+    parts: Mapping[str, Part],
     versions: Mapping[str, str],
     missing: Mapping[str, str],
     seconds: float,
@@ -75,7 +77,7 @@ def result(
         "rounds": rounds,
         "versions": dict(versions),
         "missing": dict(missing),
-        "memory": {name: dict(each) for name, each in memory.items()},
+        "parts": {name: _part(part) for name, part in parts.items()},
         "cells": [cell.as_json() for cell in cells],
     }
 
@@ -85,6 +87,19 @@ def save(found: Mapping[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     JSON_FILE.write_text(json.dumps(found, indent=2) + "\n")
     TABLE_FILE.write_text(table(found))
+
+
+def save_parts(parts: Mapping[str, Part]) -> Mapping[str, Any]:
+    """Write both files with these parts; what was measured with others stays."""
+    found: dict[str, Any] = json.loads(JSON_FILE.read_text())
+    found["parts"] = found["parts"] | {name: _part(part) for name, part in parts.items()}
+    save(found)
+    return found
+
+
+def _part(part: Part) -> Mapping[str, Any]:
+    measured = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"measured": measured, "machine": machine(), "models": {name: dict(each) for name, each in part.items()}}
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -105,8 +120,9 @@ def table(found: Mapping[str, Any]) -> str:
         lines += ["", f"## {model}, {rows} row{'s' if rows > 1 else ''} a call", ""]
         cells = [cell for cell in found["cells"] if (cell["model"], cell["rows"]) == (model, rows)]
         lines += _rows(cells)
-    if found["memory"]:
-        lines += ["", "## Memory of the model server", "", *_memory(found["memory"])]
+    for name, part in found["parts"].items():
+        title, rows = _PARTS[name]
+        lines += ["", f"## {title}", "", f"Measured on {part['measured'][:10]}.", "", *rows(part["models"])]
     return "\n".join(lines) + "\n"
 
 
@@ -130,7 +146,7 @@ def _figures(each: Mapping[str, Any]) -> str:
     return f"{speed}, {each['p50_ms']:.1f} / {each['p99_ms']:.1f}"
 
 
-def _memory(memory: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _memory(memory: Part) -> list[str]:
     lines = [
         "| | one model, resident | each further model in the process | each further replica, of its own |",
         "|---|---:|---:|---:|",
@@ -139,3 +155,35 @@ def _memory(memory: Mapping[str, Mapping[str, float]]) -> list[str]:
         figures = (each["model_server_mb"], each["further_model_mb"], each["further_replica_mb"])
         lines.append(f"| {name} | {' | '.join(f'{figure:.1f} MB' for figure in figures)} |")
     return lines
+
+
+def _exchange(exchange: Part) -> list[str]:
+    lines = [
+        "16 connections ask by name while the version behind it is exchanged; p50 / p99 / longest in ms.",
+        "",
+        "| | exchanges | calls, of which met one | failed | from the signal to the first new answer | calm | during |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, each in exchange.items():
+        calm, during = (
+            " / ".join(f"{each[f'{when}_{which}_ms']:.1f}" for which in ("p50", "p99", "longest"))
+            for when in ("calm", "during")
+        )
+        calls = f"{each['calls']:,.0f}, {each['calls_during']:,.0f}"
+        seconds = f"{each['exchange_seconds'] * 1000:.0f} ms"
+        lines.append(f"| {name} | {each['exchanges']} | {calls} | {each['errors']} | {seconds} | {calm} | {during} |")
+    return lines
+
+
+def _first_answer(first_answer: Part) -> list[str]:
+    lines = ["| | runs | median | longest |", "|---|---:|---:|---:|"]
+    for name, each in first_answer.items():
+        lines.append(f"| {name} | {each['runs']} | {each['median_seconds']:.2f} s | {each['longest_seconds']:.2f} s |")
+    return lines
+
+
+_PARTS = {
+    "memory": ("Memory of the model server", _memory),
+    "exchange": ("A model exchanged under load", _exchange),
+    "first-answer": ("From CreateDeployment to the first answer, through the main port", _first_answer),
+}

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from easyml_server.domain.deployments import Condition, ConditionType, Deployment, Revision, RevisionState
 from easyml_server.domain.scaled import SCALING
+from easyml_server.domain.slowness import Slowness, SlowReplica
+
+_SLOW: Final[Mapping[Slowness, str]] = {
+    Slowness.ANSWERS_LATE: "runs, and does not say in time what it counts; it is ended if its probes fail as well.",
+    Slowness.SLOWER_THAN_OTHERS: "takes several times as long for a call as the others.",
+}
 
 
-def conditions_of(deployment: Deployment, newest: Revision, now: datetime) -> tuple[Condition, ...]:
+def conditions_of(
+    deployment: Deployment, newest: Revision, slow: Sequence[SlowReplica], now: datetime
+) -> tuple[Condition, ...]:
     """The answers once a step was taken; the deployment still has those from before."""
     before = {condition.type: condition for condition in deployment.conditions}
     found = (
         _available(deployment, now),
         _progressing(deployment, newest, now),
         _replica_failure(deployment, now),
+        _replica_slow(slow, now),
     )
     scaling = (before[type] for type in SCALING if type in before)
     return (*(condition.following(before.get(condition.type)) for condition in found), *scaling)
@@ -94,3 +104,11 @@ def _replica_failure(deployment: Deployment, now: datetime) -> Condition:
         return Condition(ConditionType.REPLICA_FAILURE, False, "None", "No replica is failing.", now)
     reason = "".join(word.capitalize() for word in latest.reason.value.split("_"))
     return Condition(ConditionType.REPLICA_FAILURE, True, reason, latest.message, now)
+
+
+def _replica_slow(slow: Sequence[SlowReplica], now: datetime) -> Condition:
+    """Without figures, which change all the time; GetDeploymentMetrics has them."""
+    if not slow:
+        return Condition(ConditionType.REPLICA_SLOW, False, "None", "No replica is known to be slow.", now)
+    message = " ".join(f"Replica {each.replica_id} of revision {each.revision} {_SLOW[each.slowness]}" for each in slow)
+    return Condition(ConditionType.REPLICA_SLOW, True, slow[0].slowness.value, message, now)

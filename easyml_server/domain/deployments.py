@@ -95,6 +95,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "available"
     PROGRESSING = "progressing"
     REPLICA_FAILURE = "replica_failure"
+    REPLICA_SLOW = "replica_slow"
     SCALING_ACTIVE = "scaling_active"
     SCALING_LIMITED = "scaling_limited"
 

@@ -24,6 +24,7 @@ from easyml_server.domain.deployments import (
 )
 from easyml_server.domain.scaled import scaled
 from easyml_server.domain.scaling import Recommendation
+from easyml_server.domain.slowness import SlowReplica
 from easyml_server.domain.traffic import (
     ALL,
     SIDE_BY_SIDE,
@@ -64,17 +65,19 @@ def next_step(
     now: datetime,
     counted: Mapping[int, CallCounts] | None = None,
     recommended: Recommendation | None = None,
+    slow: Sequence[SlowReplica] = (),
 ) -> Step:
     """The step from here.
 
     `revisions` are the newest, the active one, and whichever have replicas; `counted` are calls that each answered in
-    the current step of a canary; `recommended` are the replicas of a deployment that follow its calls.
+    the current step of a canary; `recommended` are the replicas of a deployment that follow its calls; `slow` are
+    told of and change nothing.
     """
     known = {revision.number: revision for revision in revisions}
     newest = deployment.latest_revision
     settled = newest == deployment.active_revision or known[newest].state in _SETTLED
     sized = scaled(deployment, recommended, now, settled=settled)
-    return _Rollout(replace(sized, replicas=tuple(replicas)), known, now, counted or {}).take()
+    return _Rollout(replace(sized, replicas=tuple(replicas)), known, now, counted or {}, slow).take()
 
 
 class _Rollout:
@@ -84,9 +87,11 @@ class _Rollout:
         revisions: dict[int, Revision],
         now: datetime,
         counted: Mapping[int, CallCounts],
+        slow: Sequence[SlowReplica],
     ) -> None:
         self._before = deployment
         self._counted = counted
+        self._slow = slow
         self._shared = deployment
         self._revisions = revisions
         self._now = now
@@ -103,7 +108,8 @@ class _Rollout:
         if not self._is(RevisionState.STANDBY):
             deployment = replace(deployment, canary=None)
         deployment = replace(deployment, state=self._state())
-        deployment = replace(deployment, conditions=conditions_of(deployment, self._revisions[self._newest], self._now))
+        conditions = conditions_of(deployment, self._revisions[self._newest], self._slow, self._now)
+        deployment = replace(deployment, conditions=conditions)
         revisions = remember_shares(self._before.traffic, deployment.traffic, self._revisions.values(), self._now)
         activated = next((each for each in revisions if self._activated == each.number), None)
         next_time = None if deployment.canary is None else deployment.canary.end_time

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from easyml_server.domain.counters import Counters, ReplicaCounters, RevisionCounters
+from easyml_server.domain.counters import Counters, Histogram, ReplicaCounters, RevisionCounters
 
 FINE: Final = timedelta(minutes=5)
 """What is older is kept in steps of COARSE, so that an hour of a process takes about 600 KiB."""
@@ -81,6 +81,19 @@ class CountedRevision:
                 total += readings[-1].counters - before.counters
                 start = min(start or before.start_time, before.start_time)
         return None if start is None else Counted(start, total)
+
+    def latencies(self, time: datetime) -> Mapping[UUID, Histogram]:
+        """Of each replica since then: of the process that it has now."""
+        latest: dict[UUID, tuple[datetime, Histogram]] = {}
+        for (replica_id, started), readings in self._processes.items():
+            if readings[-1].time > time and (replica_id not in latest or latest[replica_id][0] < started):
+                before = self._before(time, started, readings)
+                latest[replica_id] = started, readings[-1].counters.latency - before.counters.latency
+        return {replica_id: latency for replica_id, (_, latency) in latest.items()}
+
+    def told(self, replica_id: UUID, time: datetime) -> bool:
+        """Whether a replica told what it counts when it was asked then."""
+        return any(each == replica_id and found[-1].time == time for (each, _), found in self._processes.items())
 
     def resident_bytes(self, time: datetime) -> Sequence[int]:
         """The memory of each process that was read at that time."""

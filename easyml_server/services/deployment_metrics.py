@@ -6,7 +6,7 @@ It is kept in memory: a server that starts knows what its replicas have counted 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from easyml_server.domain.counters import Counters
+from easyml_server.domain.counters import Counters, Histogram
 from easyml_server.domain.errors import EasyMLError
 from easyml_server.domain.traffic import CallCounts
 from easyml_server.domain.users import Caller
@@ -107,6 +107,16 @@ class DeploymentMetrics:
             return CallCounts()
         counters = counted.counters
         return CallCounts(counters.requests, counters.errors, counters.latency.quantile(0.99))
+
+    def latencies(self, revision_id: UUID, window: timedelta) -> Mapping[UUID, Histogram]:
+        """Of the replicas of a revision, by their ids, up to the last reading."""
+        revision = self._revisions.get(revision_id)
+        return {} if revision is None else revision.latencies(self._read_at - window)
+
+    def told(self, revision_id: UUID, replica_id: UUID) -> bool:
+        """Whether a replica answered the last time that counters were read."""
+        revision = self._revisions.get(revision_id)
+        return revision is not None and revision.told(replica_id, self._read_at)
 
     async def get(self, caller: Caller, deployment_id: UUID, window: timedelta) -> MetricsWindow:
         """What the revisions of a deployment did in the last while."""

@@ -28,6 +28,7 @@ from easyml_server.services.autoscaler import Autoscaler
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.deployment_watch import DeploymentWatch
 from easyml_server.services.mirroring import Mirroring
+from easyml_server.services.slow_replicas import SlowReplicas
 from easyml_server.services.tenure import Tenure
 
 LOOK_SECONDS = 5.0
@@ -59,6 +60,7 @@ class DeploymentReconciler:
         self._watch = watch
         self._mirroring = mirroring
         self._metrics = metrics
+        self._slow = SlowReplicas(deployer, metrics)
         self._autoscaler = autoscaler
         self._clock = clock
         # Ids of the revisions that may have replicas, by deployment and number.
@@ -87,7 +89,7 @@ class DeploymentReconciler:
 
     def judge(self) -> None:
         """Calls were counted anew."""
-        for deployment_id in self._judged:
+        for deployment_id in self._judged | self._slow.look(self._applied):
             self.wake(deployment_id)
 
     async def run(self) -> None:
@@ -248,7 +250,9 @@ class DeploymentReconciler:
         replicas = self._replicas(deployment, revisions)
         counted = self._counted(deployment, revisions)
         recommended = self._autoscaler.recommend(deployment)
-        return deployment, next_step(deployment, revisions, replicas, self._clock(), counted, recommended), revisions
+        slow = self._slow.of(deployment_id)
+        step = next_step(deployment, revisions, replicas, self._clock(), counted, recommended, slow)
+        return deployment, step, revisions
 
     def _replicas(self, deployment: Deployment, revisions: Sequence[Revision]) -> Sequence[Replica]:
         """Those that run here, and those that another server left as long as they are needed."""

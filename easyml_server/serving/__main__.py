@@ -7,6 +7,7 @@ says why.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +31,10 @@ app = App(
 @app.default
 def serve(
     *,
-    model: Annotated[list[str], Parameter(name="--model", negative=())],
+    model: Annotated[list[str] | None, Parameter(name="--model", negative=())] = None,
     name: Annotated[list[str] | None, Parameter(name="--name", negative=())] = None,
+    models: Path | None = None,
+    memory_budget: int = 0,
     host: str = "127.0.0.1",
     port: int = 0,
     jwks: Path | None = None,
@@ -65,6 +68,13 @@ def serve(
     name
         NAME=VERSION_ID: a further name by which clients of the Open Inference Protocol ask for a model; may be given
         several times.
+    models
+        In place of --model and --name: a file {"models": {"VERSION_ID": "FOLDER or URL@sha256:DIGEST"},
+        "names": {"NAME": "VERSION_ID"}}. It is read again at SIGHUP: what is new is loaded and predicts for its own
+        example, then names mean what the file says; if anything of it cannot be, all stays as it was.
+    memory_budget
+        Bytes that models may take together; those not asked for longest make room, and come back with their next
+        call. 0: all are loaded, and stay.
     host
         Address to listen on.
     port
@@ -109,10 +119,14 @@ def serve(
         from easyml_server.processes.parents import die_with_parent
 
         die_with_parent()
+    if models is not None:
+        # Until it means something: the file is read after this.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with much_imported():
         from easyml_server.observability.logs import configure_logging
         from easyml_server.serving import process
         from easyml_server.serving.calls import ServingLimits
+        from easyml_server.serving.known import CannotStart, parse_known
         from easyml_server.serving.predictors import CannotLoad
         from easyml_server.serving.tables import TableLimits
 
@@ -120,11 +134,12 @@ def serve(
     table = TableLimits(max_predict_rows, max_predict_cells, max_arrow_bytes)
     limits = ServingLimits(table, max_message_bytes, max_predictions, default_deadline_seconds)
     try:
-        models = process.parse_models(model)
-        names = process.parse_names(name or [], models)
+        known = parse_known(model or [], name or [], models)
         options = process.Options(
-            models=models,
-            names=names,
+            models=known.sources,
+            names=known.names,
+            models_file=models,
+            memory_budget=memory_budget,
             host=host,
             port=port,
             jwks=jwks,
@@ -137,7 +152,7 @@ def serve(
             limits=limits,
         )
         asyncio.run(process.serve(options, _ready))
-    except process.CannotStart as error:
+    except CannotStart as error:
         return _refuse(error, CANNOT_START)
     except CannotLoad as error:
         return _refuse(error, CANNOT_LOAD)

@@ -8,40 +8,34 @@ ends at the call's deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import grpc
-import structlog
-from google.protobuf.message import DecodeError, Message
-from google.rpc import code_pb2
+from google.protobuf.message import Message
 
-from easyml_server.domain.errors import EasyMLError, InvalidInput, LimitReached, Reason
-from easyml_server.domain.random_ids import random_id
+from easyml_server.domain.errors import InvalidInput, LimitReached, Reason
 from easyml_server.serving import faults
 from easyml_server.serving.batches import Batcher
+from easyml_server.serving.endings import Context, code_of, fail, given_up, metadata_of
 from easyml_server.serving.layout import Table
 from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
 from easyml_server.serving.predictors import Run
+from easyml_server.serving.repository import ModelRepository, Models, NotLoaded
 from easyml_server.serving.tables import TableLimits
 from easyml_server.transport import status
 
 INLINE_BYTES: Final = 4096
 RETRY_SECONDS: Final = 0.5
-LONGEST_CALL_ID: Final = 128
-DEADLINE_TOLERANCE_SECONDS: Final = 0.1
 
-Context = grpc.aio.ServicerContext[Any, Any]
 CheckToken = Callable[[str], None]
 Answer = Callable[[bytes, Context], Awaitable[bytes]]
 StreamAnswer = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
-MessageType = TypeVar("MessageType", bound=Message)
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +51,8 @@ class ServingLimits:
 class Form(Protocol):
     """How a question and its answer are packed: by a service, as a call or as a message of a stream."""
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, Table]:
-        """Who is asked, and what. Raises InvalidInput and NotFound."""
+    def read(self, raw: bytes, models: Models) -> tuple[LoadedModel, Table]:
+        """Who is asked, and what. Raises InvalidInput, NotFound and NotLoaded."""
         ...
 
     def write(self, model: LoadedModel, answered: Answered) -> Message:
@@ -67,11 +61,11 @@ class Form(Protocol):
 
 
 class Calls:
-    """Answers calls for the models of this process, by version id."""
+    """Answers calls for the models of this process."""
 
     def __init__(
         self,
-        models: Mapping[str, LoadedModel],
+        models: ModelRepository,
         check_token: CheckToken,
         limits: ServingLimits,
         threads: ThreadPoolExecutor,
@@ -79,12 +73,10 @@ class Calls:
     ) -> None:
         self.models = models
         self._metrics = metrics
-        self._quick = all(model.quick for model in models.values())
         self._check_token = check_token
         self._limits = limits
         self._threads = threads
         self._in_threads = 0
-        self._runs = {version: metrics.model(version) for version in models}
         self._batcher = Batcher(self._answer_together)
 
     def unary(
@@ -102,11 +94,11 @@ class Calls:
                 answered = await answer(raw, context)
                 code = grpc.StatusCode.OK
             except asyncio.CancelledError:
-                code = _given_up(context)
+                code = given_up(context)
                 raise
             except Exception as error:  # the boundary: what is not told here, gRPC tells badly
-                code = status.BY_NUMBER[_code(error)]
-                await _fail(context, error)
+                code = status.BY_NUMBER[code_of(error)]
+                await fail(context, error)
                 raise
             finally:
                 counted.ended(began, code)
@@ -127,11 +119,11 @@ class Calls:
                     yield answered
                 code = grpc.StatusCode.OK
             except asyncio.CancelledError:
-                code = _given_up(context)
+                code = given_up(context)
                 raise
             except Exception as error:  # the boundary: what is not told here, gRPC tells badly
-                code = status.BY_NUMBER[_code(error)]
-                await _fail(context, error)
+                code = status.BY_NUMBER[code_of(error)]
+                await fail(context, error)
                 raise
             finally:
                 counted.ended(began, code)
@@ -139,19 +131,43 @@ class Calls:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     def _authorize(self, context: Context) -> None:
-        self._check_token(_metadata(context, "authorization"))
+        self._check_token(metadata_of(context, "authorization"))
 
     async def answer(self, form: Form, raw: bytes, context: Context) -> bytes:
         """Answer a call, with others that arrive now."""
-        if not self._is_small(raw):
-            return await self._in_thread(form, raw, context.time_remaining())
-        return await self._batcher.answer((form, raw))
+        try:
+            return await self._together(form, raw, context)
+        except NotLoaded as missing:
+            return await self.when_loaded(missing, lambda: self._together(form, raw, context), context)
 
     async def answer_alone(self, form: Form, raw: bytes, context: Context) -> bytes:
         """Answer a message of a stream, which has to come before the next."""
+        try:
+            return await self._alone(form, raw, context)
+        except NotLoaded as missing:
+            return await self.when_loaded(missing, lambda: self._alone(form, raw, context), context)
+
+    async def when_loaded(self, missing: NotLoaded, answer: Callable[[], Awaitable[bytes]], context: Context) -> bytes:
+        """Answer once the model that was missing is in memory, within the call's time."""
+        while True:
+            async with AsyncExitStack() as stack:
+                with self._counted():
+                    await stack.enter_async_context(self.models.loaded(missing.version, self._seconds_left(context)))
+                try:
+                    return await answer()
+                except NotLoaded as another:
+                    # A name was given to another version meanwhile.
+                    missing = another
+
+    async def _together(self, form: Form, raw: bytes, context: Context) -> bytes:
         if not self._is_small(raw):
-            return await self._in_thread(form, raw, context.time_remaining())
-        return self._answer_at_once(form, raw, None)
+            return await self._in_thread(form, raw, context)
+        return await self._batcher.answer((form, raw))
+
+    async def _alone(self, form: Form, raw: bytes, context: Context) -> bytes:
+        if not self._is_small(raw):
+            return await self._in_thread(form, raw, context)
+        return self._answer_on_loop(form, raw)
 
     def serialized(self, message: Message) -> bytes:
         """The bytes of an answer. Raises InvalidInput where it is too large."""
@@ -162,11 +178,28 @@ class Calls:
         return answer
 
     def _is_small(self, raw: bytes) -> bool:
-        return self._quick and len(raw) <= INLINE_BYTES
+        return self.models.quick and len(raw) <= INLINE_BYTES
 
-    async def _in_thread(self, form: Form, raw: bytes, remaining: float | None) -> bytes:
+    def _seconds_left(self, context: Context) -> float:
+        remaining, longest = context.time_remaining(), self._limits.default_deadline_seconds
+        return longest if remaining is None else min(remaining, longest)
+
+    async def _in_thread(self, form: Form, raw: bytes, context: Context) -> bytes:
         if len(raw) > self._limits.max_message_bytes:
             raise self._too_large(f"{len(raw)} bytes")
+        run = Run()
+        try:
+            with self._counted():
+                async with asyncio.timeout(self._seconds_left(context)):
+                    return await asyncio.get_running_loop().run_in_executor(
+                        self._threads, self._answer_in_thread, form, raw, run
+                    )
+        finally:
+            run.stop()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A call that takes longer, of which there are so many at once."""
         if self._in_threads >= self._limits.max_predictions:
             raise LimitReached(
                 f"{self._in_threads} predictions are being made (EASYML_MAX_PREDICTIONS); try again in a moment.",
@@ -174,30 +207,26 @@ class Calls:
                 retry_after=RETRY_SECONDS,
                 metadata={"limit": "EASYML_MAX_PREDICTIONS", "maximum": str(self._limits.max_predictions)},
             )
-        run = Run()
-        longest = self._limits.default_deadline_seconds
         self._in_threads += 1
         try:
-            async with asyncio.timeout(longest if remaining is None else min(remaining, longest)):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._answer_at_once, form, raw, run
-                )
+            yield
         finally:
             self._in_threads -= 1
-            run.stop()
 
     def _answer_together(self, asked: Sequence[tuple[Form, bytes]]) -> Sequence[bytes | Exception]:
         """By one run of each model over all that it is asked; an error for each request that has one."""
         said: dict[int, bytes | Exception] = {}
         tables: dict[str, dict[int, Table]] = {}
+        models: dict[str, LoadedModel] = {}
         for number, (form, raw) in enumerate(asked):
             try:
-                model, table = form.read(raw)
+                model, table = form.read(raw, self.models)
+                models[model.version_id] = model
                 tables.setdefault(model.version_id, {})[number] = table
             except Exception as error:  # told to its caller alone
                 said[number] = error
         for version, own in tables.items():
-            said |= self._run_together(self.models[version], own, asked)
+            said |= self._run_together(models[version], own, asked)
         return [said[number] for number in range(len(asked))]
 
     def _run_together(
@@ -205,7 +234,8 @@ class Calls:
     ) -> Mapping[int, bytes | Exception]:
         said: dict[int, bytes | Exception] = {}
         try:
-            with self._runs[model.version_id].run(len(tables), sum(table.rows for table in tables.values())):
+            rows = sum(table.rows for table in tables.values())
+            with self._metrics.model(model.version_id).run(len(tables), rows):
                 answers = model.answer_together(list(tables.values()))
         except Exception as error:  # told to all whom it concerns
             return dict.fromkeys(tables, error)
@@ -216,67 +246,18 @@ class Calls:
                 said[number] = error
         return said
 
-    def _answer_at_once(self, form: Form, raw: bytes, run: Run | None) -> bytes:
-        model, table = form.read(raw)
-        with self._runs[model.version_id].run(1, table.rows):
+    def _answer_on_loop(self, form: Form, raw: bytes) -> bytes:
+        return self._answer_at_once(form, raw, self.models, None)
+
+    def _answer_in_thread(self, form: Form, raw: bytes, run: Run) -> bytes:
+        with self.models.held() as models:
+            return self._answer_at_once(form, raw, models, run)
+
+    def _answer_at_once(self, form: Form, raw: bytes, models: Models, run: Run | None) -> bytes:
+        model, table = form.read(raw, models)
+        with self._metrics.model(model.version_id).run(1, table.rows):
             answered = model.answer(table, run)
         return self.serialized(form.write(model, answered))
 
     def _too_large(self, what: str) -> InvalidInput:
         return faults.too_large(what, "EASYML_MAX_MESSAGE_BYTES", self._limits.max_message_bytes)
-
-
-def decode(kind: type[MessageType], raw: bytes) -> MessageType:
-    """A message from its bytes. Raises InvalidInput (MALFORMED_MESSAGE)."""
-    try:
-        return kind.FromString(raw)
-    except (DecodeError, RecursionError, ValueError) as error:
-        raise InvalidInput(
-            "The message cannot be decoded; send it as the contract says.", Reason.MALFORMED_MESSAGE
-        ) from error
-
-
-def told(error: Exception, call_id: str) -> EasyMLError:
-    """What a caller is told of an error."""
-    if isinstance(error, EasyMLError):
-        return error
-    if isinstance(error, TimeoutError):
-        return EasyMLError("The call ran out of time.", Reason.DEADLINE_EXCEEDED)
-    log.error("internal_error", call_id=call_id, exc_info=error)
-    return status.internal(call_id)
-
-
-async def _fail(context: Context, error: Exception) -> None:
-    """End a call with the status of an error."""
-    call_id = call_id_of(context)
-    said = told(error, call_id)
-    await status.abort(context, status.status(_code(error), said, call_id), said)
-
-
-def _given_up(context: Context) -> grpc.StatusCode:
-    """How a call ended whose caller is gone: gRPC cancels one that ran out of time just as one that was left.
-
-    Its deadline passes a little earlier where the call came from.
-    """
-    remaining = context.time_remaining()
-    out_of_time = remaining is not None and remaining < DEADLINE_TOLERANCE_SECONDS
-    return grpc.StatusCode.DEADLINE_EXCEEDED if out_of_time else grpc.StatusCode.CANCELLED
-
-
-def _metadata(context: Context, key: str) -> str:
-    for name, value in context.invocation_metadata() or ():
-        if name == key and isinstance(value, str):
-            return value
-    return ""
-
-
-def call_id_of(context: Context) -> str:
-    """The caller's name for the call, or a new one."""
-    given = _metadata(context, status.CALL_ID)
-    return given if 0 < len(given) <= LONGEST_CALL_ID else random_id()
-
-
-def _code(error: Exception) -> int:
-    if isinstance(error, TimeoutError):
-        return code_pb2.DEADLINE_EXCEEDED
-    return status.code_of(error) if isinstance(error, EasyMLError) else code_pb2.INTERNAL

@@ -1,12 +1,12 @@
 """The Open Inference Protocol of a model server, for clients of Triton, KServe and others that speak it.
 
-A model is asked by its version id, or by a name that the server was told. Each answers for one version, whose id
-`model_version` may say too.
+A model is asked by its version id, or by a name that the server was told. Each answers for one version at a time, whose
+id `model_version` may say too.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Final
 
 import grpc
@@ -14,27 +14,28 @@ from google.protobuf.message import Message
 
 from easyml_server import __version__
 from easyml_server.domain.errors import NotFound
-from easyml_server.serving import faults
-from easyml_server.serving.calls import Calls, Context, call_id_of, decode, told
+from easyml_server.serving.calls import Calls
+from easyml_server.serving.endings import Context, call_id_of, decode, told
+from easyml_server.serving.known import Known
 from easyml_server.serving.layout import RawTable
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.notes import Answered
-from easyml_server.serving.tensors import DATATYPES, Output, outputs_of, read_table, wanted, write_outputs
+from easyml_server.serving.repository import ModelRepository, Models, NotLoaded
+from easyml_server.serving.tensors import DATATYPES, Output, read_table, wanted, write_outputs
 from inference import open_inference_grpc_pb2 as pb
 
 SERVICE: Final = "inference.GRPCInferenceService"
 SERVER_NAME: Final = "easyml-model-server"
-READY: Final = "READY"
+READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 VARIABLE: Final = -1
 
 
 class InferenceServicer:
     """Answers for the models of this process."""
 
-    def __init__(self, calls: Calls, names: Mapping[str, str]) -> None:
-        """`names` are version ids by the further names that their models have."""
+    def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._models = _Models(calls.models, names)
+        self._models: ModelRepository = calls.models
 
     def handler(self) -> grpc.GenericRpcHandler:
         """For a server."""
@@ -59,7 +60,7 @@ class InferenceServicer:
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, _raw: bytes, _context: Context) -> bytes:
-        """Models are loaded and warm before the port is open."""
+        """Models are loaded and warm before the port is open, or by their first call."""
         return pb.ServerReadyResponse(ready=True).SerializeToString()
 
     async def server_metadata(self, _raw: bytes, _context: Context) -> bytes:
@@ -69,74 +70,75 @@ class InferenceServicer:
         ).SerializeToString()
 
     async def model_ready(self, raw: bytes, _context: Context) -> bytes:
-        """Whether a model is served here."""
+        """Whether a model is served here; one that its next call loads is, and who asks so does not load it."""
         request = decode(pb.ModelReadyRequest, raw)
         try:
-            self._models.find(request.name, request.version)
+            version = self._models.known.version(request.name, request.version)
         except NotFound:
             return pb.ModelReadyResponse(ready=False).SerializeToString()
-        return pb.ModelReadyResponse(ready=True).SerializeToString()
+        return pb.ModelReadyResponse(ready=not self._models.has_failed(version)).SerializeToString()
 
-    async def model_metadata(self, raw: bytes, _context: Context) -> bytes:
+    async def model_metadata(self, raw: bytes, context: Context) -> bytes:
         """The tensors that a model takes and gives."""
         request = decode(pb.ModelMetadataRequest, raw)
-        return self._calls.serialized(_metadata(request.name, self._models.find(request.name, request.version)))
+
+        async def said() -> bytes:
+            model = self._models.find(lambda known: known.version(request.name, request.version))
+            return self._calls.serialized(_metadata(request.name, model))
+
+        try:
+            return await said()
+        except NotLoaded as missing:
+            return await self._calls.when_loaded(missing, said, context)
 
     async def repository_index(self, raw: bytes, _context: Context) -> bytes:
-        """All models under all their names; a model that is not ready is not here."""
+        """All models under all their names."""
         request = decode(pb.RepositoryIndexRequest, raw)
         response = pb.RepositoryIndexResponse()
         # There is one repository, without a name.
-        for name, version in sorted(self._models.names.items()) if not request.repository_name else ():
-            response.models.add(name=name, version=version, state=READY)
+        names = {} if request.repository_name else self._models.known.all_names
+        for name, version in sorted(names.items()):
+            failed = self._models.has_failed(version)
+            if not (failed and request.ready):
+                state = UNAVAILABLE if failed else READY
+                response.models.add(name=name, version=version, state=state, reason=self._reason(version))
         return self._calls.serialized(response)
+
+    def _reason(self, version: str) -> str:
+        if self._models.has_failed(version):
+            return "It could not be loaded; the log of the model server says why."
+        return "" if self._models.is_loaded(version) else "Its next call loads it."
 
     async def model_infer(self, raw: bytes, context: Context) -> bytes:
         """Answer one request."""
-        return await self._calls.answer(_Infer(self._models), raw, context)
+        return await self._calls.answer(_Infer(), raw, context)
 
     async def model_stream_infer(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Answer each request of a stream in its place, under its id."""
         async for raw in requests:
-            form = _StreamInfer(self._models)
+            form = _StreamInfer()
             try:
                 yield await self._calls.answer_alone(form, raw, context)
             except Exception as error:  # one request must not end the stream
                 yield form.error(told(error, call_id_of(context)).message)
 
 
-class _Models:
-    """Models by all their names, and the outputs of each."""
-
-    def __init__(self, models: Mapping[str, LoadedModel], names: Mapping[str, str]) -> None:
-        self.names = {version: version for version in models} | dict(names)
-        self._models = models
-        self.outputs = {version: outputs_of(model.signature) for version, model in models.items()}
-
-    def find(self, name: str, version: str) -> LoadedModel:
-        """A model by its name, and by the id of its version, if it is given. Raises NotFound."""
-        found = self.names.get(name) or self.names.get(name.lower())
-        if found is None:
-            raise NotFound.of("model", faults.shortened(name))
-        if version and version.lower() != found:
-            raise NotFound.of("model version", faults.shortened(version))
-        return self._models[found]
-
-
 class _Infer:
     """A question and its answer, as they are packed in one call."""
 
-    def __init__(self, models: _Models) -> None:
-        self._models = models
+    def __init__(self) -> None:
         self._request = pb.ModelInferRequest()
         self._outputs: tuple[Output, ...] = ()
 
-    def read(self, raw: bytes) -> tuple[LoadedModel, RawTable]:
+    def read(self, raw: bytes, models: Models) -> tuple[LoadedModel, RawTable]:
         self._request = decode(pb.ModelInferRequest, raw)
-        model = self._models.find(self._request.model_name, self._request.model_version)
-        self._outputs = self._models.outputs[model.version_id]
+        model = models.find(self._version)
+        self._outputs = model.outputs
         self._chosen = wanted(self._request, self._outputs)
         return model, read_table(self._request, model.reader)
+
+    def _version(self, known: Known) -> str:
+        return known.version(self._request.model_name, self._request.model_version)
 
     def write(self, model: LoadedModel, answered: Answered) -> Message:
         return self.response(model, answered)
@@ -168,6 +170,6 @@ def _metadata(name: str, model: LoadedModel) -> pb.ModelMetadataResponse:
     response = pb.ModelMetadataResponse(name=name, versions=[model.version_id], platform="easyml")
     for column in model.signature.inputs:
         response.inputs.add(name=column.name, datatype=DATATYPES[column.storage_type], shape=[VARIABLE, 1])
-    for output in outputs_of(model.signature):
+    for output in model.outputs:
         response.outputs.add(name=output.name, datatype=output.datatype, shape=[VARIABLE, output.columns])
     return response

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -134,6 +134,14 @@ class ServingMetrics:
             registry=self.registry,
         )
         self._rows = Counter("easyml_model_rows", "Rows that were predicted.", model, registry=self.registry)
+        self._memory = Gauge(
+            "easyml_model_memory_bytes", "What a loaded model is taken to need.", model, registry=self.registry
+        )
+        self._loads = Counter("easyml_model_loads", "Times that a model was loaded.", model, registry=self.registry)
+        self._exchanges = Counter(
+            "easyml_model_exchanges", "Files of models that were read again.", ["outcome"], registry=self.registry
+        )
+        self._models: dict[str, RunMetrics] = {}
         ProcessCollector(registry=self.registry)
 
     def method(self, service: str, method: str) -> MethodMetrics:
@@ -142,10 +150,28 @@ class ServingMetrics:
         return MethodMetrics(self._handled, self._seconds, in_flight, (service, method))
 
     def model(self, version_id: str) -> RunMetrics:
-        """Of one model; made once."""
-        return RunMetrics(
-            self._run_seconds.labels(version_id), self._run_requests.labels(version_id), self._rows.labels(version_id)
-        )
+        """Of one model."""
+        found = self._models.get(version_id)
+        if found is None:
+            found = self._models[version_id] = RunMetrics(
+                self._run_seconds.labels(version_id),
+                self._run_requests.labels(version_id),
+                self._rows.labels(version_id),
+            )
+        return found
+
+    def loaded(self, version_id: str, size: int) -> None:
+        """A model came into memory."""
+        self._memory.labels(version_id).set(size)
+        self._loads.labels(version_id).inc()
+
+    def let_go(self, version_id: str) -> None:
+        """It left."""
+        self._memory.remove(version_id)
+
+    def exchanged(self, *, accepted: bool) -> None:
+        """A file of models was read again."""
+        self._exchanges.labels("accepted" if accepted else "refused").inc()
 
 
 def _as_in_go(code: grpc.StatusCode) -> str:

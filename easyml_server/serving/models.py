@@ -15,6 +15,7 @@ from easyml_server.serving.notes import Answered, NoteTaker
 from easyml_server.serving.predictions import write_response
 from easyml_server.serving.predictors import CannotLoad, Predictor, Run, load_predictor, read_manifest
 from easyml_server.serving.tables import TableLimits, TableReader
+from easyml_server.serving.tensors import outputs_of
 
 QUICK_SECONDS: Final = 0.002
 _WARM_UP_RUNS: Final = 5
@@ -31,6 +32,7 @@ class LoadedModel:
         self._layout = Layout(signature)
         self._reader = TableReader(signature, limits)
         self._notes = NoteTaker(signature)
+        self.outputs = outputs_of(signature)
 
     @property
     def signature(self) -> Signature:

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from uuid import UUID
 
 import grpc
 import jwt
@@ -24,27 +24,25 @@ from prometheus_client import start_http_server
 from easyml_server.domain.replica_records import hold
 from easyml_server.serving import inference
 from easyml_server.serving.calls import Calls, CheckToken, ServingLimits
+from easyml_server.serving.exchanging import Exchange
+from easyml_server.serving.known import CannotStart, Known
 from easyml_server.serving.lifeline import abandoned, on_end_of_input, outlive_parent
+from easyml_server.serving.loaded import LoadedModels
+from easyml_server.serving.loading import stored_model
 from easyml_server.serving.metrics import ServingMetrics
-from easyml_server.serving.models import LoadedModel, load_model
-from easyml_server.serving.predictors import CannotLoad
+from easyml_server.serving.repository import ModelRepository
 from easyml_server.serving.server import SERVICE, PredictionServicer
-from easyml_server.serving.sources import Source, folder_of, parse_source
+from easyml_server.serving.sources import Source
 from easyml_server.serving.tokens import TokenCheck
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 LIVENESS = "liveness"
 READINESS = ""
-SERVING = health_pb2.HealthCheckResponse.SERVING
 MAX_METADATA_BYTES = 8 * 1024
 MOST_THREADS = 4
 
 log = structlog.get_logger(__name__)
-
-
-class CannotStart(Exception):
-    """The model server was told something that cannot be; the sentence says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +56,15 @@ class Outliving:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a model server is told. Without `jwks` anyone may ask, which takes `insecure` and a loopback address."""
+    """What a model server is told. Without `jwks` anyone may ask, which takes `insecure` and a loopback address.
+
+    `models_file` is where `models` and `names` were read, if they are to be read again at SIGHUP.
+    """
 
     models: Mapping[str, Source]
     names: Mapping[str, str] = field(default_factory=dict)
+    models_file: Path | None = None
+    memory_budget: int = 0
     host: str = "127.0.0.1"
     port: int = 0
     jwks: Path | None = None
@@ -82,35 +85,6 @@ class Listening:
     metrics_address: str
 
 
-def parse_models(arguments: Iterable[str]) -> dict[str, Source]:
-    """Where versions are, from VERSION_ID=FOLDER or VERSION_ID=URL@sha256:DIGEST. Raises CannotStart."""
-    models: dict[str, Source] = {}
-    for argument in arguments:
-        version, _, place = argument.partition("=")
-        try:
-            identity = str(UUID(version))
-        except ValueError as error:
-            raise CannotStart(f"--model {argument} is not VERSION_ID=FOLDER with a UUID.") from error
-        try:
-            models[identity] = parse_source(place)
-        except ValueError as error:
-            raise CannotStart(f"--model {version}: {error}") from error
-    return models
-
-
-def parse_names(arguments: Iterable[str], models: Mapping[str, Source]) -> dict[str, str]:
-    """Version ids by name from NAME=VERSION_ID. Raises CannotStart."""
-    names: dict[str, str] = {}
-    for argument in arguments:
-        name, _, version = argument.rpartition("=")
-        if not name or version.lower() not in models:
-            raise CannotStart(f"--name {argument} is not NAME=VERSION_ID with the version of a --model.")
-        if name in names or name.lower() in models:
-            raise CannotStart(f"--name {argument}: {name} is the name of a model already.")
-        names[name] = version.lower()
-    return names
-
-
 def parse_outliving(
     record: Path | None, heartbeat: Path | None, patience_seconds: float, *, lifeline: bool
 ) -> Outliving | None:
@@ -128,7 +102,7 @@ async def serve(options: Options, ready: Callable[[str], None]) -> None:
     With `lifeline` also until standard input is closed, or, with `outliving` too, until nobody wants it any more.
     Raises CannotStart and CannotLoad.
     """
-    stopping = asyncio.Event()
+    stopping, exchanging = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     if options.lifeline:
@@ -137,7 +111,9 @@ async def serve(options: Options, ready: Callable[[str], None]) -> None:
         on_end_of_input(stopping.set)
     else:
         loop.add_signal_handler(signal.SIGINT, stopping.set)
-    async with run_model_server(options) as listening, _outliving(options.outliving, listening, stopping):
+    if options.models_file is not None:
+        loop.add_signal_handler(signal.SIGHUP, exchanging.set)
+    async with run_model_server(options, exchanging) as listening, _outliving(options.outliving, listening, stopping):
         ready(listening.address)
         await stopping.wait()
 
@@ -166,14 +142,54 @@ async def _outliving(options: Outliving | None, listening: Listening, stopping: 
 
 
 @asynccontextmanager
-async def run_model_server(options: Options) -> AsyncIterator[Listening]:
-    """A model server that answers where it says; calls in flight may end before it closes."""
+async def run_model_server(options: Options, exchanging: asyncio.Event | None = None) -> AsyncIterator[Listening]:
+    """A model server that answers where it says; calls in flight may end before it closes.
+
+    Whenever `exchanging` is set, the file of models is read again.
+    """
     check_token = _token_check(options)
-    models = {version: load_one(version, source, options) for version, source in options.models.items()}
-    # What is loaded stays: the collector need not walk through it again and again.
-    gc.collect()
-    gc.freeze()
     metrics = ServingMetrics()
+    async with _repository(options, metrics) as models, _served(models, check_token, options, metrics) as served:
+        listening, exchange = served
+        async with _exchanging(exchange, exchanging, options.models_file):
+            yield listening
+
+
+@asynccontextmanager
+async def _repository(options: Options, metrics: ServingMetrics) -> AsyncIterator[ModelRepository]:
+    if options.memory_budget < 0:
+        raise CannotStart("--memory-budget is a number of bytes; 0 is none.")
+    loaded = LoadedModels(options.memory_budget, metrics)
+    opened = partial(stored_model, limits=options.limits.table)
+    models = ModelRepository(Known(options.models, options.names), loaded, opened)
+    try:
+        await models.start()
+        # What is loaded stays: the collector need not walk through it again and again.
+        gc.collect()
+        gc.freeze()
+        yield models
+    finally:
+        await models.close()
+
+
+@asynccontextmanager
+async def _exchanging(exchange: Exchange, asked: asyncio.Event | None, file: Path | None) -> AsyncIterator[None]:
+    if asked is None or file is None:
+        yield
+        return
+    task = asyncio.create_task(exchange.whenever(asked, file), name="exchange of models")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def _served(
+    models: ModelRepository, check_token: CheckToken, options: Options, metrics: ServingMetrics
+) -> AsyncIterator[tuple[Listening, Exchange]]:
     with (
         ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "predict") as threads,
         _exposed(metrics, options) as metrics_address,
@@ -182,30 +198,20 @@ async def run_model_server(options: Options) -> AsyncIterator[Listening]:
         health = health_aio.HealthServicer()
         calls = Calls(models, check_token, options.limits, threads, metrics)
         server.add_generic_rpc_handlers(
-            (PredictionServicer(calls).handler(), inference.InferenceServicer(calls, options.names).handler())
+            (PredictionServicer(calls).handler(), inference.InferenceServicer(calls).handler())
         )
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         services = [SERVICE, inference.SERVICE]
         reflection.enable_server_reflection([*services, HEALTH, reflection.SERVICE_NAME], server)
         address = _listen(server, options)
         await server.start()
-        for name in (LIVENESS, *services, *models, *options.names, READINESS):
-            await health.set(name, SERVING)
+        exchange = Exchange(models, health, metrics)
+        await exchange.announce((LIVENESS, *services, *models.known.all_names, READINESS))
         try:
-            yield Listening(address, metrics_address)
+            yield Listening(address, metrics_address), exchange
         finally:
             await health.enter_graceful_shutdown()
             await server.stop(options.grace_seconds)
-
-
-def load_one(version: str, source: Source, options: Options) -> LoadedModel:
-    """A model, or CannotLoad with a sentence that names it."""
-    try:
-        with folder_of(source) as folder:
-            return load_model(version, folder, options.limits.table)
-    except CannotLoad as error:
-        log.exception("model_refused", model_version_id=version)
-        raise CannotLoad(f"Model version {version} cannot be served: {error}.") from error
 
 
 def _token_check(options: Options) -> CheckToken:

@@ -63,8 +63,15 @@ def processes(server: ServerProcess) -> dict[str, ReplicaRecord]:
 
 
 def failure(deployment: deployment_pb2.Deployment) -> deployment_pb2.Condition:
-    kind = deployment_pb2.CONDITION_TYPE_REPLICA_FAILURE
-    return next(condition for condition in deployment.conditions if condition.type == kind)
+    return condition(deployment, deployment_pb2.CONDITION_TYPE_REPLICA_FAILURE)
+
+
+def slowness(deployment: deployment_pb2.Deployment) -> deployment_pb2.Condition:
+    return condition(deployment, deployment_pb2.CONDITION_TYPE_REPLICA_SLOW)
+
+
+def condition(deployment: deployment_pb2.Deployment, kind: int) -> deployment_pb2.Condition:
+    return next(each for each in deployment.conditions if each.type == kind)
 
 
 def test_no_call_fails_when_one_of_two_replicas_is_killed_and_when_one_stops_answering(
@@ -103,6 +110,25 @@ def test_calls_go_elsewhere_when_a_replica_lets_them_run_out_of_time(server: Ser
     hurt = deployer.until(deployment.id, lambda now: failure(now).status)
     assert (failure(hurt).reason, hurt.state) == ("Unresponsive", deployment_pb2.DEPLOYMENT_STATE_DEGRADED)
     assert not failure(deployer.ready(deployment.id)).status
+
+
+def test_a_replica_that_is_slow_and_alive_is_named_until_it_is_not(server: ServerProcess, deployer: Deployer) -> None:
+    patient = deployment_pb2.Probes(period_seconds=60, timeout_seconds=60, failure_threshold=10)
+    config = deployment_pb2.DeploymentConfig(probes=patient, scaling=deployment_pb2.Scaling(replicas=2))
+    deployment = deployer.ready(deployer.create(config=config).id)
+    victim = deployment.replicas[0].id
+    process = processes(server)[victim].pid
+    os.kill(process, signal.SIGSTOP)
+    try:
+        slow = deployer.until(deployment.id, lambda now: victim in slowness(now).message)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert (slowness(slow).status, slowness(slow).reason) == (True, "AnswersLate")
+    assert f"Replica {victim} of revision 1" in slowness(slow).message
+    assert not failure(slow).status
+    assert (slow.state, slow.ready_replicas) == (deployment_pb2.DEPLOYMENT_STATE_READY, 2)
+    well = deployer.until(deployment.id, lambda now: not slowness(now).status)
+    assert {each.id: each.restarts for each in well.replicas} == {each.id: 0 for each in deployment.replicas}
 
 
 def test_no_call_fails_when_another_program_has_the_port_of_a_replica_that_ended(

@@ -164,6 +164,7 @@ def test_a_version_answers_under_a_name(deployer: Deployer, deployed: deployment
         deployment_pb2.CONDITION_TYPE_AVAILABLE: True,
         deployment_pb2.CONDITION_TYPE_PROGRESSING: True,
         deployment_pb2.CONDITION_TYPE_REPLICA_FAILURE: False,
+        deployment_pb2.CONDITION_TYPE_REPLICA_SLOW: False,
     }
     assert deployed.config.environment == deployment_pb2.DEPLOYMENT_ENVIRONMENT_DEVELOPMENT
     assert deployed.config.probes.startup_seconds == 60

@@ -24,6 +24,7 @@ from easyml_server.domain.deployments import (
     RolloutStrategy,
 )
 from easyml_server.domain.rollout import Step, next_step
+from easyml_server.domain.slowness import Slowness, SlowReplica
 from tests.builders import TIME, a_project
 from tests.unit.services.builders import a_deployment, a_revision, a_version
 
@@ -117,6 +118,22 @@ def test_a_revision_that_fails_leaves_the_old_one_answering_and_is_tried_on() ->
     assert well.deployment.state is DeploymentState.READY
     assert well.deployment.active_revision == 2
     assert not condition(well, ConditionType.REPLICA_FAILURE).status
+
+
+def test_a_slow_replica_is_named_and_nothing_is_done_to_it() -> None:
+    deployment, revisions = deployed(1, 1, wanted=2)
+    replicas = running(1, READY, READY)
+    fine = next_step(deployment, revisions, replicas, TIME)
+    assert not condition(fine, ConditionType.REPLICA_SLOW).status
+    slow = [SlowReplica(replicas[1].id, 1, Slowness.SLOWER_THAN_OTHERS)]
+    step = next_step(fine.deployment, fine.revisions, replicas, LATER, slow=slow)
+    named = condition(step, ConditionType.REPLICA_SLOW)
+    assert (named.status, named.reason, named.transition_time) == (True, "SlowerThanOthers", LATER)
+    assert f"Replica {replicas[1].id} of revision 1 takes several times as long" in named.message
+    assert (step.deployment.state, step.wanted) == (DeploymentState.READY, fine.wanted)
+    assert next_step(step.deployment, step.revisions, replicas, LATER, slow=slow).deployment == step.deployment
+    well = next_step(step.deployment, step.revisions, replicas, LATER)
+    assert not condition(well, ConditionType.REPLICA_SLOW).status
 
 
 def test_recreate_ends_the_old_before_the_new_starts() -> None:

@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from easyml.v1 import prediction_service_pb2 as pb
 from easyml_server import __version__
 from easyml_server.security.tokens import Ed25519Signer
-from easyml_server.serving.process import CannotStart, Options, parse_names, run_model_server
+from easyml_server.serving.known import CannotStart, parse_names
+from easyml_server.serving.process import Options, run_model_server
 from easyml_server.serving.sources import Source
 from inference import open_inference_grpc_pb2 as oip
 from inference import open_inference_grpc_pb2_grpc as oip_grpc

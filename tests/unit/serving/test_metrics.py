@@ -14,8 +14,9 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from easyml_server.serving.known import CannotStart
 from easyml_server.serving.metrics import InFlight
-from easyml_server.serving.process import CannotStart, Options, run_model_server
+from easyml_server.serving.process import Options, run_model_server
 from easyml_server.serving.sources import Source
 from inference import open_inference_grpc_pb2_grpc as oip_grpc
 from tests.servers import free_port

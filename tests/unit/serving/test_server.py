@@ -7,7 +7,8 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,14 @@ from easyml_server.domain.datasets import ColumnKind, StorageType
 from easyml_server.domain.models import Signature, SignatureColumn
 from easyml_server.security.tokens import Ed25519Signer
 from easyml_server.serving.calls import INLINE_BYTES, Calls, ServingLimits
+from easyml_server.serving.known import CannotStart, Known, parse_models
 from easyml_server.serving.layout import Layout, PreparedBlock
+from easyml_server.serving.loaded import LoadedModels
 from easyml_server.serving.metrics import ServingMetrics
 from easyml_server.serving.models import LoadedModel
 from easyml_server.serving.predictors import Answers, GraphPredictor, Predictor, Run
-from easyml_server.serving.process import CannotStart, Options, parse_models, run_model_server
+from easyml_server.serving.process import Options, run_model_server
+from easyml_server.serving.repository import ModelRepository
 from easyml_server.serving.server import SERVICE, PredictionServicer
 from easyml_server.serving.sources import Source
 from easyml_server.serving.tables import TableLimits
@@ -89,10 +93,19 @@ async def serving_models(
     models: Mapping[str, LoadedModel], limits: ServingLimits = DEFAULTS, metrics: ServingMetrics | None = None
 ) -> AsyncIterator[Client]:
     """The service with models that were never stored."""
+    metrics = metrics or ServingMetrics()
+    async with serving_repository(in_memory(models, metrics), limits, metrics) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving_repository(
+    repository: ModelRepository, limits: ServingLimits, metrics: ServingMetrics
+) -> AsyncIterator[Client]:
     with ThreadPoolExecutor(1) as threads:
         server = grpc.aio.server()
-        metrics = metrics or ServingMetrics()
-        servicer = PredictionServicer(Calls(models, lambda _authorization: None, limits, threads, metrics))
+        await repository.start()
+        servicer = PredictionServicer(Calls(repository, lambda _authorization: None, limits, threads, metrics))
         server.add_generic_rpc_handlers((servicer.handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -101,6 +114,31 @@ async def serving_models(
                 yield client
         finally:
             await server.stop(0)
+            await repository.close()
+
+
+def known(*versions: str) -> Known:
+    return Known({version: Source(version) for version in versions}, {})
+
+
+def in_memory(
+    models: Mapping[str, LoadedModel], metrics: ServingMetrics, first: Known | None = None
+) -> ModelRepository:
+    def opened(version: str, _source: Source) -> AbstractContextManager[Kept]:
+        return nullcontext(Kept(models[version]))
+
+    return ModelRepository(first or known(*models), LoadedModels(0, metrics), opened)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model that was never stored."""
+
+    model: LoadedModel
+    bytes: int = 0
+
+    def load(self) -> LoadedModel:
+        return self.model
 
 
 def a_model(predictor: Predictor, version: str = VERSION) -> LoadedModel:
@@ -433,6 +471,20 @@ async def test_a_stream_asks_one_model_and_names_it_first() -> None:
     assert [bool(answer.error.reason) for answer in answers] == [True, False, True, False]
     assert answers[3].response.model_version_id == OTHER
     assert answers[0].error.reason == answers[2].error.reason == "INVALID_FIELD"
+
+
+async def test_who_asks_the_only_model_asks_the_new_one_after_an_exchange() -> None:
+    models = {version: a_model(Constant(value), version) for version, value in ((VERSION, 1.0), (OTHER, 2.0))}
+    asked = numbers()
+    asked.deployment_id = "whichever"
+    metrics = ServingMetrics()
+    repository = in_memory(models, metrics, known(VERSION))
+    async with serving_repository(repository, DEFAULTS, metrics) as client:
+        before = [await client.predict(asked) for _ in range(3)]
+        await repository.exchange(known(OTHER))
+        after = [await client.predict(asked) for _ in range(3)]
+    assert [list(each.predictions.doubles.values) for each in before + after] == [[1.0]] * 3 + [[2.0]] * 3
+    assert {each.model_version_id for each in after} == {OTHER}
 
 
 async def test_an_empty_stream_has_no_answers(trained: Path) -> None:

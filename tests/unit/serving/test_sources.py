@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from easyml_server.serving.known import CannotStart, parse_models
+from easyml_server.serving.loading import stored_model
 from easyml_server.serving.predictors import CannotLoad
-from easyml_server.serving.process import CannotStart, Options, load_one, parse_models
 from easyml_server.serving.sources import Source, folder_of, parse_source
+from easyml_server.serving.tables import TableLimits
 from tests.unit.serving.requests import VERSION
 
 OTHER = "0" * 64
@@ -71,7 +73,8 @@ def test_a_version_elsewhere_is_fetched_and_its_copy_goes(stored: Path) -> None:
         assert {path.name for path in copy.iterdir()} == {"manifest.json", graph_of(stored).name}
         assert graph_of(copy).read_bytes() == graph_of(stored).read_bytes()
     assert not copy.exists()
-    assert load_one(VERSION, source, Options({VERSION: source})).version_id == VERSION
+    with stored_model(VERSION, source, TableLimits()) as model:
+        assert model.load().version_id == VERSION
 
 
 def _altered(stored: Path) -> None:
@@ -106,10 +109,12 @@ def test_what_is_not_as_stored_is_not_served(stored: Path, damage: object, sente
     assert callable(damage)
     damage(stored)
     digest = digest_of(stored) if stored.exists() else OTHER
-    with pytest.raises(
-        CannotLoad, match=f"Model version {VERSION} cannot be served: it cannot be fetched: .*{sentence}"
+    source = Source(url, digest)
+    with (
+        pytest.raises(CannotLoad, match=f"it cannot be fetched: .*{sentence}"),
+        stored_model(VERSION, source, TableLimits()) as model,
     ):
-        load_one(VERSION, Source(url, digest), Options({}))
+        model.load()
 
 
 @pytest.mark.parametrize(

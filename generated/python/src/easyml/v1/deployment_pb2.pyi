@@ -275,6 +275,10 @@ class _ConditionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """Whether replicas follow the calls, and why there are that many; false while there are none. Only with `max_replicas`."""
     CONDITION_TYPE_SCALING_LIMITED: _ConditionType.ValueType  # 5
     """Whether the calls need more replicas than `max_replicas` allows. Only with `max_replicas`."""
+    CONDITION_TYPE_REPLICA_SLOW: _ConditionType.ValueType  # 6
+    """Whether a replica runs and answers much later than it should, by its calls beside those of the others, or by whether it
+    says in time what it counts. It still has its calls.
+    """
 
 class ConditionType(_ConditionType, metaclass=_ConditionTypeEnumTypeWrapper):
     """ConditionType is a question about a deployment, as Kubernetes asks it."""
@@ -291,6 +295,10 @@ CONDITION_TYPE_SCALING_ACTIVE: ConditionType.ValueType  # 4
 """Whether replicas follow the calls, and why there are that many; false while there are none. Only with `max_replicas`."""
 CONDITION_TYPE_SCALING_LIMITED: ConditionType.ValueType  # 5
 """Whether the calls need more replicas than `max_replicas` allows. Only with `max_replicas`."""
+CONDITION_TYPE_REPLICA_SLOW: ConditionType.ValueType  # 6
+"""Whether a replica runs and answers much later than it should, by its calls beside those of the others, or by whether it
+says in time what it counts. It still has its calls.
+"""
 Global___ConditionType: _TypeAlias = ConditionType  # noqa: Y015
 
 @_typing.final
