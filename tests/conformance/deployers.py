@@ -36,6 +36,7 @@ LIMITS = ModelServerLimits(
     default_deadline_seconds=60,
 )
 QUICK = Probes(startup_seconds=60, period_seconds=0.2, timeout_seconds=1, failure_threshold=2)
+PATIENT = Probes(startup_seconds=120, period_seconds=1, timeout_seconds=20)
 VERSION = UUID("00000000-0000-4000-8000-000000000001")
 LONG_SECONDS = 60
 
@@ -131,7 +132,7 @@ async def gone(machine: Machine, replica: Replica) -> None:
             await asyncio.sleep(0.05)
 
 
-def a_revision(model: Path, replicas: int = 1, number: int = 1, probes: Probes = QUICK) -> ServedRevision:
+def a_revision(model: Path, replicas: int = 1, number: int = 1, probes: Probes = PATIENT) -> ServedRevision:
     deployment_id = uuid4()
     names = (str(deployment_id), "species")
     served = ServedModel(VERSION, lambda: nullcontext(model), lambda: source_of(model))

@@ -44,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(job.output_path)
 
 
-@pytest.fixture(params=["local", "kubernetes"])
+@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.slow)])
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     if request.param == "local":
         return LocalMachine(tmp_path)
@@ -87,7 +87,8 @@ async def test_a_replica_takes_tokens_of_its_deployment_alone(machine: Machine, 
 
 
 async def test_a_replica_that_is_killed_or_does_not_answer_is_replaced(machine: Machine, model: Path) -> None:
-    revision = a_revision(model)
+    probes = QUICK if isinstance(machine, LocalMachine) else replace(QUICK, startup_seconds=120, timeout_seconds=4)
+    revision = a_revision(model, probes=probes)
     async with machine.emptied() as deployer:
         deployer.apply(revision)
         (replica,) = await ready(deployer, revision)

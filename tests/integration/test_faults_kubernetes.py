@@ -24,6 +24,8 @@ from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.parts import FAKE
 from tests.proxy import Proxy, proxy
 
+pytestmark = pytest.mark.slow
+
 
 def ids(found: list[dict[str, Any]]) -> dict[str, str]:
     """Of objects of ours, by name."""

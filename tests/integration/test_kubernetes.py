@@ -29,6 +29,8 @@ from tests.servers import Client, ServerProcess, environment, eventually, refusa
 KUBERNETES = deployment_pb2.DEPLOYMENT_TARGET_KUBERNETES
 PROGRAM = "tests.kubernetes.server"
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[S3Server]:
@@ -81,7 +83,23 @@ def deployer(server: ServerProcess) -> Iterator[Deployer]:
 
 
 def on_the_cluster(**parts: Any) -> deployment_pb2.DeploymentConfig:
-    return deployment_pb2.DeploymentConfig(target=KUBERNETES, **parts)
+    """Whose pods are slow now and then without being taken for dead."""
+    probes = deployment_pb2.Probes(startup_seconds=120, timeout_seconds=20)
+    return deployment_pb2.DeploymentConfig(target=KUBERNETES, probes=probes, **parts)
+
+
+def test_what_a_cluster_would_refuse_is_told_before_anything_is_made(deployer: Deployer, namespace: Namespace) -> None:
+    config = on_the_cluster()
+    deployer.create(config=config, validate_only=True)
+    namespace.make(
+        "api/v1", "resourcequotas", {"metadata": {"name": "none"}, "spec": {"hard": {"count/services": "0"}}}
+    )
+    eventually(lambda: "used" in namespace.objects("api/v1", "resourcequotas")[0].get("status", {}))
+    request = deployer.request(config=config, validate_only=True)
+    refused = refusal(deployer.client.deployments.CreateDeployment, request)
+    assert (refused.code, refused.metadata["cluster"]) == (grpc.StatusCode.FAILED_PRECONDITION, "quota_exceeded")
+    namespace.delete("api/v1", "resourcequotas", "none")
+    assert namespace.left() == []
 
 
 @answers("DeploymentService/RenderManifests")
@@ -171,20 +189,6 @@ def applied(namespace: Namespace, manifests: list[dict[str, Any]]) -> None:
         # What has a status changes whenever that does; its generation does not.
         mark = "generation" if "generation" in there["metadata"] else "resourceVersion"
         assert again["metadata"][mark] == there["metadata"][mark]
-
-
-def test_what_a_cluster_would_refuse_is_told_before_anything_is_made(deployer: Deployer, namespace: Namespace) -> None:
-    config = on_the_cluster()
-    deployer.create(config=config, validate_only=True)
-    namespace.make(
-        "api/v1", "resourcequotas", {"metadata": {"name": "none"}, "spec": {"hard": {"count/services": "0"}}}
-    )
-    eventually(lambda: "used" in namespace.objects("api/v1", "resourcequotas")[0].get("status", {}))
-    request = deployer.request(config=config, validate_only=True)
-    refused = refusal(deployer.client.deployments.CreateDeployment, request)
-    assert (refused.code, refused.metadata["cluster"]) == (grpc.StatusCode.FAILED_PRECONDITION, "quota_exceeded")
-    namespace.delete("api/v1", "resourcequotas", "none")
-    assert namespace.left() == []
 
 
 def logged(deployer: Deployer, deployment_id: str) -> list[deployment_logs_pb2.DeploymentLogLine]:

@@ -146,5 +146,5 @@ def _probes(probes: Probes) -> dict[str, Any]:
             "failureThreshold": attempts,
         },
         "livenessProbe": {**alive, **asked},
-        "readinessProbe": {"grpc": {"port": CALLS_PORT}, **asked, "failureThreshold": 1},
+        "readinessProbe": {"grpc": {"port": CALLS_PORT}, **asked},
     }
