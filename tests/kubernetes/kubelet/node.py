@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from kubernetes.aio.client import ApiClient, CoreV1Api, V1Pod
 from kubernetes.aio.client.exceptions import ApiException
@@ -38,13 +39,14 @@ class Node:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.Task[None]] = {}
         self._watching: asyncio.Task[None] | None = None
+        self._faults: list[BaseException] = []
 
     @asynccontextmanager
     async def open(self, certificate: Certificate) -> AsyncIterator[Node]:
         """A node for a while; nothing of it runs afterwards."""
         async with log_server(self.runs.values, certificate) as port:
             await self._register(port)
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = self._started(self._watch())
             try:
                 yield self
             finally:
@@ -58,7 +60,7 @@ class Node:
     async def find_again(self) -> None:
         """It is back, and runs what is still meant for it."""
         await self._say_ready("True", "KubeletReady")
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = self._started(self._watch())
 
     async def send(self, namespace: str, pod: str, number: int) -> None:
         """A signal to the processes of a pod."""
@@ -75,9 +77,8 @@ class Node:
 
     def check(self) -> None:
         """Raises what went wrong in here."""
-        for task in (*self._tasks.values(), *self._ends.values(), self._watching):
-            if task is not None and task.done() and not task.cancelled():
-                task.result()
+        if self._faults:
+            raise self._faults[0]
 
     async def _register(self, port: int) -> None:
         key, value = parts.PROCESSES.split("=")
@@ -112,7 +113,7 @@ class Node:
         self._addresses.add(address)
         uid = pod.metadata.uid
         run = self.runs[uid] = PodRun(self._core, self._images, pod, address, self._folder / uid)
-        self._tasks[uid] = asyncio.create_task(run.run())
+        self._tasks[uid] = self._started(run.run())
 
     def _begin_end(self, pod: V1Pod, *, gone: bool) -> None:
         """Once, and again at once where somebody does not want to wait for it any more."""
@@ -121,7 +122,7 @@ class Node:
             return
         if before := self._ends.pop(uid, None):
             before.cancel()
-        self._ends[uid] = asyncio.create_task(self._end(pod, gone=gone))
+        self._ends[uid] = self._started(self._end(pod, gone=gone))
 
     async def _end(self, pod: V1Pod, *, gone: bool) -> None:
         metadata = pod.metadata
@@ -136,7 +137,9 @@ class Node:
                 await run.stop(metadata.deletion_grace_period_seconds or 0)
             del self.runs[metadata.uid]
             self._addresses.discard(run.address)
-        if not gone:
+        if gone:
+            self._ends.pop(metadata.uid, None)
+        else:
             await self._forget(pod)
 
     async def _forget(self, pod: V1Pod) -> None:
@@ -147,6 +150,15 @@ class Node:
         except ApiException as error:
             if error.status not in (NOT_FOUND, CONFLICT):
                 raise
+
+    def _started(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._note_fault)
+        return task
+
+    def _note_fault(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._faults.append(error)
 
     async def _stop_all(self) -> None:
         tasks = [task for task in (self._watching, *self._tasks.values(), *self._ends.values()) if task is not None]

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from kubernetes.aio.client import CoreV1Api, V1Container, V1Pod
@@ -115,10 +115,10 @@ def _command(container: V1Container, image: Image) -> Sequence[str]:
     return [*image.entrypoint, *(container.args or image.command)]
 
 
-async def _if_there(asking: object) -> None:
+async def _if_there(asking: Awaitable[object]) -> None:
     """A pod or a namespace may be gone while something is said of it."""
     try:
-        await asking  # type: ignore[misc]  # one of the API's coroutines
+        await asking
     except ApiException as error:
         if error.status != NOT_FOUND and not _ends(error):
             raise
