@@ -38,7 +38,7 @@ LIMITS = ModelServerLimits(
 QUICK = Probes(startup_seconds=60, period_seconds=0.2, timeout_seconds=1, failure_threshold=2)
 PATIENT = Probes(startup_seconds=120, period_seconds=1, timeout_seconds=20)
 VERSION = UUID("00000000-0000-4000-8000-000000000001")
-LONG_SECONDS = 60
+LONG_SECONDS = 120
 
 
 @dataclass
