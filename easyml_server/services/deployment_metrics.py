@@ -75,12 +75,11 @@ class DeploymentMetrics:
         while True:
             try:
                 await self.collect()
+                collected()
             except EasyMLError as error:
                 log.warning("counters_wait", error=error.message)
             except Exception:  # a defect in one reading must not end all
                 log.exception("counters_wait")
-            else:
-                collected()
             await asyncio.sleep(COLLECT_SECONDS)
 
     async def collect(self) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from easyml_server.domain.deployments import ReplicaState
+from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.slowness import MISSED, WINDOW, Slowness, SlowReplica, slower_than_others
 from easyml_server.ports.deployer import Deployer
 from easyml_server.services.deployment_metrics import DeploymentMetrics
@@ -45,8 +46,12 @@ class SlowReplicas:
     def _slow(
         self, number: int, revision_id: UUID, before: tuple[SlowReplica, ...], missed: Mapping[UUID, int]
     ) -> list[SlowReplica]:
+        try:
+            replicas = self._deployer.replicas(revision_id)
+        except Unavailable:
+            # Nothing is known of it just now, so what was known is said on.
+            return [slow for slow in before if slow.revision == number]
         # One that tells nowhere what it counts cannot be late with it.
-        replicas = self._deployer.replicas(revision_id)
         ready = sorted(each.id for each in replicas if each.state is ReplicaState.READY and each.metrics_endpoint)
         latencies = self._metrics.latencies(revision_id, WINDOW)
         for each in ready:

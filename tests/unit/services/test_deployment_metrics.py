@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,7 +12,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from easyml_server.domain.counters import Counters, Histogram, ReplicaCounters, RevisionCounters
+from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.traffic import CallCounts
+from easyml_server.services import deployment_metrics
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from tests.builders import TIME
 
@@ -171,3 +174,22 @@ async def test_a_window_says_what_it_covers_and_what_each_revision_did(
     last = metrics.window(DEPLOYMENT, timedelta(seconds=1))
     assert (last.seconds, [each.counters.requests for each in last.revisions]) == (10, [0])
     assert metrics.window(uuid4(), timedelta(hours=1)).revisions == []
+
+
+async def test_readings_go_on_whatever_comes_of_the_news(
+    machine: Machine, metrics: DeploymentMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment_metrics, "COLLECT_SECONDS", 0)
+    machine.tells(TIME, counters(10))
+    machine.now += timedelta(seconds=10)
+    read = asyncio.Queue[int]()
+
+    def collected() -> None:
+        read.put_nowait(metrics.since(REVISION, TIME).requests)
+        raise Unavailable("The cluster has not answered yet.", retry_after=1)
+
+    running = asyncio.create_task(metrics.run(collected))
+    async with asyncio.timeout(60):
+        assert [await read.get() for _ in range(2)] == [10, 10]
+    running.cancel()
+    await asyncio.wait([running])

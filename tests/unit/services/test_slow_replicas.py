@@ -12,6 +12,7 @@ import pytest
 
 from easyml_server.domain.counters import Counters, Histogram, ReplicaCounters, RevisionCounters
 from easyml_server.domain.deployments import Replica, ReplicaState
+from easyml_server.domain.errors import Unavailable
 from easyml_server.domain.slowness import MISSED, WINDOW, Slowness, SlowReplica
 from easyml_server.services.deployment_metrics import DeploymentMetrics
 from easyml_server.services.slow_replicas import SlowReplicas
@@ -33,9 +34,12 @@ class Machine:
     metrics: str = "127.0.0.1:9"
     states: dict[UUID, ReplicaState] = field(default_factory=lambda: dict.fromkeys((A, B), ReplicaState.READY))
     silent: set[UUID] = field(default_factory=set)
+    known: bool = True
     counted: dict[UUID, Histogram] = field(default_factory=lambda: dict.fromkeys((A, B), Histogram(BOUNDS, (0,) * 4)))
 
     def replicas(self, _revision_id: UUID) -> Sequence[Replica]:
+        if not self.known:
+            raise Unavailable("The cluster has not answered yet.", retry_after=1)
         return [Replica(each, 1, state, metrics_endpoint=self.metrics) for each, state in self.states.items()]
 
     async def counters(self) -> Sequence[RevisionCounters]:
@@ -122,3 +126,11 @@ async def test_one_that_tells_nowhere_what_it_counts_is_not_late(looking: Lookin
     looking.machine.metrics = ""
     looking.machine.silent |= {A, B}
     assert not any([await looking.look() for _ in range(MISSED + 2)])
+
+
+async def test_what_was_known_is_said_on_while_nothing_is_known_of_replicas(looking: Looking) -> None:
+    assert not await looking.look()
+    assert await looking.look(a=0.01, b=1.0)
+    looking.machine.known = False
+    assert not await looking.look(a=0.01, b=1.0)
+    assert looking.found == (SlowReplica(B, 1, Slowness.SLOWER_THAN_OTHERS),)
