@@ -12,6 +12,8 @@ SHOWN_CHARACTERS = 300
 def way_out(name: str, known: Iterable[str]) -> str:
     """The end of a sentence: did you mean 'price'?, or the names that exist, where none is close."""
     names = list(known)
+    if not names:
+        return "there are none yet."
     close = difflib.get_close_matches(name.casefold(), [each.casefold() for each in names], n=1)
     if close:
         meant = next(each for each in names if each.casefold() == close[0])

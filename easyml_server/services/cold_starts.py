@@ -142,7 +142,8 @@ def served_deployment(deployment: Deployment, reaches: Callable[[Replica], bool]
     """
     if deployment.stopped:
         raise WrongState(
-            f"Deployment {deployment.name!r} was stopped; update it or roll it back to start it again.",
+            f"Deployment {deployment.name!r} was stopped; update it, or roll it back to one of its revisions (the newest is"
+            f" {deployment.latest_revision}), to start it again.",
             metadata={"state": deployment.state.value},
         )
     reached = replace(deployment, replicas=tuple(filter(reaches, deployment.replicas)))

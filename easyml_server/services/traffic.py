@@ -15,7 +15,17 @@ from easyml_server.ports.store import UnitOfWork
 async def check_standing_by(work: UnitOfWork, deployment: Deployment) -> None:
     """WrongState if no newer revision can be given calls."""
     (newest,) = await work.deployments.revisions(deployment.id, [deployment.latest_revision])
-    if newest.state is not RevisionState.STANDBY or deployment.stopped:
+    if deployment.stopped:
+        raise WrongState(
+            f"The deployment was stopped; roll it back to one of its revisions (the newest is {newest.number}) first.",
+            metadata={"state": deployment.state.value},
+        )
+    if newest.state is RevisionState.ACTIVE:
+        raise WrongState(
+            f"Revision {newest.number} answers all calls already; there is nothing to share or to promote.",
+            metadata={"state": newest.state.value},
+        )
+    if newest.state is not RevisionState.STANDBY:
         raise WrongState(
             f"Revision {newest.number} is {newest.state.value.upper()}; calls are shared with one that is STANDBY, "
             "as the newest is once it is ready with the strategies blue_green and canary.",

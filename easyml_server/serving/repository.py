@@ -156,6 +156,7 @@ class ModelRepository:
 
     async def exchange(self, known: Known) -> None:
         """Serve these models instead, once those that are new are warm; all or, with CannotLoad, none of them."""
+        self._check_places(known)
         self._coming = known
         try:
             for version in self._to_prove(known):
@@ -192,6 +193,16 @@ class ModelRepository:
         if not self._loaded.budget:
             new |= known.sources.keys() - self._known.sources.keys()
         return sorted(new)
+
+    def _check_places(self, known: Known) -> None:
+        """What is in memory came from where it was said to be, and answers under its id until it is let go."""
+        before = self._kept | self._known.sources
+        for version, source in known.sources.items():
+            if before.get(version, source) != source:
+                raise CannotLoad(
+                    f"Model version {version} is served from another place, and a version never changes; give what is"
+                    " there an id of its own, or start the model server anew"
+                )
 
     def _is_wanted(self, version: str) -> bool:
         return version in self._known.sources or version in self._coming.sources or version in self._kept

@@ -198,6 +198,10 @@ def test_a_deployment_from_the_shell(process: ServerProcess, shell: Shell, tmp_p
     code, _, err = shell.run("predict", "--deployment", "iris", "--row", *CELLS)
     assert code == 1
     assert "was stopped" in err
+    code, _, err = shell.run("deployments", "promote", "iris")
+    assert (code, "was stopped; roll it back to one of its revisions (the newest is 3)" in err) == (1, True)
+    said = "iris is stopped, and is so once it is started: easyml deployments rollback iris 3\n"
+    assert shell.ask("deployments", "scale", "iris", "2") == said
     code, _, err = shell.run("deployments", "delete", "iris")
     assert (code, "Add --yes" in err) == (2, True)
     assert shell.ask("deployments", "delete", "iris", "--yes") == "Deleted iris.\n"
@@ -229,7 +233,7 @@ def test_the_best_version_is_found_and_deployed_from_the_shell(shell: Shell) -> 
     found = shell.json("models", "select", "accuracy")
     assert isinstance(found, dict)
     assert found["candidates"][0]["reason"].startswith("Best accuracy: ")
-    assert "Would serve iris:2 as revision 1 of iris." in shell.ask(
+    assert "Would serve iris:2 as revision 1 of iris, by rolling." in shell.ask(
         "deploy", "--best", "accuracy", "--latest", "--dry-run"
     )
     code, _, err = shell.run("models", "select", "accuracy", "--threshold", "2")

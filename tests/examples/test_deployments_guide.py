@@ -54,11 +54,11 @@ def test_the_guide_runs_as_written(environment: dict[str, str]) -> None:
     assert "retired" in revisions
     assert endpoints.count("127.0.0.1:") == 2
     assert "penguins-species:1 it is." in chosen
-    assert "Would serve penguins-species:1 as revision 4 of penguins." in chosen
+    assert "Would serve penguins-species:1 as revision 4 of penguins, by " in chosen
     assert re.fullmatch(r"1 penguins-species 1 Best accuracy: [\d.]+\n", candidates)
     assert "taken back by 1 % more errors or 2 times the p99" in configured
     assert "Nothing is wrong with it." in configured
-    assert "Would serve penguins-species:1 as revision 4 of penguins." in configured
+    assert "Would serve penguins-species:1 as revision 4 of penguins, by " in configured
     assert re.search(r"Adelie|Gentoo|Chinstrap", predicted)
     assert token.count(".") == 2
     assert counted.splitlines()[0].split("\t")[:3] == ["REVISION", "REQUESTS", "ERRORS"]

@@ -190,6 +190,7 @@ def test_shares_that_cannot_be_are_refused(deployer: Deployer, deployed: deploym
     ):
         alone = refusal(call, request)
         assert (alone.short, alone.metadata) == (("FAILED_PRECONDITION", "WRONG_STATE"), {"state": "active"})
+        assert alone.message == "Revision 1 answers all calls already; there is nothing to share or to promote."
     standing_by(deployer, deployed.id, with_steps((50, 0)))
     before = deployer.get(deployed.id)
     for shares, said in (

@@ -11,6 +11,7 @@ def test_a_close_name_is_proposed_whatever_its_case() -> None:
 
 def test_names_are_listed_where_none_is_close() -> None:
     assert way_out("x", ["size", "price"]) == "there are 'size', 'price'."
+    assert way_out("x", []) == "there are none yet."
 
 
 def test_a_long_list_is_cut_and_counted() -> None:

@@ -255,3 +255,13 @@ async def test_an_exchange_within_a_budget_for_one_model_answers_before_and_afte
         await served.models.exchange(known("ab", name="b"))
         assert (await served.ask("name"), served.in_memory()) == ("b", "b")
         assert (await served.ask("a"), served.in_memory()) == ("a", "a")
+
+
+async def test_a_version_does_not_come_from_another_place_all_at_once() -> None:
+    async with serving("ab") as served:
+        moved = Known({"a": Source("a"), "b": Source("elsewhere")}, {})
+        with pytest.raises(CannotLoad, match="Model version b is served from another place"):
+            await served.models.exchange(moved)
+        assert await served.ask("b") == "b"
+        await served.models.exchange(known("ab", name="b"))
+        assert await served.ask("name") == "b"

@@ -72,9 +72,10 @@ def deploy(
     :param target: local (the default), which is beside the server; kubernetes, the cluster that the server was given.
     :param template: Begin with what is sensible for the environment (`easyml deployments template`); options change it.
     :param replicas: How many processes answer; 1 unless there are some already. With --max-replicas the calls decide.
-    :param strategy: rolling (the default); recreate, which stops the old revision first; blue_green, which waits until
+    :param strategy: rolling (the default, without --step); recreate, which stops the old revision first; blue_green, which waits until
         it is promoted; canary, which gives the new revision calls step by step.
-    :param step: A step of a canary: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once for each.
+    :param step: A step of a canary, which it makes of it: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once
+        for each.
     :param max_error_percent: Take a canary back when so many calls of a hundred more fail than of the old revision.
     :param max_latency_ratio: Take a canary back when the p99 of its latency is so many times that of the old revision.
     :param description: What it is for.
@@ -106,9 +107,9 @@ def deploy(
             else:
                 update = client.deployments.update(there, version, replicas=replicas, validate_only=True, **settings)
                 planned = update.deployment
-            said = (
-                f"Would serve {version.model_name}:{version.version} as revision {planned.latest_revision} of {wanted}."
-            )
+            served = f"{version.model_name}:{version.version} as revision {planned.latest_revision} of {wanted}"
+            how = f", by {planned.config.strategy}" if planned.config else ""
+            said = f"Would serve {served}{how}."
             print_done(planned, said, as_json=common.json)
             return 0
         if there is None:

@@ -140,6 +140,12 @@ def scale(
         raise UsageError("Say how many: a number of replicas, or --max-replicas and what else is to change.")
     with connected(common) as client:
         changed = client.deployments.scale(_get(client, deployment, project), replicas, scaling=asked)
+        if changed.state in ("stopping", "stopped"):
+            start = f"easyml deployments rollback {changed.name} {changed.latest_revision}"
+            print_done(
+                changed, f"{changed.name} is stopped, and is so once it is started: {start}", as_json=common.json
+            )
+            return 0
         return follow(client, changed, wait=True, as_json=common.json)
 
 

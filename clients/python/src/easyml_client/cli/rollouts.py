@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from easyml_client.resources.deployments import Deployment
 
 _LOG_LINES = 5
+_OVER = ("stopping", "stopped")
+"""Nothing is on its way then."""
 
 
 def until_it_arrives(client: EasyML, deployment: Deployment, *, as_json: bool) -> int:
@@ -97,7 +99,7 @@ def line_of(deployment: Deployment) -> str:
         f"{deployment.ready_replicas} of {deployment.wanted_replicas} replicas",
         f"revision {deployment.active_revision or '-'} answers",
     ]
-    if deployment.latest_revision != deployment.active_revision:
+    if deployment.latest_revision != deployment.active_revision and deployment.state not in _OVER:
         parts.append(newest_of(deployment))
     if deployment.idle:
         parts.append("idle until somebody calls")
@@ -156,6 +158,6 @@ def picture(deployment: Deployment) -> RenderableType:
         head.append("  idle until somebody calls")
     failing = deployment.condition("replica_failure")
     note = [Text(clean(failing.message), style="red")] if failing is not None and failing.status else []
-    if deployment.latest_revision != deployment.active_revision:
+    if deployment.latest_revision != deployment.active_revision and deployment.state not in _OVER:
         note.append(Text(newest_of(deployment).capitalize()))
     return Group(head, table, *note)
