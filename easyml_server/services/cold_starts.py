@@ -142,8 +142,8 @@ def served_deployment(deployment: Deployment, reaches: Callable[[Replica], bool]
     """
     if deployment.stopped:
         raise WrongState(
-            f"Deployment {deployment.name!r} was stopped; update it, or roll it back to one of its revisions (the newest is"
-            f" {deployment.latest_revision}), to start it again.",
+            f"Deployment {deployment.name!r} was stopped; to start it again update it, or roll it back to one of its"
+            f" revisions (the newest is {deployment.latest_revision}).",
             metadata={"state": deployment.state.value},
         )
     reached = replace(deployment, replicas=tuple(filter(reaches, deployment.replicas)))

@@ -72,8 +72,8 @@ def deploy(
     :param target: local (the default), which is beside the server; kubernetes, the cluster that the server was given.
     :param template: Begin with what is sensible for the environment (`easyml deployments template`); options change it.
     :param replicas: How many processes answer; 1 unless there are some already. With --max-replicas the calls decide.
-    :param strategy: rolling (the default, without --step); recreate, which stops the old revision first; blue_green, which waits until
-        it is promoted; canary, which gives the new revision calls step by step.
+    :param strategy: rolling (the default, without --step); recreate, which stops the old revision first; blue_green,
+        which waits until it is promoted; canary, which gives the new revision calls step by step.
     :param step: A step of a canary, which it makes of it: WEIGHT:SECONDS, or WEIGHT to wait until it is promoted; once
         for each.
     :param max_error_percent: Take a canary back when so many calls of a hundred more fail than of the old revision.
