@@ -124,12 +124,12 @@ class CommitProxy(Proxy):
     def __init__(self, target: tuple[str, int] | Path) -> None:
         self._words: bytes | None = None
         self._stored = False
-        self.cut = threading.Event()
+        self.commit_cut = threading.Event()
         super().__init__(target)
 
     def cut_commit_of(self, words: str, *, stored: bool) -> None:
         """`stored`: it is done and the answer is lost; else it never arrives."""
-        self.cut.clear()
+        self.commit_cut.clear()
         self._stored = stored
         self._words = words.encode()
 
@@ -148,12 +148,12 @@ class CommitProxy(Proxy):
             if self._stored:
                 answer_is_lost = True
             else:
-                self.cut.set()
+                self.commit_cut.set()
             return self._stored
 
         def back(_content: bytes) -> bool:
             if answer_is_lost:
-                self.cut.set()
+                self.commit_cut.set()
             return not answer_is_lost
 
         return there, back

@@ -35,7 +35,7 @@ S3: Final = ("s3", "s3a")
 # The payload is signed, so the store itself compares its SHA-256; no trailers, which many S3 servers do not know.
 S3_OPTIONS: Final = {
     "config_kwargs": {
-        "connect_timeout": 1.5,
+        "connect_timeout": 5,
         "read_timeout": 20,
         # s3fs asks five times within two seconds; both of them would take minutes.
         "retries": {"mode": "standard", "total_max_attempts": 1},

@@ -136,9 +136,10 @@ def check_runs(data: Path, database: sqlite3.Connection) -> None:
 def check_versions(data: Path, database: sqlite3.Connection) -> None:
     """Each version is in DVC, with all its files, or will be."""
     versions = database.execute("SELECT id FROM dataset_versions UNION SELECT id FROM model_versions").fetchall()
+    # Before the pointers, since the server may push meanwhile.
+    waiting = {plain(row[0]) for row in database.execute("SELECT subject_id FROM outbox").fetchall()}
     documents = database.execute("SELECT id, body FROM documents WHERE collection = 'dvc_metadata'").fetchall()
     pointers = {plain(identity): json.loads(body) for identity, body in documents}
-    waiting = {plain(row[0]) for row in database.execute("SELECT subject_id FROM outbox").fetchall()}
     assert {plain(row[0]) for row in versions} <= set(pointers) | waiting
     for identity, pointer in pointers.items():
         if identity not in waiting:

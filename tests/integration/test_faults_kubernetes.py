@@ -98,6 +98,8 @@ async def test_what_somebody_deletes_by_hand_is_made_again(fake: Namespace) -> N
     async with fake.emptied() as deployer:
         deployer.apply(revision)
         await ready(deployer, revision)
+        # Pods are ready before the last of them is there.
+        await fake.until("api/v1", "services", lambda found: len(ids(found)) == 2)
         for version, kind in (("api/v1", "services"), ("api/v1", "configmaps"), ("apis/apps/v1", "deployments")):
             before = ids(fake.objects(version, kind))
             for name in before:

@@ -45,7 +45,7 @@ class Bench:
         """The call whose COMMIT is lost is told to come again, and when."""
         self.line.cut_commit_of(words, stored=stored)
         refused = refusal(call, request)
-        assert self.line.cut.is_set()
+        assert self.line.commit_cut.is_set()
         assert refused.short == TOLD
         assert refused.metadata == {"part": "database"}
         assert refused.retry_seconds
@@ -155,7 +155,7 @@ def test_a_dataset_is_stored_once(bench: Bench, stored: bool) -> None:
         # The server asks itself, since it must know whether the files are needed.
         bench.line.cut_commit_of(column, stored=True)
         made = send(0).dataset
-        assert bench.line.cut.is_set()
+        assert bench.line.commit_cut.is_set()
     else:
         bench.lost(column, send, 0, stored=False)
         made = send(len(content)).dataset
@@ -171,6 +171,6 @@ def test_a_client_asks_again_by_itself_and_gets_the_first_answer(bench: Bench, s
     with EasyML(bench.client.address, token=bench.client.token) as client:
         bench.line.cut_commit_of(name, stored=stored)
         made = client.projects.create(name)
-        assert bench.line.cut.is_set()
+        assert bench.line.commit_cut.is_set()
         assert client.projects.get(name).id == made.id
     assert bench.count("projects WHERE name = $1", name) == 1

@@ -110,7 +110,7 @@ def is_cancelled(bench: Bench) -> str:
 def test_a_training_ends_once(bench: Bench, stored: bool, begin: Callable[[Bench], str], state: int) -> None:
     bench.line.cut_commit_of(LAST_EVENT, stored=stored)
     identity = begin(bench)
-    assert bench.line.cut.wait(CUT_SECONDS)
+    assert bench.line.commit_cut.wait(CUT_SECONDS)
     for events in bench.watched(identity):
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         kinds = [event.WhichOneof("event") for event in events]

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from easyml.v1 import auth_service_pb2, project_pb2
+from easyml.v1 import auth_service_pb2, dataset_service_pb2, project_pb2
 from easyml.v1 import project_service_pb2 as pb
 from tests.builders import a_project_of, register
 from tests.conftest import World
@@ -175,11 +175,13 @@ def test_the_last_owner_stays(owner: Client, project_id: str) -> None:
 @refuses("ProjectService/DeleteProject")
 def test_a_project_that_holds_something_is_deleted_with_force_only(owner: Client, world: World) -> None:
     request = pb.DeleteProjectRequest(project_id=world.project_id, validate_only=True)
+    listed = owner.datasets.ListDatasets(dataset_service_pb2.ListDatasetsRequest(project_id=world.project_id))
+    datasets = len(listed.datasets)
     said = refusal(owner.projects.DeleteProject, request)
-    assert (said.short, said.metadata["datasets"]) == (("FAILED_PRECONDITION", "IN_USE"), "1")
+    assert (said.short, said.metadata["datasets"]) == (("FAILED_PRECONDITION", "IN_USE"), str(datasets))
     request.force = True
     deleted = owner.projects.DeleteProject(request).deleted
-    assert (deleted.projects, deleted.datasets, deleted.model_versions) == (1, 1, 1)
+    assert (deleted.projects, deleted.datasets, deleted.model_versions) == (1, datasets, 1)
     assert deleted.bytes_freed > 0
     assert owner.projects.GetProject(pb.GetProjectRequest(project_id=world.project_id)).project.id == world.project_id
 
