@@ -222,7 +222,7 @@ def test_a_stopped_deployment_is_not_ready_and_says_how_to_start_it(deployer: De
     assert not call(deployer.client, "ModelReady")(pb.ModelReadyRequest(name=deployment.id)).ready
     said = refusal(call(deployer.client, "ModelInfer"), a_question(deployment.id))
     assert said.short == ("FAILED_PRECONDITION", "WRONG_STATE")
-    assert "roll it back to start it again" in said.message
+    assert "to start it again update it, or roll it back" in said.message
     listed = call(deployer.client, "RepositoryIndex")(pb.RepositoryIndexRequest()).models
     assert deployment.id not in {each.name for each in listed}
     deployer.client.deployments.DeleteDeployment(deployments.DeleteDeploymentRequest(deployment_id=deployment.id))
